@@ -1,0 +1,144 @@
+"""The verdict: what production holds, held against what the simulated exchange published (data-model.md section 7).
+
+Pure. Missing: published and not stored. Extra: stored and never published; always a fault. Sound: every missing fact
+lies where nobody claims to have listened. Tight: every gap has a cause in the journals and is at most 10 s wider.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from libs.marketdata.listening import Span, covers, holes, union
+from libs.marketdata.rebuild import Levels, differing
+from libs.marketdata.units import SECOND
+
+SLACK = 10 * SECOND
+"""A gap may be this much wider than its cause, microseconds."""
+
+
+class Fact(NamedTuple):
+    """Anything published or stored: where to look for claims, when, and what makes it equal to another."""
+
+    ticker: str
+    exchange_ts: int
+    identity: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class TableVerdict:
+    """One table: counts of facts, and examples of what is wrong."""
+
+    table: str
+    truth: int
+    stored: int
+    missing: int
+    extra: int
+    unsound: int
+    examples: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        return self.extra == 0 and self.unsound == 0
+
+
+class ClaimIndex:
+    """Claims of one channel: spans by ticker, and those of the whole channel under None."""
+
+    def __init__(self, claims: Iterable[tuple[str | None, int, int]]) -> None:
+        spans: dict[str | None, list[Span]] = {}
+        for ticker, start, end in claims:
+            spans.setdefault(ticker, []).append((start, end))
+        self._spans = {ticker: union(found) for ticker, found in spans.items()}
+
+    def of(self, ticker: str) -> list[Span]:
+        """Return the joined spans in which this market was heard."""
+        return union([*self._spans.get(ticker, ()), *self._spans.get(None, ())])
+
+    def heard(self, ticker: str, moment: int) -> bool:
+        return any(covers(self._spans.get(key, []), moment) for key in (ticker, None))
+
+
+def judge(
+    table: str, truth: Iterable[Fact], stored: Iterable[Fact], claims: ClaimIndex
+) -> TableVerdict:
+    """Compare as multisets: facts of equal identity are anonymous, only their number counts."""
+    wanted, found = Counter(truth), Counter(stored)
+    missing, extra = wanted - found, found - wanted
+    unsound = [fact for fact in missing.elements() if claims.heard(fact.ticker, fact.exchange_ts)]
+    examples = [f"extra {fact}" for fact in sorted(extra, key=repr)[:3]]
+    examples += [
+        f"missing where somebody listened {fact}" for fact in sorted(unsound, key=repr)[:3]
+    ]
+    return TableVerdict(
+        table, wanted.total(), found.total(), missing.total(), extra.total(), len(unsound), tuple(examples)
+    )  # fmt: skip
+
+
+class Gap(NamedTuple):
+    """A span of exchange time in which this ticker (of this gatherer, or of all) was not heard."""
+
+    ticker: str
+    from_ts: int
+    to_ts: int
+
+
+def gaps_of(claims: ClaimIndex, lives: Mapping[str, Span]) -> list[Gap]:
+    """Return what each market's life [from, to) has uncovered."""
+    return [
+        Gap(ticker, low, high)
+        for ticker, (start, end) in sorted(lives.items())
+        for low, high in holes(claims.of(ticker), start, end)
+    ]
+
+
+def loose(gaps: Iterable[Gap], causes: Callable[[str], Sequence[Span]]) -> list[Gap]:
+    """Return the gaps that no cause explains: touching none, or more than SLACK wider than those they touch."""
+    return [gap for gap in gaps if not _explained(gap, union(causes(gap.ticker)))]
+
+
+def _explained(gap: Gap, causes: Sequence[Span]) -> bool:
+    low, high = gap.from_ts - SLACK, gap.to_ts + SLACK
+    touching = [(start, end) for start, end in causes if start <= high and end >= low]
+    beyond = sum(end - start for start, end in holes(touching, gap.from_ts, gap.to_ts))
+    return bool(touching) and beyond <= SLACK * len(touching)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """Everything the demo decides on; `holds` only if all of it does."""
+
+    tables: list[TableVerdict] = field(default_factory=list)
+    loose_gaps: dict[str, list[Gap]] = field(default_factory=dict)
+    books_compared: int = 0
+    books_differing: list[str] = field(default_factory=list)
+    archive: dict[str, tuple[int, int]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def compare_books(
+        self, rebuilt: Mapping[str, Levels | None], published: Mapping[str, Levels]
+    ) -> None:
+        self.books_compared = len(published)
+        self.books_differing = differing(rebuilt, published)
+
+    def reasons(self) -> list[str]:
+        """Return one line for each thing that does not hold; empty means it all does."""
+        found = list(self.faults)
+        for table in self.tables:
+            if not table.holds:
+                found.append(
+                    f"{table.table}: {table.extra} extra, {table.unsound} unsound; {table.examples}"
+                )
+        for who, gaps in self.loose_gaps.items():
+            if gaps:
+                found.append(f"{who}: {len(gaps)} gaps without a cause or too wide, e.g. {gaps[0]}")
+        if self.books_differing:
+            found.append(f"books differ: {', '.join(self.books_differing[:5])}")
+        for name, (stored, archived) in self.archive.items():
+            if stored != archived:
+                found.append(f"{name}: {stored} rows in production, {archived} in Parquet")
+        return found
+
+    @property
+    def holds(self) -> bool:
+        return not self.reasons()
