@@ -246,6 +246,25 @@ GATHERER_TABLES: dict[str, Table] = {
 }  # fmt: skip
 """Every table of facts by name. listen_* have no family: they go with the batch whose rows they speak of."""
 
+MERGED_COLUMNS = _columns("gatherer int2, merge_no int8")
+"""What every row of production carries besides: whose copy was merged first, in which transaction."""
+BATCH_COLUMNS = _columns("lane uuid, batch_no int8")
+"""Where a row without another identity stood in its gatherer's ledger."""
+
+
+def production_columns(table: Table) -> tuple[Column, ...]:
+    """Return the columns of the table as production has them, in their order."""
+    return table.columns + (BATCH_COLUMNS if table.by_batch else ()) + MERGED_COLUMNS
+
+
+def production_key(table: Table) -> tuple[str, ...]:
+    """Return the columns of production's unique key: the identity, with the partition column where it is missing."""
+    key = table.identity or ("gatherer", "lane", "batch_no", "row_no")
+    if table.partitioned_in_production and table.time_column not in key:
+        key = (*key, table.time_column)
+    return key
+
+
 GAP_REASONS = (
     "not_subscribed", "disconnected", "seq", "silent", "spool_full", "process_died", "database_went_back",
     "storage_full", "rejected", "dropped_at_gatherer", "exchange_paused",
