@@ -1,0 +1,1 @@
+"""Life of a process: settings, clock, signals, health, one composition frame for every service."""

@@ -1,0 +1,186 @@
+"""What a process says about itself over HTTP: /livez, /readyz and /health on one port, /metrics on another.
+
+/livez answers 200 as long as the event loop turns, and knows no dependency. /readyz answers 200 while the service does its
+job, else 503 with the reason. /health is a JSON document for supervisors and people.
+"""
+
+import asyncio
+import json
+import os
+import urllib.request
+from typing import Any, Self, cast
+
+from aiohttp import web
+
+from libs.runtime.clock import Clock
+from libs.runtime.errors import PortUnavailable
+from libs.runtime.sections import HealthSettings, MetricsSettings
+from libs.runtime.version import build_info
+from libs.telemetry.logging import get_logger
+from libs.telemetry.metrics import Metrics
+
+log = get_logger(__name__)
+
+FETCH_TIMEOUT_S = 2.0
+_OWN_KEYS = frozenset(
+    {"service", "zone", "version", "commit", "pid", "ready", "reason", "started_at", "now"}
+)
+
+
+class HealthState:
+    """What /readyz and /health answer; not ready until told so.
+
+    Args:
+        service: the service's name.
+        zone: empty for a service that belongs to no zone.
+        clock: for `started_at` and `now` of the document.
+    """
+
+    def __init__(self, service: str, zone: str, clock: Clock, metrics: Metrics) -> None:
+        self.service = service
+        self.zone = zone
+        self._clock = clock
+        self._metrics = metrics
+        self._started_at = clock.now()
+        self._ready = False
+        self._reason = "starting"
+        self._values: dict[str, Any] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether the service does its job."""
+        return self._ready
+
+    @ready.setter
+    def ready(self, ready: bool) -> None:
+        self.set_ready(ready)
+
+    def set_ready(self, ready: bool, reason: str = "") -> None:
+        """Say whether the service does its job and, if not, why; a change is logged."""
+        if ready != self._ready:
+            log.info("ready_changed", ready=ready, reason=reason)
+        self._ready, self._reason = ready, reason
+        self._metrics.ready.set(ready)
+
+    def set(self, name: str, value: Any) -> None:
+        """Put a value into the document; a callable is asked at every request. Must be JSON or have a text."""
+        assert name not in _OWN_KEYS, name
+        self._values[name] = value
+
+    def document(self) -> dict[str, Any]:
+        """The answer of /health."""
+        build = build_info()
+        return {
+            "service": self.service,
+            "zone": self.zone,
+            "version": build.version,
+            "commit": build.commit,
+            "pid": os.getpid(),
+            "ready": self._ready,
+            "reason": self._reason,
+            "started_at": self._started_at,
+            "now": self._clock.now(),
+        } | {name: value() if callable(value) else value for name, value in self._values.items()}
+
+
+class HealthServer:
+    """Serves a HealthState and the metrics; open for as long as it is entered.
+
+    Attributes:
+        port: the port that was opened for probes; differs from the setting only where that is 0.
+        metrics_port: likewise for /metrics.
+    """
+
+    def __init__(
+        self, state: HealthState, metrics: Metrics, health: HealthSettings, scrape: MetricsSettings
+    ) -> None:
+        self._state = state
+        self._metrics = metrics
+        self._health = health
+        self._scrape = scrape
+        self._runners: list[web.AppRunner] = []
+        self.port = 0
+        self.metrics_port = 0
+
+    async def __aenter__(self) -> Self:
+        """Open both ports.
+
+        Raises:
+            PortUnavailable: names the address and the key that sets it.
+        """
+        probes = web.Application()
+        probes.router.add_get("/livez", _livez)
+        probes.router.add_get("/readyz", self._readyz)
+        probes.router.add_get("/health", self._document)
+        scrape = web.Application()
+        scrape.router.add_get("/metrics", self._exposition)
+        try:
+            self.port = await self._open(probes, self._health, "health")
+            self.metrics_port = await self._open(scrape, self._scrape, "metrics")
+        except PortUnavailable:
+            await self._close()
+            raise
+        log.info("health_listening", port=self.port, metrics_port=self.metrics_port)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._close()
+
+    async def _open(
+        self, app: web.Application, address: HealthSettings | MetricsSettings, section: str
+    ) -> int:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        self._runners.append(runner)
+        try:
+            await web.TCPSite(runner, address.host, address.port).start()
+        except OSError as error:
+            raise PortUnavailable(
+                f"cannot listen on {address.host}:{address.port} ({error.strerror or error});"
+                f" stop what uses it or set another {section}.port"
+            ) from error
+        return cast(int, runner.addresses[0][1])
+
+    async def _close(self) -> None:
+        while self._runners:
+            await self._runners.pop().cleanup()
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        document = self._state.document()
+        text = "ready\n" if document["ready"] else f"not ready: {document['reason']}\n"
+        return web.Response(text=text, status=200 if document["ready"] else 503)
+
+    async def _document(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._state.document(), dumps=_dumps)
+
+    async def _exposition(self, request: web.Request) -> web.Response:
+        body, content_type = self._metrics.exposition(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+async def fetch_health(
+    port: int, host: str = "127.0.0.1", timeout_s: float = FETCH_TIMEOUT_S
+) -> dict[str, Any]:
+    """The /health document of another process, read in a thread by the standard library alone.
+
+    Raises:
+        OSError: nobody answers, in time or at all.
+        ValueError: what answers is no health server.
+    """
+    return await asyncio.to_thread(_fetch, f"http://{host}:{port}/health", timeout_s)
+
+
+def _fetch(url: str, timeout_s: float) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+        document = json.load(answer)
+    if not isinstance(document, dict):
+        raise ValueError(f"{url} answers no JSON object")  # noqa: TRY004 - wrong content, not a wrong argument
+    return document
+
+
+async def _livez(_request: web.Request) -> web.Response:
+    return web.Response(text="alive\n")
+
+
+def _dumps(document: Any) -> str:
+    return json.dumps(document, default=str)

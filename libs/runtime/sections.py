@@ -1,0 +1,205 @@
+"""The sections that several services share; a service's own section stands in its own settings.py.
+
+Every field says what it means, its unit, and why its default is what it is. An empty text means "not set".
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from libs.runtime.convert import Between
+from libs.runtime.secret import Secret
+
+GATHERER_FILE = frozenset(
+    (
+        *("zone", "account", "health", "metrics", "log", "exchange", "store"),
+        *("slots", "batches", "capture", "registry", "connector", "poller"),
+    )
+)
+"""Every section of config/gatherer.yaml; each service of a zone passes it as `foreign` and reads its own part."""
+DEDUPLICATOR_FILE = frozenset(
+    ("health", "metrics", "log", "gatherers", "production", "deduplicator", "archiver")
+)
+"""Every section of config/deduplicator.yaml."""
+
+Port = Annotated[int, Between(0, 65_535)]
+Count = Annotated[int, Between(1, 1_000_000_000)]
+Seconds = Annotated[float, Between(0.001, 31_536_000)]
+Milliseconds = Annotated[int, Between(1, 86_400_000)]
+
+
+@dataclass(frozen=True)
+class HealthSettings:
+    """The server of /livez, /readyz and /health."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - probes come from the node
+    """Address to listen on. All addresses, because the kubelet asks from outside; 127.0.0.1 on a laptop."""
+    port: Port = 8080
+    """TCP port; 0 lets the system choose one, which the log line `health_listening` names."""
+
+
+@dataclass(frozen=True)
+class MetricsSettings:
+    """The server of /metrics; its own port, because network policies differ from those of the probes."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another pod
+    """Address to listen on. All addresses, because Prometheus scrapes from outside; 127.0.0.1 on a laptop."""
+    port: Port = 9090
+    """TCP port; 0 lets the system choose one, which the log line `health_listening` names."""
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """Lines on standard output."""
+
+    format: Literal["json", "text"] = "json"
+    """"json" (one object a line, for collectors; default) or "text" (for eyes)."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level that is written. "info" has no line per message, so it is safe under full load."""
+
+
+@dataclass(frozen=True)
+class ExchangeSettings:
+    """The exchange: which one, as whom, and how gently."""
+
+    api_key_id: str
+    """The API key's id, as the exchange shows it. No default: without a key no websocket opens."""
+    private_key_file: str
+    """Path of the key's RSA private key (PEM). A file, never a variable; read again at every new connection."""
+    environment: Literal["prod", "demo", "simulator"] = "prod"
+    """"prod" (real money's market data; default), "demo" (the exchange's test site) or "simulator" (our own)."""
+    rest_url: str = ""
+    """Base URL of the REST interface. Empty: the environment's own; needed for the simulator."""
+    ws_url: str = ""
+    """URL of the websocket. Empty: the environment's own; needed for the simulator."""
+    connect_timeout_s: Seconds = 10.0
+    """Seconds for a connection to open, TLS and sign-in included. 10 s covers a slow handshake, not a dead peer."""
+    backoff_s_min: Seconds = 1.0
+    """Seconds before the first reconnection. 1 s repairs a blink without hammering."""
+    backoff_s_max: Seconds = 300.0
+    """Longest wait between reconnections, seconds. 5 min, so that a long outage does not become a flood."""
+    reads_per_s: Annotated[float, Between(0.01, 10_000)] = 20.0
+    """REST reads a second this process may use of its account. 20 is the exchange's basic tier."""
+    silence_s_max: Seconds = 30.0
+    """Seconds without any frame or ping until a connection counts as dead. The exchange pings every 10 s: three missed."""
+    frame_bytes_max: Count = 64 * 1024 * 1024
+    """Largest frame accepted, bytes. 64 MiB is far above any snapshot, and bounds the memory a bad peer can take."""
+
+    def check(self) -> Iterator[str]:
+        """What spans fields."""
+        if self.environment == "simulator":
+            for name in ("rest_url", "ws_url"):
+                if not getattr(self, name):
+                    yield f"{name}: missing; the simulator has no address of its own"
+        if self.backoff_s_min > self.backoff_s_max:
+            yield "backoff_s_min: must not be above backoff_s_max"
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """One PostgreSQL database."""
+
+    database: str
+    """Name of the database."""
+    user: str
+    """Role to connect as; services never use the master role."""
+    password: Secret
+    """The role's password; as `password_file` it is read again at every new connection."""
+    host: str = "127.0.0.1"
+    """Host name, address, or directory of a Unix socket. This machine by default, as on a laptop."""
+    port: Port = 5432
+    """TCP port; PostgreSQL's own by default."""
+    pool_size_max: Annotated[int, Between(1, 1_000)] = 8
+    """Most connections of this process. 8 keeps 20 pods below PostgreSQL's default of 100 in all but bursts."""
+    statement_timeout_s: Seconds = 60.0
+    """Seconds after which the server cancels a statement. 60 s is far above any of ours: what takes longer hangs."""
+    connect_timeout_s: Seconds = 10.0
+    """Seconds for a connection to open. 10 s, as for the exchange."""
+
+
+@dataclass(frozen=True)
+class SlotSettings:
+    """Connection slots of one zone; a slot is a numbered piece of work for one websocket."""
+
+    orderbook: Count = 144
+    """Slots that share all markets for order books. 144 of the 150 connections a zone plans with."""
+    ticker: Count = 2
+    """Slots that each carry the whole ticker channel. 2: one may fail unnoticed."""
+    trade: Count = 2
+    """Slots that each carry the whole trade channel. 2: one may fail unnoticed."""
+    lifecycle: Count = 2
+    """Slots that each carry the whole lifecycle channels. 2: one may fail unnoticed."""
+    connections_max: Count = 200
+    """Connections the account may hold at once. 200 per user at the exchange; what the slots leave is room to move."""
+
+    @property
+    def total(self) -> int:
+        """All slots of the zone."""
+        return self.orderbook + self.ticker + self.trade + self.lifecycle
+
+    def check(self) -> Iterator[str]:
+        """What spans fields."""
+        if self.total >= self.connections_max:
+            yield (
+                f"connections_max: {self.connections_max} leaves no room to move {self.total} slots;"
+                " lower the slots or raise it to what the account has"
+            )
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """When rows become a transaction: whichever of count, bytes and age comes first."""
+
+    deltas_rows: Count = 5000
+    """Rows of a batch of order-book deltas. 5000 keeps the cost of a commit below a tenth of the COPY."""
+    deltas_age_ms: Milliseconds = 50
+    """Longest a delta waits for its batch, milliseconds. 50 ms bounds what a crash can lose to one blink."""
+    trades_rows: Count = 1000
+    """Rows of a batch of trades, tickers or lifecycle. 1000: they are a tenth of the deltas."""
+    trades_age_ms: Milliseconds = 100
+    """Longest a trade or ticker waits, milliseconds. 100 ms, as they come in smaller numbers."""
+    snapshots_rows: Count = 100
+    """Rows of a batch of snapshots. 100, because one row holds a whole book."""
+    snapshots_age_ms: Milliseconds = 1000
+    """Longest a snapshot waits, milliseconds. 1 s: nobody waits for them."""
+    bytes_max: Count = 8 * 1024 * 1024
+    """Largest batch, bytes of rows. 8 MiB bounds one COPY's memory and time on a slow disk."""
+    buffer_rows_max: Count = 500_000
+    """Rows that may wait in memory while the database is away. 500,000 are some minutes at 2,000 rows a second."""
+
+
+@dataclass(frozen=True)
+class CaptureSettings:
+    """Which markets are captured: glob patterns; a market that matches an exclusion, or no inclusion, is left out.
+
+    An empty list of inclusions includes everything. What is left out by choice is not a gap.
+    """
+
+    series_include: tuple[str, ...] = ()
+    """Series to capture. Empty (default): all."""
+    series_exclude: tuple[str, ...] = ()
+    """Series to leave out. Empty (default): none."""
+    category_include: tuple[str, ...] = ()
+    """Categories to capture. Empty (default): all."""
+    category_exclude: tuple[str, ...] = ()
+    """Categories to leave out. Empty (default): none."""
+    event_include: tuple[str, ...] = ()
+    """Events to capture. Empty (default): all."""
+    event_exclude: tuple[str, ...] = ()
+    """Events to leave out. Empty (default): none."""
+    ticker_include: tuple[str, ...] = ()
+    """Markets to capture, by ticker. Empty (default): all."""
+    ticker_exclude: tuple[str, ...] = ()
+    """Markets to leave out, by ticker. Empty (default): none."""
+    combos: bool = False
+    """Whether multivariate (combination) markets are captured. No by default: they are many and mostly empty."""
+
+
+@dataclass(frozen=True)
+class GathererSource:
+    """One zone as the deduplicator sees it."""
+
+    zone: str
+    """The zone's name, as the zone's own configuration has it."""
+    store: StoreSettings
+    """The zone's database."""
