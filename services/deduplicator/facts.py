@@ -1,0 +1,218 @@
+"""Which facts are already in production, and which gatherers delivered them.
+
+Memory of the last minutes of exchange time, so that the second and third copy of a fact cost a look-up instead of a
+round trip. It is only an optimisation: an identity enters when its transaction is confirmed committed, identities are
+exact values, and what is not remembered is decided by production's key.
+
+A fact's gatherers are a bit mask. For coverage a fact counts once under the set of gatherers that delivered it; when
+another one delivers it, it leaves one set and joins the next: an increment of -1 and one of +1.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
+
+from libs.marketdata.tables import GATHERER_TABLES, Table
+from libs.marketdata.units import DAY, MINUTE
+from libs.store.merge_transaction import TRADE_CONTENT, ConflictRow, Identity
+
+LATE = 1
+"""Flag in bit 0 of a mask, gatherers have the bits above: production had the fact when its first remembered copy came, so coverage counts its copies as late."""
+
+FAR_MAX = DAY
+"""A row whose exchange_ts is further than this from received_at (microseconds) is suspect: stored, and told."""
+
+TIMES = ("exchange_ts", "received_at")
+"""The first two columns of every table here, so that rows are read by place."""
+
+
+class Increment(NamedTuple):
+    """`facts` more facts of `minute` (microseconds of its start) under the gatherers of `mask`."""
+
+    minute: int
+    mask: int
+    is_late: bool
+    facts: int
+
+
+class Facts:
+    """Identities of one table whose key holds exchange_ts at index 1 (deltas, tickers).
+
+    Args of the constructor:
+        table: its description.
+        horizon: how far behind the newest fact identities are remembered, microseconds of exchange time.
+        identities_max: how many are remembered at most; the oldest minutes go first.
+    """
+
+    def __init__(self, table: Table, *, horizon: int, identities_max: int) -> None:
+        assert table.column_names[:2] == TIMES
+        self.table = table
+        self._horizon = horizon
+        self._identities_max = identities_max
+        self._identity: Callable[[Any], Identity] = _identity_of(table)
+        self._masks: dict[Identity, int] = {}
+        self._by_minute: dict[int, list[Identity]] = {}
+        self._touched: dict[Identity, int] = {}
+        self._newest = 0
+        self.far = 0
+        """Fresh rows of the open transaction whose exchange_ts is more than a day off received_at."""
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def admit(self, rows: Sequence[Any], payloads: Sequence[bytes], bit: int) -> list[bytes]:
+        """Note that one gatherer delivered these rows; return the payloads production may not have yet."""
+        identity, known, touched = self._identity, self._masks.get, self._touched
+        fresh = []
+        for row, payload in zip(rows, payloads, strict=True):
+            key = identity(row)
+            mask = touched.get(key)
+            if mask is None:
+                mask = known(key)
+                if mask is None:
+                    touched[key] = bit
+                    fresh.append(payload)
+                    if not -FAR_MAX <= row[0] - row[1] <= FAR_MAX:
+                        self.far += 1
+                    continue
+            if not mask & bit:
+                touched[key] = mask | bit
+        return fresh
+
+    def increments(self, present: Collection[Identity]) -> Iterator[Increment]:
+        """Yield what this transaction changes in coverage; `present` are staged identities production had."""
+        moves: Counter[tuple[int, int, int]] = Counter()
+        late: Counter[tuple[int, int]] = Counter()
+        known, moment = self._masks.get, self._moment
+        for key, mask in self._touched.items():
+            minute = moment(key) // MINUTE
+            before = known(key, 0)
+            if before & LATE or (not before and key in present):
+                late.update((minute, bit) for bit in bits(mask & ~before & ~LATE))
+            else:
+                moves[minute, before, mask] += 1
+        yield from _increments(moves, late)
+
+    def confirm(self, present: Collection[Identity], minute_max: int) -> None:
+        """Remember what the committed transaction touched; forget what lies behind the horizon.
+
+        Args:
+            minute_max: no fact of a later minute moves the horizon (a wrong clock must not empty the memory).
+        """
+        masks = self._masks
+        for key, mask in self._touched.items():
+            if key not in masks:
+                minute = self._moment(key) // MINUTE
+                if minute > self._newest and minute <= minute_max:
+                    self._newest = minute
+                self._by_minute.setdefault(minute, []).append(key)
+            masks[key] = mask
+        for key in present:
+            if key in masks:
+                masks[key] |= LATE
+        self._touched, self.far = {}, 0
+        self._expire()
+
+    def forget(self) -> None:
+        """Forget everything: production may hold another history."""
+        self._touched, self._masks, self._by_minute = {}, {}, {}
+        self._newest = self.far = 0
+
+    def _moment(self, key: Identity) -> int:
+        return key[1]  # type: ignore[no-any-return]
+
+    def _drop(self, key: Identity) -> None:
+        del self._masks[key]
+
+    def _expire(self) -> None:
+        oldest = self._newest - self._horizon // MINUTE
+        for minute in sorted(self._by_minute):
+            if minute >= oldest and len(self._masks) <= self._identities_max:
+                return
+            for key in self._by_minute.pop(minute):
+                self._drop(key)
+
+
+class TradeFacts(Facts):
+    """Trades by trade_id alone; copies by REST and by socket may differ in time, never in content."""
+
+    def __init__(self, table: Table, *, horizon: int, identities_max: int) -> None:
+        super().__init__(table, horizon=horizon, identities_max=identities_max)
+        self._first: dict[Identity, tuple[int, tuple[Any, ...]]] = {}
+        self._content = attrgetter(*TRADE_CONTENT)
+        self.conflicts: list[ConflictRow] = []
+
+    def admit(self, rows: Sequence[Any], payloads: Sequence[bytes], bit: int) -> list[bytes]:
+        """As Facts.admit; copies with other content are noted as conflicts."""
+        for row in rows:
+            content = self._content(row)
+            first = self._first.setdefault(row.trade_id, (row.exchange_ts, content))
+            if first[1] != content:
+                self.conflicts.append(conflict(row.trade_id, first[1], content))
+        return super().admit(rows, payloads, bit)
+
+    def confirm(self, present: Collection[Identity], minute_max: int) -> None:
+        super().confirm(present, minute_max)
+        self.conflicts = []
+
+    def forget(self) -> None:
+        super().forget()
+        self._first, self.conflicts = {}, []
+
+    def _moment(self, key: Identity) -> int:
+        return self._first[key][0]
+
+    def _drop(self, key: Identity) -> None:
+        super()._drop(key)
+        self._first.pop(key, None)
+
+
+def conflict(trade_id: str, kept: Sequence[object], refused: Sequence[object]) -> ConflictRow:
+    """Describe two contents of one trade."""
+    return ConflictRow("trades", trade_id, _content_text(kept), _content_text(refused))
+
+
+def _content_text(content: Sequence[object]) -> str:
+    return " ".join(f"{name}={value}" for name, value in zip(TRADE_CONTENT, content, strict=True))
+
+
+def bits(mask: int) -> Iterator[int]:
+    """Yield each set bit of a mask, as a mask."""
+    while mask:
+        low = mask & -mask
+        yield low
+        mask ^= low
+
+
+def _increments(
+    moves: Mapping[tuple[int, int, int], int], late: Mapping[tuple[int, int], int]
+) -> Iterator[Increment]:
+    sums: Counter[tuple[int, int]] = Counter()
+    for (minute, before, after), facts in moves.items():
+        sums[minute, after] += facts
+        if before:
+            sums[minute, before] -= facts
+    for (minute, mask), facts in sums.items():
+        if facts:
+            yield Increment(minute * MINUTE, mask, False, facts)
+    for (minute, bit), facts in late.items():
+        yield Increment(minute * MINUTE, bit, True, facts)
+
+
+def _identity_of(table: Table) -> Callable[[Any], Identity]:
+    names = table.column_names
+    return itemgetter(*(names.index(name) for name in table.identity))
+
+
+def make_facts(*, horizon: int, identities_max: int) -> dict[str, Facts]:
+    """Return the memory of every table whose identity is content alone."""
+
+    def make(name: str, kind: type[Facts]) -> Facts:
+        return kind(GATHERER_TABLES[name], horizon=horizon, identities_max=identities_max)
+
+    return {
+        "orderbook_deltas": make("orderbook_deltas", Facts),
+        "tickers": make("tickers", Facts),
+        "trades": make("trades", TradeFacts),
+    }

@@ -1,0 +1,201 @@
+"""Pages of several gatherers to one transaction: what is new, how far it brings each lane, who delivered what.
+
+Pure. `plan` fills a transaction, `confirm` makes its facts known once it is committed, `forget` begins anew when
+production may hold another history. One plan at a time: n+1 is planned after n is confirmed or forgotten.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from libs.marketdata.binary import codec
+from libs.marketdata.rows import GapRow
+from libs.marketdata.units import MINUTE
+from libs.store.merge_transaction import (
+    CoverageRow,
+    Cursor,
+    EventRow,
+    Identity,
+    Merged,
+    MergeTransaction,
+    Segment,
+)
+from libs.store.pages import ReadBatch
+from services.deduplicator.agreement import Agreement
+from services.deduplicator.facts import TradeFacts, bits, make_facts
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+EVENTS_MAX = 20
+"""Event rows of one kind in one transaction; the rest is only counted."""
+
+
+class Arrival(NamedTuple):
+    """Batches of one page, in order, of the gatherer of this number."""
+
+    gatherer: int
+    batches: Sequence[ReadBatch]
+
+
+@dataclass(slots=True)
+class Plan:
+    """A transaction and what it means, to be confirmed.
+
+    rows_by_table: rows that arrived. far: rows with a suspect time, by table. disagreements: of whole streams.
+    """
+
+    transaction: MergeTransaction
+    rows_by_table: Counter[str] = field(default_factory=Counter)
+    far: Counter[str] = field(default_factory=Counter)
+    disagreements: int = 0
+    dropped_batches: int = 0
+
+    def duplicates(self, merged: Merged) -> dict[str, int]:
+        """Return copies dropped per table: in memory, by the key, or by the look-up of trades."""
+        inserted = merged.inserted
+        arrived = self.rows_by_table
+        return {name: count - inserted.get(name, 0) for name, count in arrived.items()}
+
+
+class MergeRoom:
+    """What the writer remembers between transactions.
+
+    Args of the constructor:
+        horizon_s: how far back identities are remembered, seconds of exchange time.
+        identities_max: bound of that memory, per table.
+        agreement_sample: every n-th market's streams are compared; 0 none.
+    """
+
+    def __init__(self, *, horizon_s: float, identities_max: int, agreement_sample: int) -> None:
+        self._facts = make_facts(horizon=round(horizon_s * 1e6), identities_max=identities_max)
+        self._agreement = Agreement(sample=agreement_sample)
+        self._bits: dict[int, int] = {}
+        self._gatherers: dict[int, int] = {}
+
+    @property
+    def identities(self) -> int:
+        """How many identities are remembered."""
+        return sum(len(facts) for facts in self._facts.values())
+
+    def plan(self, arrivals: Sequence[Arrival]) -> Plan:
+        """Fill one transaction with what these pages bring."""
+        plan = Plan(MergeTransaction(settle=self._settle))
+        cursors: dict[tuple[int, object], Cursor] = {}
+        for gatherer, batches in arrivals:
+            bit = self._bit(gatherer)
+            for batch in batches:
+                self._take(plan, gatherer, bit, batch)
+                cursors[gatherer, batch.lane] = Cursor(
+                    gatherer, batch.lane, batch.batch_no, str(batch.family)
+                )
+        plan.transaction.cursors = list(cursors.values())
+        trades = self._facts["trades"]
+        assert isinstance(trades, TradeFacts)
+        plan.transaction.conflicts = trades.conflicts[:]
+        self._tell_far(plan)
+        return plan
+
+    def confirm(self, merged: Merged, now: int) -> None:
+        """The planned transaction is committed: its identities are known from here on.
+
+        Args:
+            now: microseconds; facts of a later minute do not move the horizon.
+        """
+        for name, facts in self._facts.items():
+            facts.confirm(set(merged.present.get(name, ())), now // MINUTE + 1)
+
+    def forget(self) -> None:
+        """Begin anew: nothing is known, open milliseconds will be read again."""
+        for facts in self._facts.values():
+            facts.forget()
+        self._agreement.forget()
+        self._bits, self._gatherers = {}, {}
+
+    def _bit(self, gatherer: int) -> int:
+        if gatherer not in self._bits:
+            bit = 2 << len(self._bits)
+            self._bits[gatherer], self._gatherers[bit] = bit, gatherer
+        return self._bits[gatherer]
+
+    def _take(self, plan: Plan, gatherer: int, bit: int, batch: ReadBatch) -> None:
+        if batch.dropped:
+            self._take_dropped(plan, gatherer, batch)
+            return
+        for name, rows in batch.rows.items():
+            plan.rows_by_table[name] += len(rows)
+            plan.transaction.rows_read += len(rows)
+            fresh: Sequence[bytes] = batch.payloads[name]
+            if name in self._facts:
+                fresh = self._facts[name].admit(rows, fresh, bit)
+            if fresh:
+                segment = Segment(gatherer, batch.lane, batch.batch_no, fresh)
+                plan.transaction.rows.setdefault(name, []).append(segment)
+            if name == "orderbook_deltas":
+                self._compare_streams(plan, gatherer, rows)
+
+    def _take_dropped(self, plan: Plan, gatherer: int, batch: ReadBatch) -> None:
+        """Record the loss; whatever may be left of the batch, its listening above all, is not merged."""
+        self._agreement.forget(gatherer)
+        plan.dropped_batches += 1
+        gap = codec("gaps").encode(dropped_gap(batch))
+        segment = Segment(gatherer, batch.lane, batch.batch_no, [gap])
+        plan.transaction.rows.setdefault("gaps", []).append(segment)
+
+    def _tell_far(self, plan: Plan) -> None:
+        for name, facts in self._facts.items():
+            if facts.far:
+                plan.far[name] = facts.far
+                detail = f"{name}: {facts.far} rows more than a day off received_at"
+                plan.transaction.events.append(EventRow("far_exchange_ts", None, detail))
+
+    def _compare_streams(self, plan: Plan, gatherer: int, rows: Sequence[Any]) -> None:
+        for disagreement in self._agreement.observe(gatherer, rows):
+            plan.disagreements += 1
+            if plan.disagreements <= EVENTS_MAX:
+                event = EventRow("streams_disagree", gatherer, str(disagreement))
+                plan.transaction.events.append(event)
+
+    def _settle(self, present: Mapping[str, Sequence[Identity]]) -> list[CoverageRow]:
+        return [
+            CoverageRow(
+                name,
+                increment.minute,
+                tuple(sorted(self._gatherers[bit] for bit in bits(increment.mask))),
+                increment.is_late,
+                increment.facts,
+            )
+            for name, facts in self._facts.items()
+            for increment in facts.increments(set(present.get(name, ())))
+        ]
+
+
+def micros(moment: datetime) -> int:
+    """Convert a database time to microseconds since the epoch, exactly."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def dropped_gap(batch: ReadBatch) -> GapRow:
+    """Return the gap that records a batch whose rows the gatherer no longer has.
+
+    It bears row_no 0, which no row of a batch has, and times of the ledger only: read twice it is the same row.
+    """
+    return GapRow(
+        received_at=micros(batch.committed_at),
+        row_no=0,
+        channel=str(batch.family),
+        slot="",
+        reason="dropped_at_gatherer",
+        detail=f"lane {batch.lane} batch {batch.batch_no}",
+        ticker=None,
+        from_ts=None,
+        to_ts=None,
+        received_from=None,
+        received_to=None,
+        seq_from=None,
+        seq_to=None,
+        rows_lost=None,
+        connection=None,
+        sid=None,
+    )
