@@ -1,0 +1,94 @@
+"""The archiver's loop and its once-half."""
+
+from libs.archive.keys import Window
+from libs.archive.objects import ArchiveError, ObjectStore
+from libs.marketdata.tables import GATHERER_TABLES, Table
+from libs.marketdata.units import SECOND
+from libs.runtime.service import Runtime
+from libs.store import windows
+from libs.store.errors import StoreUnavailable
+from libs.store.leases import Lease
+from libs.store.pool import Pool
+from libs.telemetry.logging import get_logger
+from services.archiver.export import export_window
+from services.archiver.settings import ArchiverSettings
+
+log = get_logger(__name__)
+
+
+class Archiver:
+    """Exports what is due. `closing` true: windows still open are exported too (the process is being stopped)."""
+
+    def __init__(
+        self, settings: ArchiverSettings, pool: Pool, store: ObjectStore, runtime: Runtime
+    ) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._store = store
+        self._runtime = runtime
+        self._rows = 0
+        self._objects = 0
+
+    async def export_once(self, *, closing: bool = False) -> int:
+        """Export every due window of every table; return how many objects were written.
+
+        Raises:
+            ArchiveError, StoreUnavailable: what is left stays pending; call again.
+        """
+        written = 0
+        for name in self._settings.tables:
+            written += await self._export_table(GATHERER_TABLES[name], closing)
+        return written
+
+    async def _export_table(self, table: Table, closing: bool) -> int:
+        await windows.note_pending(self._pool, table, int(self._settings.window_s * SECOND))
+        written = 0
+        for window, known in await windows.pending_windows(self._pool, table):
+            if not (closing or known or await self._is_closed(window)):
+                continue
+            manifest = await export_window(
+                self._pool, self._store, table, window, self._settings.work_dir
+            )
+            if manifest is None:
+                continue
+            written += 1
+            self._objects += 1
+            self._rows += manifest.rows
+            metrics = self._runtime.metrics
+            metrics.archive_objects_total.labels(table.name).inc()
+            metrics.archive_rows_total.labels(table.name).inc(manifest.rows)
+            metrics.archive_watermark_seconds.set(window.end / SECOND)
+            log.info(
+                "window_archived", table=table.name, object=manifest.object, rows=manifest.rows,
+                bytes=manifest.bytes, supplement=manifest.supplement,
+            )  # fmt: skip
+        return written
+
+    async def _is_closed(self, window: Window) -> bool:
+        """Closed: every known gatherer's listening passed the end, or the end is close_after_s ago."""
+        age = self._runtime.clock.now() - window.end
+        if age >= self._settings.close_after_s * SECOND:
+            return True
+        return age > 0 and await windows.heard_beyond(self._pool, window.end)
+
+    async def run(self, lease: Lease) -> None:
+        """Export until stop, then export the open windows too; what cannot be reached is tried again each round."""
+        while await self._runtime.sleep(self._settings.poll_s):
+            await self._round(lease)
+        await self._round(lease, closing=True)
+
+    async def _round(self, lease: Lease, *, closing: bool = False) -> None:
+        try:
+            if not await lease.renew():
+                log.warning("lease_lost", lease=lease.name)
+                if not await lease.acquire(self._runtime.stop):
+                    return
+            await self.export_once(closing=closing)
+            error = ""
+        except (ArchiveError, StoreUnavailable) as failure:
+            error = str(failure)
+            log.warning("archive_postponed", error=error)
+        self._runtime.health.set("objects", self._objects)
+        self._runtime.health.set("rows", self._rows)
+        self._runtime.health.set("error", error)
+        self._runtime.health.ready = not error
