@@ -18,11 +18,17 @@ SLACK = 10 * SECOND
 
 
 class Fact(NamedTuple):
-    """Anything published or stored: where to look for claims, when, and what makes it equal to another."""
+    """Anything published or stored: whose it is, when (to look for claims), and what makes it equal to another.
+
+    Facts are equal by ticker and identity; `moment` is no part of it, since a lifecycle message has no time of its own.
+    """
 
     ticker: str
-    exchange_ts: int
+    moment: int
     identity: Hashable
+
+
+Key = tuple[str, Hashable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +69,22 @@ def judge(
     table: str, truth: Iterable[Fact], stored: Iterable[Fact], claims: ClaimIndex
 ) -> TableVerdict:
     """Compare as multisets: facts of equal identity are anonymous, only their number counts."""
-    wanted, found = Counter(truth), Counter(stored)
-    missing, extra = wanted - found, found - wanted
-    unsound = [fact for fact in missing.elements() if claims.heard(fact.ticker, fact.exchange_ts)]
-    examples = [f"extra {fact}" for fact in sorted(extra, key=repr)[:3]]
-    examples += [
-        f"missing where somebody listened {fact}" for fact in sorted(unsound, key=repr)[:3]
+    moments: dict[Key, list[int]] = {}
+    for fact in truth:
+        moments.setdefault((fact.ticker, fact.identity), []).append(fact.moment)
+    wanted = Counter({key: len(found) for key, found in moments.items()})
+    held = Counter((fact.ticker, fact.identity) for fact in stored)
+    missing, extra = wanted - held, held - wanted
+    unsound = [
+        (key, moment)
+        for key, count in missing.items()
+        for moment in sorted(moments[key])[-count:]
+        if claims.heard(key[0], moment)
     ]
+    examples = [f"extra {key}" for key in sorted(extra, key=repr)[:3]]
+    examples += [f"missing where somebody listened {case}" for case in unsound[:3]]
     return TableVerdict(
-        table, wanted.total(), found.total(), missing.total(), extra.total(), len(unsound), tuple(examples)
+        table, wanted.total(), held.total(), missing.total(), extra.total(), len(unsound), tuple(examples)
     )  # fmt: skip
 
 

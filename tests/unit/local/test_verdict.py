@@ -5,7 +5,7 @@ import pytest
 from libs.marketdata.units import SECOND
 from services.local.verdict import ClaimIndex, Fact, Gap, Verdict, gaps_of, judge, loose
 
-A1, A2, B1 = Fact("A", 1 * SECOND, "x"), Fact("A", 5 * SECOND, "x"), Fact("B", 1 * SECOND, "y")
+A1, A2, B1 = Fact("A", 1 * SECOND, 1), Fact("A", 5 * SECOND, 5), Fact("B", 1 * SECOND, 1)
 HEARD_A = ClaimIndex([("A", 0, 3 * SECOND)])
 
 
@@ -26,6 +26,13 @@ def test_a_missing_fact_is_unsound_only_where_somebody_listened() -> None:
     assert judge("t", [A1, A2, B1], [A1], HEARD_A).holds
     verdict = judge("t", [A1, A2], [A2], HEARD_A)
     assert (verdict.missing, verdict.unsound, verdict.holds) == (1, 1, False)
+
+
+def test_the_last_of_equal_facts_are_those_that_are_missing() -> None:
+    """Facts without a time of their own are anonymous: one of two is there, so the later one is missing."""
+    twice = [Fact("A", 1 * SECOND, "paused"), Fact("A", 5 * SECOND, "paused")]
+    assert judge("t", twice, [Fact("A", 0, "paused")], HEARD_A).holds
+    assert not judge("t", twice, [], HEARD_A).holds
 
 
 def test_claims_of_the_whole_channel_count_for_every_ticker() -> None:

@@ -1,0 +1,107 @@
+"""What the simulated exchange says it published and sent: its two journals, read into facts.
+
+The market journal is the oracle of the verdict; the session journal says who was subscribed to what and when, which is
+the cause of every gap, and which book each snapshot was sent with.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from libs.marketdata.rebuild import Levels, apply, levels_of
+from libs.marketdata.rebuild import BookDelta
+from libs.marketdata.listening import Span
+from services.local.verdict import Fact
+
+TICKER_FIELDS = (
+    "price", "yes_bid", "yes_ask", "yes_bid_size", "yes_ask_size", "last_trade_size", "volume", "open_interest",
+    "dollar_volume", "dollar_open_interest",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Market:
+    """One market's life: when it was listed, its book then, when it closed, and its deltas in their order."""
+
+    created_at: int
+    start: Levels
+    closed_at: int | None = None
+    deltas: list[BookDelta] = field(default_factory=list)
+
+    def book(self) -> Levels:
+        """Return the last book."""
+        return apply(self.start, self.deltas)
+
+
+@dataclass(slots=True)
+class Truth:
+    """Everything the market journal says."""
+
+    markets: dict[str, Market] = field(default_factory=dict)
+    trades: list[Fact] = field(default_factory=list)
+    tickers: set[Fact] = field(default_factory=set)
+    lifecycle: list[Fact] = field(default_factory=list)
+
+    def deltas(self) -> Iterator[Fact]:
+        for ticker, market in self.markets.items():
+            for d in market.deltas:
+                identity = (d.exchange_ts, d.side, d.price, d.size_delta)
+                yield Fact(ticker, d.exchange_ts, identity)
+
+
+def canonical(body: object) -> str:
+    """Return JSON whose text is equal when the values are."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"))
+
+
+def read_market_journal(lines: Iterable[bytes]) -> Truth:
+    """Read the market journal; lines of kinds that are no facts are passed over."""
+    truth = Truth()
+    for line in lines:
+        entry = msgspec.json.decode(line)
+        reader = _READERS.get(entry["kind"])
+        if reader is not None:
+            reader(truth, entry)
+    return truth
+
+
+def _created(truth: Truth, entry: Mapping[str, Any]) -> None:
+    levels = levels_of(map(tuple, entry["yes"]), map(tuple, entry["no"]))
+    truth.markets[entry["ticker"]] = Market(entry["at"], levels)
+
+
+def _closed(truth: Truth, entry: Mapping[str, Any]) -> None:
+    truth.markets[entry["ticker"]].closed_at = entry["at"]
+
+
+def _delta(truth: Truth, entry: Mapping[str, Any]) -> None:
+    truth.markets[entry["ticker"]].deltas.append(
+        BookDelta(entry["exchange_ts"], None, entry["side"], entry["price"], entry["size_delta"])
+    )
+
+
+def _trade(truth: Truth, entry: Mapping[str, Any]) -> None:
+    moment = entry["exchange_ts"]
+    names = ("trade_id", "size", "yes_price", "no_price", "taker_side")
+    identity = (moment, *(entry[name] for name in names))
+    truth.trades.append(Fact(entry["ticker"], moment, identity))
+
+
+def _ticker(truth: Truth, entry: Mapping[str, Any]) -> None:
+    moment = entry["exchange_ts"]
+    identity = (moment, *(entry[name] for name in TICKER_FIELDS))
+    truth.tickers.add(Fact(entry["ticker"], moment, identity))
+
+
+def _lifecycle(truth: Truth, entry: Mapping[str, Any]) -> None:
+    identity = (entry["message_type"], entry["event_type"], canonical(entry["body"]))
+    truth.lifecycle.append(Fact(entry["ticker"], entry["at"], identity))
+
+
+_READERS = {
+    "created": _created, "closed": _closed, "delta": _delta, "trade": _trade, "ticker": _ticker,
+    "lifecycle": _lifecycle,
+}  # fmt: skip
