@@ -1,0 +1,348 @@
+"""The exchange's websocket messages as types: only the fields we use, so that a change in any other costs nothing.
+
+One decoder, made once, turns bytes into one of these structs by the `type` field. Unknown fields are ignored; an
+unknown type is Undecodable. The envelope can be read apart (decode_envelope): the number of a message that does not
+fit is still known, so it costs one rejected frame and one market's gap, not the whole sid.
+"""
+
+import re
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from libs.exchange.errors import Undecodable
+
+SID_MAX = 2**31 - 1
+SEQ_MAX = 2**63 - 1
+
+Sid = Annotated[int, msgspec.Meta(ge=0, le=SID_MAX)]
+Seq = Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]
+Levels = list[tuple[str, str]]
+LooseTime = str | int | float | None
+"""A deprecated time field: whatever type it has, it must not cost the message."""
+
+
+class SubscribedBody(msgspec.Struct, gc=False):
+    channel: str
+    sid: Sid
+
+
+class Subscribed(msgspec.Struct, tag_field="type", tag="subscribed", gc=False):
+    """One channel of a subscribe command is live under msg.sid; has no envelope sid or seq."""
+
+    msg: SubscribedBody
+    id: int | None = None
+    sid: Sid | None = None
+    seq: Seq | None = None
+    sending_ts_ms: int | None = None
+
+
+class Unsubscribed(msgspec.Struct, tag_field="type", tag="unsubscribed", gc=False):
+    """A subscription ended; takes a number of its sequence."""
+
+    id: int | None = None
+    sid: Sid | None = None
+    seq: Seq | None = None
+    sending_ts_ms: int | None = None
+
+
+class OkBody(msgspec.Struct):
+    """All markets of the subscription after an update; empty with skip_ticker_ack."""
+
+    market_tickers: list[str] | None = None
+
+
+class Ok(msgspec.Struct, tag_field="type", tag="ok"):
+    """An update or a listing succeeded; with sid and seq it takes a number of the sequence."""
+
+    msg: OkBody | list[SubscribedBody] | None = None
+    id: int | None = None
+    sid: Sid | None = None
+    seq: Seq | None = None
+    sending_ts_ms: int | None = None
+
+
+class ErrorBody(msgspec.Struct, gc=False):
+    code: int
+    msg: str = ""
+    market_ticker: str | None = None
+
+
+class Error(msgspec.Struct, tag_field="type", tag="error", gc=False):
+    """A command failed, or a subscription died (codes 10 and 25); with sid and seq it takes a number of the sequence."""
+
+    msg: ErrorBody
+    id: int | None = None
+    sid: Sid | None = None
+    seq: Seq | None = None
+    sending_ts_ms: int | None = None
+
+
+class SnapshotBody(msgspec.Struct, gc=False):
+    """A book; a side without levels has no key. Prices of `no` follow the subscription's use_yes_price."""
+
+    market_ticker: str
+    yes_dollars_fp: Levels | None = None
+    no_dollars_fp: Levels | None = None
+
+
+class OrderbookSnapshot(msgspec.Struct, tag_field="type", tag="orderbook_snapshot", gc=False):
+    """All levels of one market at this place of the sequence; `id` when it answers get_snapshot."""
+
+    msg: SnapshotBody
+    sid: Sid
+    seq: Seq
+    sending_ts_ms: int | None = None
+    id: int | None = None
+
+
+class DeltaBody(msgspec.Struct, gc=False):
+    """A signed change of one level."""
+
+    market_ticker: str
+    price_dollars: str
+    delta_fp: str
+    side: str
+    ts_ms: int | None = None
+    ts: LooseTime = None
+
+
+class OrderbookDelta(msgspec.Struct, tag_field="type", tag="orderbook_delta", gc=False):
+    """One change of one market's book."""
+
+    msg: DeltaBody
+    sid: Sid
+    seq: Seq
+    sending_ts_ms: int | None = None
+
+
+class TradeBody(msgspec.Struct, gc=False):
+    trade_id: str
+    market_ticker: str
+    yes_price_dollars: str
+    no_price_dollars: str
+    count_fp: str
+    taker_outcome_side: str | None = None
+    taker_side: str | None = None
+    taker_book_side: str | None = None
+    is_block_trade: bool | None = None
+    ts_ms: int | None = None
+    ts: LooseTime = None
+
+
+class Trade(msgspec.Struct, tag_field="type", tag="trade", gc=False):
+    """One trade."""
+
+    msg: TradeBody
+    sid: Sid
+    seq: Seq | None = None
+    sending_ts_ms: int | None = None
+
+
+class TickerBody(msgspec.Struct, gc=False):
+    market_ticker: str
+    price_dollars: str
+    yes_bid_dollars: str
+    yes_ask_dollars: str
+    volume_fp: str
+    open_interest_fp: str
+    dollar_volume: int
+    dollar_open_interest: int
+    yes_bid_size_fp: str
+    yes_ask_size_fp: str
+    last_trade_size_fp: str
+    ts_ms: int | None = None
+    time: LooseTime = None
+
+
+class Ticker(msgspec.Struct, tag_field="type", tag="ticker", gc=False):
+    """The state of one market, conflated; the exchange sends no seq."""
+
+    msg: TickerBody
+    sid: Sid
+    seq: Seq | None = None
+    sending_ts_ms: int | None = None
+
+
+class MarketLifecycleBody(msgspec.Struct, gc=False):
+    """The fields of a market's lifecycle message that have a column; *_ts are Unix seconds."""
+
+    market_ticker: str
+    event_type: str
+    open_ts: int | None = None
+    close_ts: int | None = None
+    determination_ts: int | None = None
+    settled_ts: int | None = None
+    settlement_value: str | None = None
+    result: str | None = None
+
+
+class EventBody(msgspec.Struct, gc=False):
+    """What names an event; the rest stays in the raw message."""
+
+    event_ticker: str
+    series_ticker: str | None = None
+
+
+_market_body = msgspec.json.Decoder(MarketLifecycleBody)
+_event_body = msgspec.json.Decoder(EventBody)
+
+
+class _MarketMessage(msgspec.Struct, gc=False):
+    """`msg` stays raw, for the row's body; `details` reads it typed (checked once when decoded)."""
+
+    msg: msgspec.Raw
+    sid: Sid
+    seq: Seq | None = None
+    sending_ts_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        _market_body.decode(self.msg)
+
+    @property
+    def details(self) -> MarketLifecycleBody:
+        return _market_body.decode(self.msg)
+
+
+class MarketLifecycle(_MarketMessage, tag_field="type", tag="market_lifecycle_v2", gc=False):
+    """Something happened to a market (not a combo)."""
+
+
+class MultivariateLifecycle(
+    _MarketMessage, tag_field="type", tag="multivariate_market_lifecycle", gc=False
+):
+    """Something happened to a combo market."""
+
+
+class _EventMessage(msgspec.Struct, gc=False):
+    """`msg` stays raw, for the row's body; `details` reads it typed (checked once when decoded)."""
+
+    msg: msgspec.Raw
+    sid: Sid
+    seq: Seq | None = None
+    sending_ts_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        _event_body.decode(self.msg)
+
+    @property
+    def details(self) -> EventBody:
+        return _event_body.decode(self.msg)
+
+
+class EventLifecycle(_EventMessage, tag_field="type", tag="event_lifecycle", gc=False):
+    """An event was created."""
+
+
+class EventFeeUpdate(_EventMessage, tag_field="type", tag="event_fee_update", gc=False):
+    """An event's fees changed."""
+
+
+LifecycleMessage = MarketLifecycle | MultivariateLifecycle | EventLifecycle | EventFeeUpdate
+Message = (
+    OrderbookDelta
+    | OrderbookSnapshot
+    | Trade
+    | Ticker
+    | MarketLifecycle
+    | MultivariateLifecycle
+    | EventLifecycle
+    | EventFeeUpdate
+    | Subscribed
+    | Unsubscribed
+    | Ok
+    | Error
+)
+
+MESSAGE_TYPES = frozenset(
+    {
+        "orderbook_delta", "orderbook_snapshot", "trade", "ticker", "market_lifecycle_v2",
+        "multivariate_market_lifecycle", "event_lifecycle", "event_fee_update", "subscribed",
+        "unsubscribed", "ok", "error",
+    }
+)  # fmt: skip
+"""Every value of `type` that decode_message knows."""
+
+
+class Envelope(NamedTuple):
+    """What every message carries around its `msg`; a field that is absent or of another type is None."""
+
+    type: str | None
+    sid: int | None
+    seq: int | None
+    sending_ts_ms: int | None
+
+
+class _LooseEnvelope(msgspec.Struct):
+    type: Any = None
+    sid: Any = None
+    seq: Any = None
+    sending_ts_ms: Any = None
+
+
+class _LooseTicker(msgspec.Struct):
+    market_ticker: Any = None
+    event_ticker: Any = None
+
+
+class _LooseMessage(msgspec.Struct):
+    msg: _LooseTicker | None = None
+
+
+_message: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+_envelope = msgspec.json.Decoder(_LooseEnvelope)
+_named = msgspec.json.Decoder(_LooseMessage)
+_NAME = re.compile(rb'"(?:market|event)_ticker"\s*:\s*"([^"\\\x00-\x1f]{1,200})"')
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def decode_message(data: bytes) -> Message:
+    """Decode one frame to its typed message.
+
+    Raises:
+        Undecodable: not JSON, an unknown type, or a field missing or of another type; reason says which.
+    """
+    try:
+        return _message.decode(data)
+    except _UNREADABLE as error:
+        envelope = decode_envelope(data)
+        if envelope is None:
+            raise Undecodable(f"not a JSON object: {error}") from error
+        if envelope.type is None:
+            raise Undecodable("no type") from error
+        if envelope.type not in MESSAGE_TYPES:
+            raise Undecodable(f"unknown type {envelope.type[:80]!r}") from error
+        raise Undecodable(f"{envelope.type}: {error}") from error
+
+
+def decode_envelope(data: bytes) -> Envelope | None:
+    """Read type, sid, seq and sending_ts_ms whatever `msg` holds; None when the frame is not a JSON object."""
+    try:
+        loose = _envelope.decode(data)
+    except _UNREADABLE:
+        return None
+    return Envelope(
+        loose.type if isinstance(loose.type, str) else None,
+        _integer(loose.sid, SID_MAX),
+        _integer(loose.seq, SEQ_MAX),
+        _integer(loose.sending_ts_ms, SEQ_MAX // 1000),
+    )
+
+
+def ticker_of(data: bytes) -> str | None:
+    """Return the market (or event) a frame speaks of, as well as it can be told; also of a frame cut short."""
+    try:
+        body = _named.decode(data).msg
+    except _UNREADABLE:
+        found = _NAME.search(data)
+        return found.group(1).decode(errors="replace") if found else None
+    for name in (body.market_ticker, body.event_ticker) if body else ():
+        if isinstance(name, str) and name and "\x00" not in name:
+            return name
+    return None
+
+
+def _integer(value: object, largest: int) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= largest:
+        return value
+    return None

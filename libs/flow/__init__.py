@@ -1,0 +1,1 @@
+"""Pure: batching, assignment, back-off, token bucket, bounded buffers. Time is an argument, chance too."""
