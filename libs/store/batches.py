@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from libs.marketdata.binary import codec, copy_prefix, copy_stream, rows_hash
 from libs.marketdata.rows import ListenRangeRow
@@ -25,7 +25,8 @@ Rows = Mapping[str, Sequence[tuple[Any, ...]]]
 """Rows by table name; each row has the fields of its table in column order."""
 
 
-class Digest(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Digest:
     """What a ledger row says of a batch's content: equal digests are the same batch."""
 
     table_names: tuple[str, ...]

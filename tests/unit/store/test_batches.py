@@ -7,7 +7,7 @@ import pytest
 
 from libs.marketdata.binary import codec, copy_prefix, read_copy, rows_hash
 from libs.marketdata.rows import DeltaRow, GapRow, ListenRangeRow
-from libs.store.batches import PREFIX_BYTES, SealedBatch, seal
+from libs.store.batches import PREFIX_BYTES, Digest, SealedBatch, seal
 
 CONNECTION = UUID("01890000-0000-7000-8000-000000000001")
 
@@ -50,7 +50,7 @@ def test_counts_hashes_times_and_bytes_are_those_of_the_rows() -> None:
     assert (ranges.time_from, ranges.time_to) == (9, 9)
     assert deltas.row_hash == rows_hash(payloads)
     assert batch.rows == 4
-    assert batch.digest == (
+    assert batch.digest == Digest(
         ("orderbook_deltas", "listen_ranges"),
         (3, 1),
         (deltas.row_hash, ranges.row_hash),
