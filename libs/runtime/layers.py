@@ -44,7 +44,11 @@ class _TextLoader(yaml.BaseLoader):
 
 
 class Layers:
-    """Flat entries (dotted path -> text) with their sources, laid over each other."""
+    """Flat entries (dotted path -> text) with their sources, laid over each other.
+
+    Attributes:
+        broken: the fault of each path whose text could not be made; a higher layer that sets the path mends it.
+    """
 
     def __init__(self) -> None:
         self._dynaconf: Any = Dynaconf(
@@ -58,6 +62,7 @@ class Layers:
             dotted_lookup=False,
             nested_separator="",
         )
+        self.broken: dict[str, str] = {}
         self._paths: dict[str, str] = {}
         self._ranks: dict[str, int] = {}
 
@@ -65,6 +70,8 @@ class Layers:
         """Set one value; everything an earlier layer had at or below this path is gone."""
         for below in [p for p in self._paths if p.startswith(f"{path}.")]:
             del self._paths[below]
+            self.broken.pop(below, None)
+        self.broken.pop(path, None)
         key = f"path:{path}"
         self._dynaconf.set(
             key, text, loader_identifier=SourceMetadata(source, key, "default", False)
@@ -134,7 +141,8 @@ def put_file(
             layers.put(key, substitute(text, environ), source, rank=0)
         except KeyError as missing:
             name = missing.args[0]
-            yield (
+            layers.put(key, "", source, rank=0)
+            layers.broken[key] = (
                 f"{key}: the variable {name} of {source} is not set;"
                 f" export {name} or write ${{{name}:-default}}"
             )

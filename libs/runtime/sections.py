@@ -21,6 +21,8 @@ DEDUPLICATOR_FILE = frozenset(
     ("health", "metrics", "log", "gatherers", "production", "deduplicator", "archiver")
 )
 """Every section of config/deduplicator.yaml."""
+SIMULATOR_FILE = frozenset(("health", "metrics", "log", "simulator"))
+"""Every section of config/simulator.yaml."""
 
 Port = Annotated[int, Between(0, 65_535)]
 Count = Annotated[int, Between(1, 1_000_000_000)]

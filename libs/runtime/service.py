@@ -222,18 +222,19 @@ def _complain(name: str, error: ConfigInvalid) -> None:
 
 def _report(error: Exception) -> int:
     """Log what ended the process, once: a known fault as one line, anything else with its traceback."""
-    leaves = list(_leaves(error))
-    for leaf in leaves:
-        status = exit_status(leaf)
-        if status != EXIT_FAULT:
-            log.error("service_failed", error=type(leaf).__name__, reason=str(leaf), status=status)
-            return status
-    names = ",".join(type(leaf).__name__ for leaf in leaves)
-    if len(leaves) == 1 and hasattr(leaves[0], "retryable"):
-        log.error("service_failed", error=names, reason=str(leaves[0]), status=EXIT_FAULT)
-    else:
-        log.exception("service_failed", error=names, reason=str(leaves[0]), status=EXIT_FAULT)
-    return EXIT_FAULT
+    leaves = _leaves(error)
+    statuses = [exit_status(leaf) for leaf in leaves]
+    status = max(statuses)
+    worst = leaves[statuses.index(status)]
+    known = status != EXIT_FAULT or (len(leaves) == 1 and hasattr(worst, "retryable"))
+    write = log.error if known else log.exception
+    write("service_failed", error=type(worst).__name__, reason=_sentence(worst), status=status)
+    return status
+
+
+def _sentence(error: BaseException) -> str:
+    """The error's own words, else what its class says to the operator."""
+    return str(error) or (type(error).__doc__ or "").partition("\n")[0]
 
 
 def exit_status(error: BaseException) -> int:

@@ -149,6 +149,8 @@ class _Reader:
         text = self._found.get(path)
         if text is None:
             return self._absent(path, default)
+        if self._broken(path):
+            return None
         self._used.add(path)
         self.sources[path] = self._found.source(path)
         try:
@@ -166,6 +168,8 @@ class _Reader:
             self._used.add(path)
         if not indexes and text is None:
             return self._absent(path, default)
+        if self._broken(path):
+            return ()
         if indexes and indexes != list(range(len(indexes))):
             self._faults.append(f"{path}: the positions {indexes} leave a hole; count from 0")
         if not indexes:
@@ -192,6 +196,8 @@ class _Reader:
         self._known += [path, named]
         text, file = self._found.get(path), self._found.get(named)
         self._used |= {path, named}
+        if [self._broken(path), self._broken(named)] != [False, False]:
+            return None
         if text is not None and file is not None:
             if self._found.rank(path) == self._found.rank(named):
                 self._faults.append(f"{path}: given together with {named}; keep one of them")
@@ -212,6 +218,14 @@ class _Reader:
             reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
             self._faults.append(f"{named}: {file} cannot be read ({reason}); check path and owner")
             return None
+
+    def _broken(self, path: str) -> bool:
+        """Report a text that could not be made; the field is then not read further."""
+        fault = self._found.broken.get(path)
+        if fault is not None:
+            self._used.add(path)
+            self._faults.append(fault)
+        return fault is not None
 
     def _absent(self, path: str, default: Any, *, secret: bool = False) -> Any:
         if default is not _ABSENT:

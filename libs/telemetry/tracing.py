@@ -42,9 +42,9 @@ def configure(environ: Mapping[str, str], service: str, zone: str, version: str)
         exporter = importlib.import_module(_EXPORTER).OTLPSpanExporter()
     except ImportError as error:
         raise TracingUnavailable from error
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - only where spans are exported
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     identity = {"service.name": f"kalshi-data-{service}", "service.version": version}
     provider = TracerProvider(resource=Resource.create({**identity, "kalshi_data.zone": zone}))
@@ -74,7 +74,7 @@ def current_ids() -> dict[str, str]:
     """trace_id and span_id of the running span in hexadecimal, for log lines; empty outside a span."""
     if _Door.tracer is None:
         return {}
-    from opentelemetry import trace  # noqa: PLC0415 - only where spans are exported
+    from opentelemetry import trace
 
     context = trace.get_current_span().get_span_context()
     if not context.is_valid:

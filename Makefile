@@ -1,0 +1,50 @@
+# Everything a contributor types. The environment is made once, from requirements.lock, and again when that changes.
+
+VENV ?= .venv
+PYTHON ?= python3
+DEMO_SECONDS ?= 60
+TEST_WORKERS ?= 2
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test check format lock clean
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+env: $(STAMP) ## The environment in .venv
+
+# Every file of the index is checked against its hash; the package itself is built by the setuptools of the lock.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing the locked dependencies into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: env ## The whole platform on this machine for DEMO_SECONDS, then the verdict
+	$(BIN)/kalshi-data local --demo --seconds $(DEMO_SECONDS)
+
+test: env ## The test suite
+	$(BIN)/python -m pytest -n $(TEST_WORKERS)
+
+check: env ## Lint, format, types, floor plan
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: env ## Put every file into the house's form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Universal (every platform and Python from 3.11 on), with hashes and without the address of any index.
+lock: ## Resolve pyproject.toml anew into requirements.lock; needs uv
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --upgrade --quiet --output-file requirements.lock
+
+clean: ## Remove what was made: environment, caches, data of local runs
+	rm -rf $(VENV) var build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage ./*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

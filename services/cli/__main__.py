@@ -1,0 +1,61 @@
+"""`kalshi-data VERB ...` and `python -m services.cli VERB ...`."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+from libs.runtime.version import build_info
+
+
+class Verb(NamedTuple):
+    """Where a verb lives: a module with `main(argv) -> exit status`."""
+
+    module: str
+    summary: str
+
+
+VERBS = {
+    "local": Verb("services.local.command", "run the whole platform on this machine"),
+    "migrate": Verb("services.migrate.command", "bring a database's schema to this version"),
+    "status": Verb("services.local.status_command", "show what a running platform is doing"),
+    "config": Verb("services.cli.config_command", "show the configuration a service would use"),
+    "run": Verb(
+        "services.cli.run_command", "be one service: kalshi-data run SERVICE --config FILE"
+    ),
+}
+USAGE = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the verb that `argv` (default: sys.argv) names.
+
+    Returns:
+        The verb's exit status; 2 for a verb that does not exist.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in VERBS:
+        _parser().parse_args(arguments)
+        _parser().print_help()
+        return USAGE
+    verb = VERBS[arguments[0]]
+    command = cast("Callable[[list[str]], int]", importlib.import_module(verb.module).main)
+    return command(arguments[1:])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kalshi-data",
+        description="Redundant, provable, real-time capture of every Kalshi market.",
+        epilog="kalshi-data VERB --help says more about a verb.",
+    )
+    parser.add_argument("--version", action="version", version=str(build_info()))
+    verbs = parser.add_subparsers(metavar="VERB")
+    for name, verb in VERBS.items():
+        verbs.add_parser(name, help=verb.summary, add_help=False)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
