@@ -23,6 +23,8 @@ LooseTime = str | int | float | None
 
 
 class SubscribedBody(msgspec.Struct, gc=False):
+    """One channel and its subscription."""
+
     channel: str
     sid: Sid
 
@@ -63,6 +65,8 @@ class Ok(msgspec.Struct, tag_field="type", tag="ok"):
 
 
 class ErrorBody(msgspec.Struct, gc=False):
+    """What went wrong, by number."""
+
     code: int
     msg: str = ""
     market_ticker: str | None = None
@@ -117,6 +121,8 @@ class OrderbookDelta(msgspec.Struct, tag_field="type", tag="orderbook_delta", gc
 
 
 class TradeBody(msgspec.Struct, gc=False):
+    """Prices of both legs; three fields name the taker, the last two deprecated or newer."""
+
     trade_id: str
     market_ticker: str
     yes_price_dollars: str
@@ -140,6 +146,8 @@ class Trade(msgspec.Struct, tag_field="type", tag="trade", gc=False):
 
 
 class TickerBody(msgspec.Struct, gc=False):
+    """Top of book, last trade and volumes of one market."""
+
     market_ticker: str
     price_dollars: str
     yes_bid_dollars: str
@@ -293,7 +301,7 @@ _message: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _envelope = msgspec.json.Decoder(_LooseEnvelope)
 _named = msgspec.json.Decoder(_LooseMessage)
 _NAME = re.compile(rb'"(?:market|event)_ticker"\s*:\s*"([^"\\\x00-\x1f]{1,200})"')
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode_message(data: bytes) -> Message:
@@ -304,7 +312,7 @@ def decode_message(data: bytes) -> Message:
     """
     try:
         return _message.decode(data)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         envelope = decode_envelope(data)
         if envelope is None:
             raise Undecodable(f"not a JSON object: {error}") from error
@@ -319,7 +327,7 @@ def decode_envelope(data: bytes) -> Envelope | None:
     """Read type, sid, seq and sending_ts_ms whatever `msg` holds; None when the frame is not a JSON object."""
     try:
         loose = _envelope.decode(data)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     return Envelope(
         loose.type if isinstance(loose.type, str) else None,
@@ -333,7 +341,7 @@ def ticker_of(data: bytes) -> str | None:
     """Return the market (or event) a frame speaks of, as well as it can be told; also of a frame cut short."""
     try:
         body = _named.decode(data).msg
-    except _UNREADABLE:
+    except UNREADABLE:
         found = _NAME.search(data)
         return found.group(1).decode(errors="replace") if found else None
     for name in (body.market_ticker, body.event_ticker) if body else ():

@@ -1,0 +1,118 @@
+"""Signing requests: key id, time and a signature over time + METHOD + path without its query.
+
+RSA keys sign with PSS over SHA-256, salt as long as the digest; Ed25519 keys sign the text itself. The private key
+never leaves this module and no secret is sent.
+"""
+
+import base64
+import binascii
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
+
+from libs.exchange.errors import AuthRejected
+
+KEY_HEADER = "KALSHI-ACCESS-KEY"
+TIMESTAMP_HEADER = "KALSHI-ACCESS-TIMESTAMP"
+SIGNATURE_HEADER = "KALSHI-ACCESS-SIGNATURE"
+
+PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+PublicKey = rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+_PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
+
+
+def signed_text(timestamp_ms: str, method: str, path: str) -> bytes:
+    """Return the bytes that are signed; the path counts from the root and without its query."""
+    return f"{timestamp_ms}{method.upper()}{path.partition('?')[0]}".encode()
+
+
+class Signer:
+    """Signs as one key id.
+
+    Raises (constructor):
+        AuthRejected: no key id, or the PEM holds no usable private key; one line that says what to check.
+    """
+
+    def __init__(self, key_id: str, pem: bytes, origin: str = "the private key") -> None:
+        if not key_id.strip():
+            raise AuthRejected("no API key id: set exchange.api_key_id")
+        self.key_id = key_id.strip()
+        self._key = _load_key(pem, origin)
+
+    def __repr__(self) -> str:
+        """Show the key id only."""
+        return f"Signer({self.key_id!r})"
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The key that verifies these signatures."""
+        return self._key.public_key()
+
+    def headers(self, method: str, path: str, now_us: int) -> dict[str, str]:
+        """Return the three headers of one request at wall time now_us, microseconds."""
+        timestamp = str(now_us // 1000)
+        text = signed_text(timestamp, method, path)
+        if isinstance(self._key, ed25519.Ed25519PrivateKey):
+            signature = self._key.sign(text)
+        else:
+            signature = self._key.sign(text, _PSS, hashes.SHA256())
+        return {
+            KEY_HEADER: self.key_id,
+            TIMESTAMP_HEADER: timestamp,
+            SIGNATURE_HEADER: base64.b64encode(signature).decode(),
+        }
+
+
+def load_signer(key_id: str, private_key_file: str) -> Signer:
+    """Read a PEM file and return the signer of key_id.
+
+    Raises:
+        AuthRejected: the file is missing, unreadable or no usable private key; one line that says what to check.
+    """
+    if not private_key_file:
+        raise AuthRejected("no private key: set exchange.private_key_file to the PEM file")
+    path = Path(private_key_file).expanduser()
+    try:
+        pem = path.read_bytes()
+    except OSError as error:
+        cause = error.strerror or type(error).__name__
+        raise AuthRejected(
+            f"cannot read the private key {path}: {cause}; check exchange.private_key_file"
+        ) from error
+    return Signer(key_id, pem, origin=f"the private key {path}")
+
+
+def verify(
+    public_key: PublicKey, timestamp_ms: str, method: str, path: str, signature: str
+) -> bool:
+    """Tell whether a base64 signature of these header and request values was made by the key's owner."""
+    text = signed_text(timestamp_ms, method, path)
+    try:
+        raw = base64.b64decode(signature, validate=True)
+        if isinstance(public_key, ed25519.Ed25519PublicKey):
+            public_key.verify(raw, text)
+        else:
+            public_key.verify(raw, text, _PSS, hashes.SHA256())
+    except (InvalidSignature, binascii.Error, ValueError):
+        return False
+    return True
+
+
+def _load_key(pem: bytes, origin: str) -> PrivateKey:
+    hint = "check that exchange.private_key_file is the PEM file the exchange gave for this key id"
+    if b"PUBLIC KEY-----" in pem:
+        raise AuthRejected(f"{origin} is a public key; {hint}")
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except TypeError as error:
+        raise AuthRejected(
+            f"{origin} is encrypted with a passphrase; store it without one"
+        ) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise AuthRejected(f"{origin} is not a PEM private key; {hint}") from error
+    if not isinstance(key, rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
+        raise AuthRejected(f"{origin} is neither RSA nor Ed25519; {hint}")
+    return key
