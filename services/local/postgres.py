@@ -220,7 +220,7 @@ class EmbeddedPostgres:
     async def _ended(self, timeout_s: float) -> bool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.alive:
+                while self.alive:  # noqa: ASYNC110 - nothing tells us when a process ends
                     await asyncio.sleep(0.01)
         return not self.alive
 

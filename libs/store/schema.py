@@ -1,0 +1,67 @@
+"""Schema levels: does this code fit this database?
+
+A database states the level of its schema and the oldest code level that may still work on it; a service starts when
+both fit its own level, so that schemas are expanded first and contracted one release later.
+"""
+
+from typing import Final
+
+import asyncpg
+
+from libs.store.errors import SchemaMismatch
+from libs.store.partition_plan import DatabaseKind
+from libs.store.pool import AnyConnection, map_store_errors
+
+GATHERER_LEVEL: Final = 1
+"""The level of a gatherer's database that this code was written for."""
+PRODUCTION_LEVEL: Final = 1
+"""The level of production that this code was written for."""
+LEVELS: Final[dict[DatabaseKind, int]] = {
+    "gatherer": GATHERER_LEVEL,
+    "production": PRODUCTION_LEVEL,
+}
+
+
+def level_fault(kind: DatabaseKind, found: tuple[int, int] | None, code_level: int) -> str | None:
+    """Say why code and database do not fit, None when they do.
+
+    Args:
+        found: (level, oldest_code_level) of the database, None when it has no schema.
+    """
+    if found is None:
+        return f"the {kind} database has no schema; run: kalshi-data migrate --database {kind}"
+    level, oldest_code_level = found
+    if level < code_level:
+        return (
+            f"the {kind} database is at level {level}, this code needs {code_level};"
+            f" run: kalshi-data migrate --database {kind}"
+        )
+    if oldest_code_level > code_level:
+        return (
+            f"this code is of level {code_level}, the {kind} database (level {level}) needs"
+            f" {oldest_code_level} or later; start a newer version"
+        )
+    return None
+
+
+async def read_level(conn: AnyConnection) -> tuple[int, int] | None:
+    """Return (level, oldest_code_level), None when the database has no schema."""
+    try:
+        row = await conn.fetchrow("SELECT level, oldest_code_level FROM schema_level")
+    except asyncpg.UndefinedTableError:
+        return None
+    return (row["level"], row["oldest_code_level"]) if row else None
+
+
+async def check_level(conn: AnyConnection, kind: DatabaseKind) -> None:
+    """Return when this code may work on this database; ask again to wait for a migration.
+
+    Raises:
+        SchemaMismatch: it may not; the message says which of the two is behind.
+        StoreUnavailable: the database is away.
+    """
+    with map_store_errors():
+        found = await read_level(conn)
+    fault = level_fault(kind, found, LEVELS[kind])
+    if fault is not None:
+        raise SchemaMismatch(fault)

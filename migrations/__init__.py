@@ -1,0 +1,1 @@
+"""The two schemas, each an Alembic environment: gatherer (one database per zone) and production."""

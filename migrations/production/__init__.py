@@ -1,0 +1,1 @@
+"""The Alembic environment of the production database."""
