@@ -1,6 +1,6 @@
 """Which build this is: `kalshi-data v1.0.0 (abc1234) built 2026-06-11T12:00:00Z`.
 
-The number comes from the installed distribution. Commit and date come, in this order, from KALSHI_DATA_BUILD_COMMIT and
+The number comes from the checkout's pyproject.toml, else from the installed distribution. Commit and date come, in this order, from KALSHI_DATA_BUILD_COMMIT and
 KALSHI_DATA_BUILD_DATE (an image sets them), from `build_info.json` beside this file (a wheel's build may write it), from
 the git checkout this file lies in (the date is then the commit's). What nobody knows is "unknown"; nothing here raises.
 """
@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import subprocess
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def find_build_info(environ: Mapping[str, str], folder: Path) -> BuildInfo:
         known = {**_from_git(folder), **known}
     commit = known.get("commit", UNKNOWN)
     return BuildInfo(
-        version=known.get("version") or _installed_version(),
+        version=known.get("version") or _written_version(folder.parents[1]) or _installed_version(),
         commit=commit if commit == UNKNOWN else commit[:7],
         date=known.get("date", UNKNOWN),
     )
@@ -78,6 +79,15 @@ def _from_git(folder: Path) -> dict[str, str]:
     except (OSError, subprocess.SubprocessError, ValueError):
         return {}
     return {"commit": commit, "date": date}
+
+
+def _written_version(root: Path) -> str:
+    """The version in a checkout; it is newer than what pip noted when the package was installed from there."""
+    try:
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    return str(project["version"]) if project.get("name") == DISTRIBUTION else ""
 
 
 def _installed_version() -> str:

@@ -1,0 +1,72 @@
+"""A REST client from the settings: signed, and within this process's share of the account's read budget."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from libs.exchange.environments import resolve_endpoints
+from libs.exchange.errors import EndpointInvalid, ExchangeError
+from libs.exchange.rest import RestClient, RestSettings, open_session
+from libs.exchange.signing import load_signer
+from libs.flow.token_bucket import TokenBucket
+from libs.runtime.clock import Clock
+from libs.runtime.errors import ConfigInvalid
+from libs.runtime.sections import ExchangeSettings
+from libs.telemetry.logging import get_logger
+
+log = get_logger(__name__)
+
+READ_COST: Final = 10.0
+"""Tokens of the account's read bucket that one read costs."""
+BURST_S: Final = 1.0
+"""Unused reads are saved for this many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The client, its bucket, and the share (0..1) of the account this process may use."""
+
+    client: RestClient
+    bucket: TokenBucket
+    share: float
+    clock: Clock
+    reads_per_s: float
+
+    async def respect_account_limits(self) -> float:
+        """Ask the account for its budget and slow down to our share of it; never faster than configured.
+
+        Returns the reads a second in force, also when the exchange does not answer (then as before).
+        """
+        try:
+            limits = (await self.client.account_limits()).value
+        except ExchangeError as error:
+            log.warning("account_limits_unknown", error=str(error))
+            return self.bucket.rate
+        rate = min(self.reads_per_s, limits.read.refill_rate / READ_COST) * self.share
+        if rate > 0:
+            now = self.clock.monotonic()
+            self.bucket.set_rate(now, rate, max(1.0, rate * BURST_S))
+            log.info("read_budget", tier=limits.usage_tier, reads_per_s=rate, share=self.share)
+        return self.bucket.rate
+
+
+@asynccontextmanager
+async def open_rest(exchange: ExchangeSettings, share: float, clock: Clock) -> AsyncIterator[Rest]:
+    """Open the client for as long as it is entered; nothing is sent yet.
+
+    Raises:
+        ConfigInvalid: an address of the exchange cannot be right.
+        AuthRejected: the private key is missing or unusable.
+    """
+    try:
+        ends = resolve_endpoints(exchange.environment, exchange.rest_url, exchange.ws_url)
+    except EndpointInvalid as error:
+        raise ConfigInvalid(error.faults) from error
+    signer = load_signer(exchange.api_key_id, exchange.private_key_file)
+    rate = exchange.reads_per_s * share
+    bucket = TokenBucket(rate, max(1.0, rate * BURST_S))
+    limits = RestSettings(connect_timeout_s=exchange.connect_timeout_s)
+    async with open_session() as session:
+        client = RestClient(ends.rest_url, signer, bucket, clock, session, limits)
+        yield Rest(client, bucket, share, clock, exchange.reads_per_s)
