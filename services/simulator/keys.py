@@ -34,9 +34,7 @@ class Refusal(enum.Enum):
         b'{"error":{"code":"signature_is_missing_from_headers",'
         b'"message":"signature is missing from headers"}}'
     )
-    EXPIRED = (
-        b'{"error":{"code":"header_timestamp_expired","message":"header timestamp expired"}}'
-    )
+    EXPIRED = b'{"error":{"code":"header_timestamp_expired","message":"header timestamp expired"}}'
     UNKNOWN_KEY = (
         b'{"error":{"code":"authentication_error","message":"authentication_error",'
         b'"details":"NOT_FOUND"}}'
@@ -98,7 +96,9 @@ class KeyRing:
         """
         return cls({key.key_id: _load_public(key.public_key_file) for key in keys}, skew_ms_max)
 
-    def refuse(self, headers: Mapping[str, str], method: str, path: str, now_ms: int) -> Refusal | None:
+    def refuse(
+        self, headers: Mapping[str, str], method: str, path: str, now_ms: int
+    ) -> Refusal | None:
         """Return why the request is not signed by a known key, or None when it is."""
         signature = headers.get(SIGNATURE_HEADER, "")
         timestamp = headers.get(TIMESTAMP_HEADER, "")

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from libs.runtime.sections import HealthSettings, LogSettings, MetricsSettings
+
 
 @dataclass(frozen=True, slots=True)
 class KeySettings:
@@ -95,3 +97,20 @@ class SimulatorSettings:
 
     replay: ReplaySettings = field(default_factory=ReplaySettings)
     """Recorded frames to send instead of the model's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything config/simulator.yaml holds."""
+
+    simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
+    """The exchange that is simulated."""
+
+    health: HealthSettings = field(default_factory=HealthSettings)
+    """Where /livez, /readyz and /health answer."""
+
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    """Where /metrics answers."""
+
+    log: LogSettings = field(default_factory=LogSettings)
+    """What is logged, and how."""
