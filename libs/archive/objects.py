@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 
 CHUNK_BYTES = 8 << 20
 

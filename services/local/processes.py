@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 PR_SET_PDEATHSIG = 1
 
@@ -110,7 +110,7 @@ class Supervisor:
         self._log_dir = log_dir
         self.children: dict[str, Child] = {}
 
-    async def __aenter__(self) -> "Supervisor":
+    async def __aenter__(self) -> Self:
         self._log_dir.mkdir(parents=True, exist_ok=True)
         return self
 

@@ -11,9 +11,7 @@ from typing import Any
 
 import msgspec
 
-from libs.marketdata.rebuild import Levels, apply, levels_of
-from libs.marketdata.rebuild import BookDelta
-from libs.marketdata.listening import Span
+from libs.marketdata.rebuild import BookDelta, Levels, apply, levels_of
 from services.local.verdict import Fact
 
 TICKER_FIELDS = (

@@ -117,12 +117,36 @@ def _explained(gap: Gap, causes: Sequence[Span]) -> bool:
     return bool(touching) and beyond <= SLACK * len(touching)
 
 
+@dataclass(frozen=True, slots=True)
+class ZoneVerdict:
+    """One gatherer (or all together): share of the markets' lives it listened to, its gaps, longest in microseconds."""
+
+    name: str
+    share: float
+    gaps: int
+    longest: int
+    causes: str
+
+
+def zone_verdict(
+    name: str, gaps: Sequence[Gap], lives: Mapping[str, Span], causes: str
+) -> ZoneVerdict:
+    """Sum up one gatherer's gaps over the lives of all markets."""
+    widths = [gap.to_ts - gap.from_ts for gap in gaps]
+    whole = sum(end - start for start, end in lives.values())
+    share = 1 - sum(widths) / whole if whole else 1.0
+    return ZoneVerdict(name, share, len(gaps), max(widths, default=0), causes)
+
+
 @dataclass(slots=True)
 class Verdict:
     """Everything the demo decides on; `holds` only if all of it does."""
 
     tables: list[TableVerdict] = field(default_factory=list)
+    zones: list[ZoneVerdict] = field(default_factory=list)
     loose_gaps: dict[str, list[Gap]] = field(default_factory=dict)
+    snapshots: int = 0
+    snapshots_equal: int = 0
     books_compared: int = 0
     books_differing: list[str] = field(default_factory=list)
     archive: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -137,14 +161,18 @@ class Verdict:
     def reasons(self) -> list[str]:
         """Return one line for each thing that does not hold; empty means it all does."""
         found = list(self.faults)
-        for table in self.tables:
-            if not table.holds:
-                found.append(
-                    f"{table.table}: {table.extra} extra, {table.unsound} unsound; {table.examples}"
-                )
+        found += [
+            f"{table.table}: {table.extra} extra, {table.unsound} unsound; {table.examples}"
+            for table in self.tables
+            if not table.holds
+        ]
         for who, gaps in self.loose_gaps.items():
             if gaps:
                 found.append(f"{who}: {len(gaps)} gaps without a cause or too wide, e.g. {gaps[0]}")
+        if self.snapshots != self.snapshots_equal:
+            found.append(
+                f"{self.snapshots - self.snapshots_equal} snapshots are not the book they were sent with"
+            )
         if self.books_differing:
             found.append(f"books differ: {', '.join(self.books_differing[:5])}")
         for name, (stored, archived) in self.archive.items():

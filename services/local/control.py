@@ -1,0 +1,50 @@
+"""The simulator's control doors, asked over HTTP in a thread by the standard library alone."""
+
+import asyncio
+import json
+import urllib.request
+from typing import Any
+
+TIMEOUT_S = 30.0
+
+
+class SimulatorControl:
+    """One running simulator on this machine."""
+
+    def __init__(self, port: int) -> None:
+        self._base = f"127.0.0.1:{port}"
+
+    @property
+    def rest_url(self) -> str:
+        return f"http://{self._base}/trade-api/v2"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://{self._base}/trade-api/ws/v2"
+
+    async def state(self) -> dict[str, Any]:
+        """Return what it has published so far."""
+        return await self._ask("GET", "state")
+
+    async def books(self) -> dict[str, Any]:
+        """Return the last book of every market."""
+        return await self._ask("GET", "books")
+
+    async def stop(self) -> dict[str, Any]:
+        """End publishing; returns after one more frame went out on every sid.
+
+        Raises:
+            OSError: the simulator does not answer.
+        """
+        return await self._ask("POST", "stop")
+
+    async def _ask(self, method: str, door: str) -> dict[str, Any]:
+        request = urllib.request.Request(f"http://{self._base}/control/{door}", method=method)
+        answer = await asyncio.to_thread(_read, request)
+        assert isinstance(answer, dict), door
+        return answer
+
+
+def _read(request: urllib.request.Request) -> Any:
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - http://127.0.0.1
+        return json.load(answer)

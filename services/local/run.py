@@ -1,0 +1,292 @@
+"""One run of the whole topology on this machine: servers, processes, the order in which they start and stop."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+import services
+from libs.exchange.keyfiles import make_key_pair
+from libs.runtime.clock import Clock
+from libs.runtime.health import fetch_health
+from libs.store.pool import Target
+from libs.telemetry.logging import get_logger
+from services.local.control import SimulatorControl
+from services.local.postgres import EmbeddedPostgres
+from services.local.processes import ProcessFailed, ProcessSpec, Supervisor
+from services.local.topology import (
+    Exchange,
+    Server,
+    free_ports,
+    gatherer_config,
+    merged,
+    process,
+    production_config,
+    zone_processes,
+)
+
+log = get_logger(__name__)
+
+ROOT = Path(services.__file__).resolve().parents[1]
+DATABASE = "kalshi"
+PRODUCTION = "production"
+START_S_MAX = 60.0
+STOP_S_MAX = 30.0
+
+
+class AlreadyRunning(RuntimeError):
+    """Another local topology works in this directory; stop it, or choose another --state-dir."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for; times in seconds."""
+
+    state_dir: Path
+    zones: tuple[str, ...]
+    environment: str = "simulator"
+    api_key_id: str = ""
+    private_key_file: Path | None = None
+    window_s: float = 3600.0
+    seed: int = 1
+
+
+@contextlib.contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Hold a directory for ourselves.
+
+    Raises:
+        AlreadyRunning: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(f"{directory} is in use by another run") from None
+        yield
+
+
+def forget(directory: Path) -> None:
+    """Remove what an earlier run left in the directory, but for its lock."""
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink()
+
+
+class LocalRun:
+    """The running topology. Entering it starts nothing; leaving it leaves nothing behind."""
+
+    def __init__(self, options: Options, clock: Clock) -> None:
+        self.options = options
+        self._clock = clock
+        self._dir = options.state_dir
+        self._stack = AsyncExitStack()
+        self.supervisor = Supervisor(self._dir / "logs")
+        self.servers: dict[str, EmbeddedPostgres] = {}
+        self.configs: dict[str, Path] = {}
+        self.simulator: SimulatorControl | None = None
+        self.archive = self._dir / "archive"
+        self._killed_at: dict[str, int] = {}
+        self._back_at: dict[str, int] = {}
+
+    async def __aenter__(self) -> Self:
+        self._stack.enter_context(exclusive(self._dir))
+        await self._stack.enter_async_context(self.supervisor)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Stop what still runs, in order and within a bound; what does not stop is killed. Servers go last."""
+        try:
+            if self.supervisor.children:
+                async with asyncio.timeout(2 * STOP_S_MAX):
+                    await self.stop_in_order()
+        except (ProcessFailed, TimeoutError) as error:
+            if exc[0] is None:
+                raise
+            log.warning("stop_incomplete", error=str(error))
+        finally:
+            await self.supervisor.kill(list(self.supervisor.children))
+            await self._stack.aclose()
+
+    @property
+    def zones(self) -> tuple[str, ...]:
+        return self.options.zones
+
+    @property
+    def journal_dir(self) -> Path:
+        """Where the simulator writes its journals."""
+        return self._dir / "journal"
+
+    @staticmethod
+    def key_id(zone: str) -> str:
+        """The API key id by which a zone signs in to the simulator."""
+        return f"simulated-key-{zone}"
+
+    def outage(self, zone: str) -> tuple[int, int]:
+        """From the moment a zone lost its power to the moment it had it back, microseconds."""
+        return self._killed_at[zone], self._back_at[zone]
+
+    def note(self, event: str, zone: str = "") -> None:
+        """Write one line of the life-cycle journal: what was done to whom, and when."""
+        line = json.dumps({"at": self._clock.now(), "event": event, "zone": zone})
+        with (self._dir / "lifecycle.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    def target(self, name: str, user: str = "postgres") -> Target:
+        """Return where a zone's database, or production's, is."""
+        return self.servers[name].target(DATABASE, user)
+
+    async def start_databases(self) -> None:
+        """Start every server, each with its own directory and port, and migrate them."""
+        for name in (*self.zones, PRODUCTION):
+            server = EmbeddedPostgres(self._dir / f"postgres-{name}")
+            self.servers[name] = server
+            self._stack.push_async_callback(server.stop)
+        await asyncio.gather(*(server.start(START_S_MAX) for server in self.servers.values()))
+        await self._migrate()
+
+    async def _migrate(self) -> None:
+        arguments = ["migrate"]
+        for name, server in self.servers.items():
+            kind = "production" if name == PRODUCTION else f"gatherer:{name}"
+            arguments += ["--target", f"{kind}={server.port}/{DATABASE}:{server.home / 'password'}"]
+        child = await asyncio.create_subprocess_exec(*arguments)
+        await child.wait()
+
+    def _server(self, name: str) -> Server:
+        server = self.servers[name]
+        return Server(server.port, DATABASE, server.home / "password")
+
+    def _write(self, name: str, config: dict[str, Any]) -> Path:
+        folder = self._dir / "config"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        self.configs[name] = path
+        return path
+
+    def write_configs(self, exchange: Exchange) -> None:
+        """Write the configuration files of this run, from the committed local set."""
+        template = _template("gatherer.local.yaml")
+        for zone in self.zones:
+            self._write(zone, gatherer_config(template, zone, self._server(zone), exchange))
+        zones = {zone: self._server(zone) for zone in self.zones}
+        template = _template("deduplicator.local.yaml")
+        production = self._server(PRODUCTION)
+        config = production_config(template, zones, production, self.archive, self.options.window_s)
+        self._write(PRODUCTION, config)
+
+    async def start_simulator(self) -> Exchange:
+        """Start the simulated exchange with one API key a zone; return how it is reached."""
+        private, public = make_key_pair(self._dir / "keys")
+        (port,) = free_ports(1)
+        keys = {zone: self.key_id(zone) for zone in self.zones}
+        own = {
+            "host": "127.0.0.1",
+            "port": port,
+            "seed": self.options.seed,
+            "keys": [{"key_id": key, "public_key_file": str(public)} for key in keys.values()],
+            "journal_dir": str(self.journal_dir),
+        }
+        config = merged(_template("simulator.local.yaml"), {"simulator": own})
+        spec = process("simulator", "simulator", self._write("simulator", config))
+        await self.supervisor.start([spec])
+        self.simulator = SimulatorControl(port)
+        await self.until_ready([spec.name])
+        return Exchange("simulator", self.simulator.rest_url, self.simulator.ws_url, keys, private)
+
+    def real_exchange(self) -> Exchange:
+        """Return how the real exchange is reached, with the user's own key."""
+        key_file = self.options.private_key_file
+        if key_file is None or not self.options.api_key_id:
+            raise AssertionError("the command line asks for a key before it comes here")
+        keys = dict.fromkeys(self.zones, self.options.api_key_id)
+        return Exchange(self.options.environment, "", "", keys, key_file)
+
+    async def start_zone(self, zone: str) -> None:
+        await self.supervisor.start(zone_processes(zone, self.configs[zone]))
+        self.note("zone_started", zone)
+
+    async def start_production(self) -> None:
+        config = self.configs[PRODUCTION]
+        specs = [process(name, name, config) for name in ("deduplicator", "archiver")]
+        await self.supervisor.start(specs)
+
+    def names(self, zone: str | None = None, service: str = "") -> list[str]:
+        """Return the running processes of a zone, or whose name begins with the service's."""
+        return [
+            child.spec.name
+            for child in self.supervisor.children.values()
+            if (zone is None or child.spec.zone == zone) and child.spec.name.startswith(service)
+        ]
+
+    def spec(self, name: str) -> ProcessSpec:
+        return self.supervisor.children[name].spec
+
+    async def kill_zone(self, zone: str) -> None:
+        """A power cut of one zone: kill -9 of its processes and of its PostgreSQL server; its directory stays."""
+        self.note("zone_killed", zone)
+        self._killed_at[zone] = self._clock.now()
+        await asyncio.gather(self.supervisor.kill(self.names(zone)), self.servers[zone].kill())
+
+    async def revive_zone(self, zone: str) -> None:
+        """Power back: the server recovers by itself, then the zone's processes start as on any day."""
+        self.note("zone_power_back", zone)
+        self._back_at[zone] = self._clock.now()
+        await self.servers[zone].start(START_S_MAX)
+        await self.start_zone(zone)
+
+    async def until_ready(self, names: list[str], within_s: float = START_S_MAX) -> None:
+        """Wait until these processes say they are ready.
+
+        Raises:
+            ProcessFailed: one ended, or is not ready in time.
+        """
+        waiting = list(names)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while waiting:
+                    self.supervisor.check()
+                    waiting = [name for name in waiting if not await self.is_ready(name)]
+                    await asyncio.sleep(0.1)
+        if waiting:
+            logs = self._dir / "logs"
+            raise ProcessFailed(
+                f"not ready after {within_s:.0f} s: {', '.join(waiting)}; see {logs}"
+            )
+
+    async def is_ready(self, name: str) -> bool:
+        return bool((await self.health(name)).get("ready"))
+
+    async def health(self, name: str) -> dict[str, Any]:
+        """Return a process's /health; empty while it cannot be asked."""
+        try:
+            return await fetch_health(self.spec(name).health_port)
+        except (OSError, ValueError, KeyError):
+            return {}
+
+    async def stop_in_order(self) -> None:
+        """Capture first, then the merge, then the archive, then the exchange; each writes out what it holds.
+
+        Raises:
+            ProcessFailed: one did not end in order.
+        """
+        for service in ("poller", "registry", "connector", "deduplicator", "archiver", "simulator"):
+            await self.supervisor.stop(self.names(service=service), STOP_S_MAX)
+
+
+def _template(name: str) -> dict[str, Any]:
+    loaded = yaml.safe_load((ROOT / "config" / name).read_text())
+    assert isinstance(loaded, dict), name
+    return loaded
