@@ -1,0 +1,112 @@
+"""Running the revisions of one database from a program: lock, compare, upgrade."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from libs.store.errors import SchemaMismatch
+from libs.store.partitions import DatabaseKind
+from libs.store.pool import Target, map_store_errors
+
+ADVISORY_LOCK = 0x6B61_6C73_6869
+"""Held by whoever migrates a database: the letters "kalshi"."""
+LOCK_WAIT_S_MAX = 300
+"""How long one migration waits for another; longer than any of ours takes."""
+
+# Alembic keeps its context in module globals: one upgrade at a time in one process.
+_alembic = asyncio.Lock()
+
+
+async def upgrade(target: Target, kind: DatabaseKind) -> bool:
+    """Run the revisions that a database lacks; return whether there were any.
+
+    Raises:
+        StoreUnavailable: away, or a lock was not to be had within 5 s.
+        StoreRefused: the user may not do this.
+        SchemaMismatch: the database stands at a revision that this code does not know.
+    """
+    config = alembic_config(kind)
+    script = ScriptDirectory.from_config(config)
+    async with _locked(target) as connection:
+        current = await _current_revision(connection)
+        if current == script.get_current_head():
+            return False
+        if current is not None and current not in {r.revision for r in script.walk_revisions()}:
+            raise SchemaMismatch(
+                f"the {kind} database stands at revision {current}, which this version does not know;"
+                " start a newer version"
+            )
+        async with _alembic:
+            await connection.run_sync(_run_alembic, config)
+            await connection.commit()
+        return True
+
+
+def alembic_config(kind: DatabaseKind) -> Config:
+    """Return Alembic's configuration of one environment."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / kind).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _run_alembic(connection: Connection, config: Config) -> None:
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+async def _current_revision(connection: AsyncConnection) -> str | None:
+    there = await connection.execute(
+        text("SELECT to_regclass('public.alembic_version') IS NOT NULL")
+    )
+    if not there.scalar_one():
+        return None
+    found = await connection.execute(text("SELECT version_num FROM alembic_version"))
+    return found.scalar_one_or_none()
+
+
+@asynccontextmanager
+async def _locked(target: Target) -> AsyncIterator[AsyncConnection]:
+    """Connect and hold the advisory lock, so that two migrations of one database are one after the other."""
+    url = URL.create(
+        "postgresql+asyncpg",
+        target.user,
+        target.password,
+        target.host,
+        target.port,
+        target.database,
+    )
+    settings = {"application_name": "kalshi-data migrate", "timezone": "UTC"}
+    arguments = {"timeout": target.connect_timeout_s, "server_settings": settings}
+    engine = create_async_engine(url, poolclass=NullPool, connect_args=arguments)
+    try:
+        with map_store_errors(), _unwrapped():
+            async with engine.connect() as connection:
+                await connection.execute(text(f"SET lock_timeout = '{LOCK_WAIT_S_MAX}s'"))
+                await connection.execute(
+                    text("SELECT pg_advisory_lock(:number)"), {"number": ADVISORY_LOCK}
+                )
+                await connection.execute(text("SET lock_timeout = '5s'"))
+                await connection.commit()
+                yield connection
+    finally:
+        await engine.dispose()
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Raise the driver's own error, which SQLAlchemy wraps twice, so that our border knows it."""
+    try:
+        yield
+    except DBAPIError as error:
+        inner = error.orig
+        raise ((inner and inner.__cause__) or inner or error) from error
