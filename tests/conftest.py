@@ -1,0 +1,21 @@
+"""What every test stands on: no setting of the developer's own shell, and Hypothesis without a clock."""
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+# Deadlines measure the machine, which tests share with others; examples are few enough for the whole suite's ten minutes.
+hypothesis.settings.register_profile("suite", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_settings_of_the_shell() -> Iterator[None]:
+    """Variables KALSHI_DATA_* and an OTLP endpoint of the shell must not reach a test or its child processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("KALSHI_DATA_", "OTEL_")):
+                patch.delenv(name)
+        yield
