@@ -1,14 +1,16 @@
 """What a process says about itself over HTTP: /livez, /readyz and /health on one port, /metrics on another.
 
 /livez answers 200 as long as the event loop turns, and knows no dependency. /readyz answers 200 while the service does its
-job, else 503 with the reason. /health is a JSON document for supervisors and people.
+job, else 503 with the reason. /health is a JSON document for supervisors and people; /debug/NAME are a service's own
+pages of that kind.
 """
 
 import asyncio
 import json
 import os
 import urllib.request
-from typing import Any, Self, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Self, TypeAlias, cast
 
 from aiohttp import web
 
@@ -25,6 +27,18 @@ FETCH_TIMEOUT_S = 2.0
 _OWN_KEYS = frozenset(
     {"service", "zone", "version", "commit", "pid", "ready", "reason", "started_at", "now"}
 )
+
+
+Page: TypeAlias = Callable[[Mapping[str, str]], Awaitable[Any]]
+"""What answers a page for people under /debug/: the query in, something JSON can say out."""
+
+
+class PageInvalid(ValueError):
+    """The query of a /debug/ page is wrong; the message says how."""
+
+
+class PageUnavailable(Exception):
+    """A /debug/ page cannot be answered now; the message says why."""
 
 
 class HealthState:
@@ -45,6 +59,7 @@ class HealthState:
         self._ready = False
         self._reason = "starting"
         self._values: dict[str, Any] = {}
+        self._pages: dict[str, Page] = {}
 
     @property
     def ready(self) -> bool:
@@ -66,6 +81,19 @@ class HealthState:
         """Put a value into the document; a callable is asked at every request. Must be JSON or have a text."""
         assert name not in _OWN_KEYS, name
         self._values[name] = value
+
+    def add_page(self, name: str, answer: Page) -> None:
+        """Serve `answer` as JSON at /debug/NAME; it is given the query and raises PageInvalid for a wrong one."""
+        self._pages[name] = answer
+
+    async def page(self, name: str, query: Mapping[str, str]) -> Any:
+        """The answer of /debug/NAME.
+
+        Raises:
+            KeyError: there is no such page.
+            PageInvalid: the query is wrong.
+        """
+        return await self._pages[name](query)
 
     def document(self) -> dict[str, Any]:
         """The answer of /health."""
@@ -112,6 +140,7 @@ class HealthServer:
         probes.router.add_get("/livez", _livez)
         probes.router.add_get("/readyz", self._readyz)
         probes.router.add_get("/health", self._document)
+        probes.router.add_get("/debug/{page}", self._page)
         scrape = web.Application()
         scrape.router.add_get("/metrics", self._exposition)
         try:
@@ -152,6 +181,18 @@ class HealthServer:
 
     async def _document(self, _request: web.Request) -> web.Response:
         return web.json_response(self._state.document(), dumps=_dumps)
+
+    async def _page(self, request: web.Request) -> web.Response:
+        name = request.match_info["page"]
+        try:
+            answer = await self._state.page(name, request.query)
+        except KeyError:
+            return web.Response(text=f"no page {name}\n", status=404)
+        except PageInvalid as error:
+            return web.Response(text=f"{error}\n", status=400)
+        except PageUnavailable as error:
+            return web.Response(text=f"{error}\n", status=503)
+        return web.json_response(answer, dumps=_dumps)
 
     async def _exposition(self, request: web.Request) -> web.Response:
         body, content_type = self._metrics.exposition(request.headers.get("Accept", ""))
