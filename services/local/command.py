@@ -70,6 +70,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         private_key_file=arguments.private_key_file,
         window_s=DEMO_WINDOW_S if arguments.demo else 3600.0,
         seed=arguments.seed,
+        fresh=arguments.demo,
     )
 
 

@@ -12,7 +12,7 @@ from libs.runtime.clock import Clock
 from services.local import live
 from services.local.judge import judge_run
 from services.local.report import print_verdict
-from services.local.run import LocalRun, Options, forget
+from services.local.run import LocalRun, Options
 
 T = TypeVar("T")
 REFRESH_S = 1.0
@@ -26,7 +26,6 @@ CUT_AT, BACK_AT = 0.5, 0.7
 async def run_demo(options: Options, seconds: float, console: Console, clock: Clock) -> int:
     """Run the topology for so long, cut one zone's power halfway, stop in order; 0 only if the verdict holds."""
     async with LocalRun(options, clock) as run:
-        forget(options.state_dir)
         await _start(run, console)
         screen = Screen(run, console)
         victim = options.zones[-1] if len(options.zones) > 1 else None

@@ -124,6 +124,20 @@ class Supervisor:
                 raise AssertionError(f"{spec.name} is running")
             self.children[spec.name] = await start(spec, self._log_dir)
 
+    async def finish(self, name: str, within_s: float) -> None:
+        """Wait for a process that ends by itself.
+
+        Raises:
+            ProcessFailed: it ended with another status than 0, or not in time.
+        """
+        child = self.children[name]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await child.process.wait()
+        if child.process.returncode != 0:
+            raise ProcessFailed(child.failure())
+        await self.kill([name])
+
     async def stop(self, names: list[str], grace_s: float) -> None:
         """Stop these together.
 

@@ -39,6 +39,7 @@ ROOT = Path(services.__file__).resolve().parents[1]
 DATABASE = "kalshi"
 PRODUCTION = "production"
 START_S_MAX = 60.0
+MIGRATE_S_MAX = 120.0
 STOP_S_MAX = 30.0
 
 
@@ -57,6 +58,8 @@ class Options:
     private_key_file: Path | None = None
     window_s: float = 3600.0
     seed: int = 1
+    fresh: bool = False
+    """Forget what an earlier run left in the directory."""
 
 
 @contextlib.contextmanager
@@ -102,6 +105,8 @@ class LocalRun:
 
     async def __aenter__(self) -> Self:
         self._stack.enter_context(exclusive(self._dir))
+        if self.options.fresh:
+            forget(self._dir)
         await self._stack.enter_async_context(self.supervisor)
         return self
 
@@ -153,16 +158,28 @@ class LocalRun:
             server = EmbeddedPostgres(self._dir / f"postgres-{name}")
             self.servers[name] = server
             self._stack.push_async_callback(server.stop)
-        await asyncio.gather(*(server.start(START_S_MAX) for server in self.servers.values()))
+        await asyncio.gather(*(self._prepare(server) for server in self.servers.values()))
         await self._migrate()
+        await asyncio.gather(*(server.share_password() for server in self.servers.values()))
+
+    @staticmethod
+    async def _prepare(server: EmbeddedPostgres) -> None:
+        await server.start(START_S_MAX)
+        await server.create_database(DATABASE)
 
     async def _migrate(self) -> None:
+        """Migrate all databases in one process.
+
+        Raises:
+            ProcessFailed: it did not end well; the message ends with its log.
+        """
         arguments = ["migrate"]
         for name, server in self.servers.items():
             kind = "production" if name == PRODUCTION else f"gatherer:{name}"
             arguments += ["--target", f"{kind}={server.port}/{DATABASE}:{server.home / 'password'}"]
-        child = await asyncio.create_subprocess_exec(*arguments)
-        await child.wait()
+        spec = ProcessSpec("migrate", "services.cli", tuple(arguments), {}, health_port=0)
+        await self.supervisor.start([spec])
+        await self.supervisor.finish(spec.name, MIGRATE_S_MAX)
 
     def _server(self, name: str) -> Server:
         server = self.servers[name]
