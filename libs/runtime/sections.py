@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from libs.runtime.convert import Between
 from libs.runtime.secret import Secret
+from libs.store.pool import Target
 
 GATHERER_FILE = frozenset(
     (
@@ -117,6 +118,19 @@ class StoreSettings:
     """Seconds after which the server cancels a statement. 60 s is far above any of ours: what takes longer hangs."""
     connect_timeout_s: Seconds = 10.0
     """Seconds for a connection to open. 10 s, as for the exchange."""
+
+    def target(self) -> Target:
+        """Say it as the store does; the password is read now."""
+        return Target(
+            host=self.host,
+            port=self.port,
+            database=self.database,
+            user=self.user,
+            password=self.password.reveal(),
+            pool_size_max=self.pool_size_max,
+            connect_timeout_s=self.connect_timeout_s,
+            statement_timeout_s=self.statement_timeout_s,
+        )
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,17 @@ slot's version first: it is raised in the same transaction as any change of a ma
 version means an unchanged list.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from libs.store.pool import AnyConnection, map_store_errors
+from libs.store.pool import AnyConnection, Pool, PooledConnection, map_store_errors
 
 MARKETS_CHANNEL = "kd_markets"
 """NOTIFY channel: some slot's version was raised."""
+ACQUIRE_S_MAX: Final = 30.0
+"""Seconds to wait for a connection of the pool."""
 
 
 class ObjectState(NamedTuple):
@@ -104,6 +107,18 @@ insert into slot_versions (slot, version) select slot, 1 from unnest($1::text[])
 on conflict (slot) do update set version = slot_versions.version + 1
 """
 _SLOTS_OF = "select ticker, slot, wanted from markets where ticker = any($1::text[])"
+
+
+@asynccontextmanager
+async def lend(pool: Pool) -> AsyncIterator[PooledConnection]:
+    """Lend a connection of the pool, waiting at most 30 s for it; the driver's errors are mapped.
+
+    Raises:
+        StoreUnavailable: none to be had.
+    """
+    with map_store_errors():
+        async with pool.acquire(timeout=ACQUIRE_S_MAX) as conn:
+            yield conn
 
 
 async def read_series(conn: AnyConnection, tickers: Sequence[str]) -> dict[str, ObjectState]:

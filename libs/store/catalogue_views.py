@@ -43,6 +43,13 @@ async def read_unfinished(conn: AnyConnection) -> list[DueMarket]:
     return [DueMarket(*row) for row in rows]
 
 
+async def read_event_series(conn: AnyConnection) -> dict[str, str]:
+    """Return the series of every known event."""
+    with map_store_errors():
+        rows = await conn.fetch("select ticker, series_ticker from events")
+    return {row[0]: row[1] for row in rows}
+
+
 async def read_wanted(conn: AnyConnection) -> list[str]:
     """Return the tickers of all wanted markets, sorted."""
     with map_store_errors():

@@ -35,7 +35,7 @@ class Heard:
 
     states: markets as they stand after it (new ones included: `new`, which lack a body until REST brings it).
     fetch: markets not known and not described by their message: to be fetched at once, with retries.
-    look: markets to look at again later; events: events to look at again later.
+    look: markets to look at again later. events: events that changed; the next incremental listing brings them.
     """
 
     states: tuple[MarketState, ...] = ()

@@ -4,11 +4,11 @@
 exchange's own update stamp, which is kept apart: a body changes exactly when somebody changed the market.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from libs.exchange.convert import canonical_json
 from libs.marketdata.binary import content_hash
 from libs.marketdata.capture import is_combo_ticker, series_of
 from libs.marketdata.tables import MARKET_VERSIONS
@@ -63,7 +63,7 @@ def canonical(body: Json, *, without: frozenset[str] = frozenset()) -> str:
         for key, value in body.items()
         if key not in _STAMPS and key not in without and not key.startswith(_TRADING_PREFIXES)
     }
-    return json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return canonical_json(kept)
 
 
 def time_of(body: Json, key: str) -> int | None:

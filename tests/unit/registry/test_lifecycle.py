@@ -86,7 +86,8 @@ def test_event_messages_ask_for_the_event() -> None:
     row = heard("event_lifecycle", "KXA-26", message_type="event_lifecycle")
     result = hear([row], {}, rules(), NOW)
     assert result.events == {"KXA-26"}
-    assert not result.look and not result.fetch
+    assert not result.look
+    assert not result.fetch
 
 
 def test_unknown_messages_only_ask_for_a_look() -> None:

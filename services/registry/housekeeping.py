@@ -1,0 +1,118 @@
+"""What somebody in the zone must do now and then: partitions ahead, lanes of the dead, the exchange's state as rows."""
+
+from typing import Final
+from uuid import UUID
+
+from libs.exchange.convert import canonical_json
+from libs.exchange.rest import RestClient
+from libs.marketdata.rows import ExchangeStatusRow
+from libs.runtime.clock import Clock
+from libs.store.catalogue import lend
+from libs.store.lanes import close_dead_lanes
+from libs.store.partitions import ensure_partitions
+from libs.store.pool import Pool, map_store_errors
+from libs.store.scribe import Scribe
+from libs.telemetry.logging import get_logger
+
+log = get_logger(__name__)
+
+PROCESS: Final = "registry"
+
+_DEAD = """
+select distinct l.instance
+from lanes l
+left join shards s on s.shard = l.process
+left join leases e on e.name = l.process
+where l.closed_at is null and l.instance <> $1
+  and pg_postmaster_start_time() < clock_timestamp() - $2::float8 * interval '1 second'
+  and case
+        when s.shard is not null then
+            (s.instance <> l.instance and l.opened_at < s.heartbeat_at)
+            or s.expires_at < clock_timestamp() - $2::float8 * interval '1 second'
+        when e.name is not null then
+            (e.holder <> l.instance and l.opened_at < clock_timestamp() - $2::float8 * interval '1 second')
+            or e.expires_at < clock_timestamp() - $2::float8 * interval '1 second'
+        else l.opened_at < clock_timestamp() - interval '5 minutes'
+      end
+"""
+"""Instances with open lanes whose process is gone by the database's clock: another instance took its name, or its
+lease ended a whole lease ago while the server was up. A process that is wrongly taken for dead opens a new lane."""
+
+
+class Housekeeper:
+    """The registry's rounds."""
+
+    def __init__(self, pool: Pool, clock: Clock, instance: UUID, lease_s: float) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._instance = instance
+        self._lease_s = lease_s
+        self.partitions_made = 0
+        self.lanes_closed = 0
+        self.default_rows: dict[str, int] = {}
+
+    async def round_once(self) -> None:
+        """Make partitions ahead and close the lanes of the dead."""
+        async with lend(self._pool) as conn:
+            ensured = await ensure_partitions(conn, "gatherer", self._clock.now())
+            self.partitions_made += len(ensured.made)
+            self._note_default(ensured.default_rows)
+            with map_store_errors():
+                dead = await conn.fetch(_DEAD, self._instance, self._lease_s)
+            for row in dead:
+                closed = await close_dead_lanes(conn, instance=row["instance"])
+                self.lanes_closed += len(closed)
+                log.info("dead_lanes_closed", instance=row["instance"], lanes=len(closed))
+
+    def _note_default(self, rows: dict[str, int]) -> None:
+        if rows and rows != self.default_rows:
+            log.warning("rows_in_default_partition", **rows)
+        self.default_rows = rows
+
+
+class StatusRecorder:
+    """Writes the exchange's status and schedule as rows, as often as they are asked."""
+
+    def __init__(self, rest: RestClient, scribe: Scribe) -> None:
+        self._rest = rest
+        self._scribe = scribe
+        self.exchange_active: bool | None = None
+        self.trading_active: bool | None = None
+
+    async def status_once(self) -> None:
+        """Record the status; a change is logged."""
+        answer = await self._rest.exchange_status()
+        status = answer.value
+        active = (status.exchange_active, status.trading_active)
+        if active != (self.exchange_active, self.trading_active):
+            log.info("exchange_status_changed", exchange_active=active[0], trading_active=active[1])
+        self.exchange_active, self.trading_active = active
+        await self._record(
+            ExchangeStatusRow(
+                received_at=answer.received_at,
+                requested_at=answer.requested_at,
+                row_no=0,
+                source="status",
+                body=canonical_json(status.body),
+                exchange_active=status.exchange_active,
+                trading_active=status.trading_active,
+            )
+        )
+
+    async def schedule_once(self) -> None:
+        """Record the schedule."""
+        answer = await self._rest.exchange_schedule()
+        await self._record(
+            ExchangeStatusRow(
+                received_at=answer.received_at,
+                requested_at=answer.requested_at,
+                row_no=0,
+                source="schedule",
+                body=canonical_json(answer.value),
+                exchange_active=None,
+                trading_active=None,
+            )
+        )
+
+    async def _record(self, row: ExchangeStatusRow) -> None:
+        await self._scribe.write({"exchange_status": [row]})

@@ -1,0 +1,170 @@
+"""Composition root of the registry: what is opened, in which order, and what runs."""
+
+from typing import Any
+from uuid import uuid4
+
+from libs.marketdata.tables import Family
+from libs.runtime.rest import Rest, open_rest
+from libs.runtime.service import Runtime
+from libs.store.catalogue import MARKETS_CHANNEL
+from libs.store.errors import LaneLost, StoreUnavailable
+from libs.store.lanes import LaneWriter
+from libs.store.leases import Lease
+from libs.store.notify import Listener, Notifier
+from libs.store.pool import Pool, open_pool
+from libs.store.scribe import Scribe
+from libs.telemetry.logging import get_logger
+from services.registry import tasks
+from services.registry.catalogue import Rules
+from services.registry.debug import markets_page
+from services.registry.follow import LifecycleFollower
+from services.registry.housekeeping import PROCESS, Housekeeper, StatusRecorder
+from services.registry.keeper import Keeper
+from services.registry.settings import Settings
+from services.registry.sync import Syncer
+
+log = get_logger(__name__)
+
+SECOND = 1_000_000
+
+
+async def run(settings: Settings, runtime: Runtime) -> None:
+    """Run the registry until `runtime.stop`.
+
+    Raises:
+        AuthRejected, SchemaMismatch, StoreConflict, LeaseLost: the process ends.
+    """
+    instance = uuid4()
+    try:
+        async with (
+            open_pool(settings.store.target(), stop=runtime.stop, application=PROCESS) as pool,
+            open_rest(settings.exchange, settings.registry.read_share, runtime.clock) as rest,
+        ):
+            lease = Lease(pool, PROCESS, instance, settings.registry.lease_s)
+            runtime.health.set_ready(False, "waiting for the lease")
+            if not await lease.acquire(runtime.stop):
+                return
+            try:
+                await _run_with_lease(settings, runtime, pool, rest, lease)
+            finally:
+                await _release(lease)
+    except StoreUnavailable:
+        if not runtime.stop.is_set():
+            raise
+
+
+async def _release(lease: Lease) -> None:
+    try:
+        await lease.release()
+    except StoreUnavailable as error:
+        log.warning("lease_left", lease=lease.name, error=str(error))
+
+
+async def _run_with_lease(
+    settings: Settings, runtime: Runtime, pool: Pool, rest: Rest, lease: Lease
+) -> None:
+    own, clock = settings.registry, runtime.clock
+    committed, moved = Notifier(pool), Notifier(pool, MARKETS_CHANNEL)
+    lane = LaneWriter(
+        pool, family=Family.REST, process=PROCESS, instance=lease.holder, notifier=committed
+    )
+    listener = Listener(pool)
+
+    def lane_lost(lost: LaneLost) -> None:
+        if lost.reason != "closed":
+            syncer.forget()
+
+    scribe = Scribe(
+        lane,
+        Family.REST.value,
+        now=clock.now,
+        stop=runtime.stop,
+        metrics=runtime.metrics,
+        on_lost=lane_lost,
+    )
+    rules = Rules(
+        settings.capture_filter(), settings.slots.orderbook, int(own.open_ahead_s * SECOND), {}, {}
+    )
+    keeper = Keeper(pool, scribe, moved, clock, rules, int(own.cache_s * SECOND))
+    syncer = Syncer(rest.client, keeper, pool, clock, settings)
+    follower = LifecycleFollower(pool, keeper, clock)
+    housekeeper = Housekeeper(pool, clock, lease.holder, own.lease_s)
+    recorder = StatusRecorder(rest.client, scribe)
+    counts: dict[str, int] = {}
+    _describe(runtime, pool, keeper, syncer, follower, housekeeper, recorder, rest, counts)
+    await keeper.load()
+    await syncer.load()
+    await follower.load()
+    runtime.health.set_ready(False, "listing the exchange")
+    try:
+        async with runtime.tasks() as started:
+            started.start("keep-lease", tasks.keep_lease(runtime, lease))
+            started.start("notify-batches", committed.run(runtime.stop))
+            started.start("notify-markets", moved.run(runtime.stop))
+            started.start("listen", listener.run(runtime.stop))
+            poll_s = own.lifecycle_poll_ms / 1000
+            started.start(
+                "follow-lifecycle", tasks.follow_lifecycle(runtime, follower, listener, poll_s)
+            )
+            started.start("advance-clock", tasks.advance_clock(runtime, keeper))
+            started.start("count-markets", tasks.count(runtime, pool, counts))
+            tasks.start_periodic(started, runtime, own, syncer, recorder, housekeeper)
+            await rest.respect_account_limits()
+            started.start(
+                "sync-catalogue", tasks.sync_catalogue(runtime, syncer, own.incremental_s)
+            )
+        await follower.save()
+    finally:
+        await scribe.close()
+
+
+def _describe(
+    runtime: Runtime,
+    pool: Pool,
+    keeper: Keeper,
+    syncer: Syncer,
+    follower: LifecycleFollower,
+    housekeeper: Housekeeper,
+    recorder: StatusRecorder,
+    rest: Rest,
+    counts: dict[str, int],
+) -> None:
+    """Say in /health what the registry is doing, and answer /debug/markets."""
+    health = runtime.health
+    health.set("markets", lambda: dict(counts))
+    health.set("catalogue", lambda: dict(keeper.counts))
+    health.set("waiting", lambda: {"clock": len(keeper.due), "looks": len(keeper.looks)})
+    health.set(
+        "listing",
+        lambda: {
+            "full_at": syncer.full_at,
+            "updated_from": syncer.updated_from,
+            "full": syncer.full_listings,
+            "incremental": syncer.incremental_listings,
+            "markets": syncer.markets_listed,
+        },
+    )
+    health.set("lifecycle", lambda: {"rows": follower.rows, "last_lag_ms": follower.last_lag_ms})
+    health.set(
+        "exchange",
+        lambda: {
+            "exchange_active": recorder.exchange_active,
+            "trading_active": recorder.trading_active,
+            "requests": rest.client.requests,
+            "limited": rest.client.limited,
+            "reads_per_s": rest.bucket.rate,
+        },
+    )
+    health.set(
+        "house",
+        lambda: {
+            "partitions_made": housekeeper.partitions_made,
+            "lanes_closed": housekeeper.lanes_closed,
+            "default_rows": housekeeper.default_rows,
+        },
+    )
+
+    async def page(query: Any) -> Any:
+        return await markets_page(pool, query)
+
+    health.add_page("markets", page)

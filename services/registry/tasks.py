@@ -1,0 +1,107 @@
+"""The registry's loops: each repeats one `_once`."""
+
+from typing import Final
+
+from libs.runtime.repeat import repeat
+from libs.runtime.service import EternalTasks, Runtime
+from libs.store.catalogue import lend
+from libs.store.catalogue_views import count_markets
+from libs.store.errors import StoreError, StoreUnavailable
+from libs.store.leases import Lease
+from libs.store.notify import Listener
+from libs.store.pool import Pool
+from services.registry.follow import LifecycleFollower
+from services.registry.housekeeping import Housekeeper, StatusRecorder
+from services.registry.keeper import Keeper
+from services.registry.settings import RegistrySettings
+from services.registry.sync import Syncer
+
+CLOCK_S: Final = 0.25
+LOOK_S: Final = 0.25
+COUNT_S: Final = 10.0
+FOLLOW_S_MIN: Final = 0.05
+"""Least time between two looks for lifecycle rows, seconds: wake-ups come with every commit of the zone."""
+
+
+class LeaseLost(StoreError):
+    """Another process holds this lease now; this one must end."""
+
+
+async def keep_lease(runtime: Runtime, lease: Lease) -> None:
+    """Renew the lease every third of its life.
+
+    Raises:
+        LeaseLost: another process has it.
+    """
+    while await runtime.sleep(lease.ttl_s / 3):
+        try:
+            kept = await lease.renew()
+        except StoreUnavailable:
+            continue
+        if not kept:
+            raise LeaseLost(f"the lease {lease.name} was taken by another process")
+
+
+async def sync_catalogue(runtime: Runtime, syncer: Syncer, period_s: float) -> None:
+    """List the exchange; the registry is ready once it has."""
+
+    async def turn() -> None:
+        await syncer.sync_once()
+        runtime.health.set_ready(True)
+
+    await repeat(runtime, "sync-catalogue", turn, period_s)
+
+
+async def follow_lifecycle(
+    runtime: Runtime, follower: LifecycleFollower, listener: Listener, poll_s: float
+) -> None:
+    """Apply lifecycle rows soon after they are committed."""
+
+    async def wake(_: float) -> None:
+        if await runtime.sleep(min(FOLLOW_S_MIN, poll_s)):
+            await listener.wait(poll_s)
+
+    await repeat(runtime, "follow-lifecycle", follower.follow_once, poll_s, wake=wake)
+
+
+async def advance_clock(runtime: Runtime, keeper: Keeper) -> None:
+    """Open and close markets on time."""
+
+    async def turn() -> None:
+        while await keeper.advance():
+            pass
+
+    await repeat(runtime, "advance-clock", turn, CLOCK_S)
+
+
+async def count(runtime: Runtime, pool: Pool, counts: dict[str, int]) -> None:
+    """Keep the number of markets by status in health and metrics."""
+
+    async def turn() -> None:
+        async with lend(pool) as conn:
+            found = await count_markets(conn)
+        for status in counts.keys() - found.keys():
+            found[status] = 0
+        counts.update(found)
+        for status, markets in counts.items():
+            runtime.metrics.markets_known.labels(status).set(markets)
+
+    await repeat(runtime, "count-markets", turn, COUNT_S)
+
+
+def start_periodic(
+    tasks: EternalTasks,
+    runtime: Runtime,
+    own: RegistrySettings,
+    syncer: Syncer,
+    recorder: StatusRecorder,
+    housekeeper: Housekeeper,
+) -> None:
+    """Start the loops that are a period and a turn."""
+    for name, work, period_s in (
+        ("look-at-markets", syncer.look_once, LOOK_S),
+        ("record-status", recorder.status_once, own.status_s),
+        ("record-schedule", recorder.schedule_once, own.schedule_s),
+        ("keep-house", housekeeper.round_once, own.housekeeping_s),
+    ):
+        tasks.start(name, repeat(runtime, name, work, period_s))
