@@ -1,0 +1,25 @@
+"""What ends a connection from our side; each class says what to do."""
+
+from typing import ClassVar
+
+
+class ConnectorError(Exception):
+    """The connector cannot go on with a connection."""
+
+    retryable: ClassVar[bool] = False
+
+
+class CrossedBook(ConnectorError):
+    """A first snapshot is crossed: the exchange reads use_yes_price otherwise than we do; fix connector.use_yes_price."""
+
+
+class Silent(ConnectorError):
+    """Neither a frame nor a ping came for too long; reconnect."""
+
+    retryable: ClassVar[bool] = True
+
+
+class Unanswered(ConnectorError):
+    """The exchange did not answer a command in time; reconnect."""
+
+    retryable: ClassVar[bool] = True

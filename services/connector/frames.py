@@ -1,0 +1,224 @@
+"""Data frames to rows: deltas and snapshots of markets, and the messages of whole channels.
+
+Values are converted first, because a value that does not fit rejects the frame; then the number is judged, then the
+stream counts, then the row goes out, and only then the frame counts. Closings therefore always name the frame before.
+"""
+
+from uuid import UUID
+
+from libs.exchange import convert, wire
+from libs.marketdata.rows import DeltaRow
+from libs.marketdata.streams import Stream
+from libs.marketdata.tables import Family
+from libs.marketdata.units import ValueDoesNotFit
+from services.connector.errors import CrossedBook
+from services.connector.judge import FAMILY_OF_KIND, SENDING_MS_MAX, Judge, SessionSettings
+from services.connector.outlets import Outlets
+from services.connector.sids import Sid
+
+_NEVER_BACK = 2**63 - 1
+
+
+class Frames(Judge):
+    """What becomes of each kind of data frame.
+
+    Attributes:
+        first_snapshot_at: time of the last first snapshot, or of the last `subscribed` of a whole channel.
+    """
+
+    def __init__(
+        self, slot: str, connection: UUID, outlets: Outlets, settings: SessionSettings
+    ) -> None:
+        super().__init__(slot, connection, outlets, settings)
+        self.first_snapshot_at = 0
+        trades, rest = outlets.batchers[Family.TRADES], outlets.batchers[Family.REST]
+        self._add_delta = outlets.batchers[Family.DELTAS].table("orderbook_deltas").append
+        self._add_trade = trades.table("trades").append
+        self._add_ticker = trades.table("tickers").append
+        self._add_snapshot = rest.table("orderbook_snapshots").append
+        self._add_cut = rest.table("snapshot_cuts").append
+        self._add_lifecycle = rest.table("market_lifecycle").append
+        self._rest = rest
+
+    # --- order books ---
+
+    def _delta(self, message: wire.OrderbookDelta, data: bytes, now: int) -> None:
+        sid = self.sids.get(message.sid)
+        if sid is None or not sid.is_book:
+            self._stray(data, now, message.sid, message.seq)
+            return
+        sent = message.sending_ts_ms
+        if sent is not None and not 0 < sent <= SENDING_MS_MAX:
+            self._misfit(sid, message, message.msg.market_ticker, data, now, "sending_ts_ms")
+            return
+        try:
+            ticker, exchange_ts, side, price, size_delta = convert.delta_values(
+                message, self.settings.use_yes_price
+            )
+        except ValueDoesNotFit as error:
+            self._misfit(sid, message, message.msg.market_ticker, data, now, str(error))
+            return
+        at = sent * 1000 if sent is not None else self._at(None, now)
+        seq, sequence = message.seq, sid.sequence
+        if seq != sequence.last + 1 and not self._judge(sid, seq, at, data, now):
+            return
+        margin = self.margin
+        if at - exchange_ts > margin.lag_max:
+            self._lag(at - exchange_ts)
+        stream = sid.streams.get(ticker)
+        if stream is None or stream.epoch != sid.epoch or exchange_ts < stream.exchange_ts:
+            stream = self._stream(sid, ticker, exchange_ts, seq, at, now)
+        occurrence = stream.count(exchange_ts, (side, price, size_delta))
+        if stream.waiting is not None:
+            self._follow(sid, ticker, stream, exchange_ts, now)
+        self._add_delta(
+            DeltaRow(
+                exchange_ts, now, size_delta, seq, price, occurrence, message.sid, side,
+                self.connection, ticker, at if sent is not None else None,
+                stream.deltas if stream.whole else None,
+            )
+        )  # fmt: skip
+        sequence.count(seq, at)
+        sid.heard_at = now
+
+    def _stream(
+        self, sid: Sid, ticker: str, exchange_ts: int, seq: int, at: int, now: int
+    ) -> Stream:
+        """Return the market's stream for this frame: a new one, or the old one begun anew after a gap."""
+        stream = sid.streams.get(ticker)
+        if stream is not None and stream.epoch != sid.epoch:
+            stream.begin(sid.epoch)
+        if stream is not None and stream.goes_back(exchange_ts):
+            self.noted["regression"] += 1
+            sid.end_stream(ticker, "time went back", now)
+            stream = None
+        if stream is None:
+            claimed = ticker in self.markets.held or self._is_asked(ticker)
+            stream = sid.open_stream(ticker, seq, at, now, claimed=claimed)
+        return stream
+
+    def _is_asked(self, ticker: str) -> bool:
+        pending = self.markets.pending
+        return pending is not None and pending.kind != "delete" and ticker in pending.tickers
+
+    def _lag(self, lag: int) -> None:
+        if lag > self.margin.value:
+            self.noted["late"] += 1
+        self.margin.observe(lag)
+
+    def _follow(self, sid: Sid, ticker: str, stream: Stream, exchange_ts: int, now: int) -> None:
+        for cut in stream.follow(exchange_ts):
+            self._add_cut(sid.cut_row(ticker, cut, now))
+            self._rest.touch(now)
+        if stream.waiting is None:
+            sid.waiting.pop(ticker, None)
+
+    def _snapshot(self, message: wire.OrderbookSnapshot, data: bytes, now: int) -> None:
+        sid = self.sids.get(message.sid)
+        if sid is None or not sid.is_book:
+            self._stray(data, now, message.sid, message.seq)
+            return
+        ticker = message.msg.market_ticker
+        try:
+            row = convert.snapshot_row(
+                message, now, self.connection, self.settings.use_yes_price,
+                is_first=False, cut_exchange_ts=None, cut_pos=None,
+            )  # fmt: skip
+        except ValueDoesNotFit as error:
+            self._misfit(sid, message, ticker, data, now, str(error))
+            return
+        at = self._at(message.sending_ts_ms, now)
+        if not self._judge(sid, message.seq, at, data, now):
+            return
+        stream = self._stream(sid, ticker, _NEVER_BACK, message.seq, at, now)
+        is_first = stream.snapshots == 0
+        if is_first and convert.is_crossed(row.yes or (), row.no or ()):
+            raise CrossedBook(f"{CrossedBook.__doc__} ({ticker}, seq {message.seq})")
+        cut = stream.snapshot(message.seq)
+        if cut is None:
+            sid.waiting[ticker] = stream
+            self._add_snapshot(row._replace(is_first=is_first))
+        else:
+            self._add_snapshot(
+                row._replace(is_first=is_first, cut_exchange_ts=cut[0], cut_pos=cut[1])
+            )
+        rest = self.outlets.batchers[Family.REST]
+        rest.grow(len(data))
+        rest.touch(now)
+        if stream.claimed:
+            if ticker not in self.markets.seen:
+                self.first_snapshot_at = max(self.first_snapshot_at, at)
+            self.markets.see(ticker)
+        self._count(sid, message.seq, at, now)
+
+    # --- whole channels ---
+
+    def _trade(self, message: wire.Trade, data: bytes, now: int) -> None:
+        found = self._channel_frame(message, data, now, "trade")
+        if found is not None:
+            sid, seq, at = found
+            try:
+                row = convert.trade_row(message, now, self.connection)
+            except ValueDoesNotFit as error:
+                self._misfit(sid, message, message.msg.market_ticker, data, now, str(error))
+                return
+            if self._judge(sid, seq, at, data, now):
+                self._lag(at - row.exchange_ts)
+                self._add_trade(row)
+                self._count(sid, seq, at, now)
+
+    def _ticker(self, message: wire.Ticker, data: bytes, now: int) -> None:
+        found = self._channel_frame(message, data, now, "ticker")
+        if found is not None:
+            sid, seq, at = found
+            try:
+                row = convert.ticker_row(message, now, self.connection, seq)
+            except ValueDoesNotFit as error:
+                self._misfit(sid, message, message.msg.market_ticker, data, now, str(error))
+                return
+            if self._judge(sid, seq, at, data, now):
+                self._lag(at - row.exchange_ts)
+                self._add_ticker(row)
+                self._count(sid, seq, at, now)
+
+    def _lifecycle(self, message: wire.LifecycleMessage, data: bytes, now: int) -> None:
+        found = self._channel_frame(message, data, now, "")
+        if found is not None:
+            sid, seq, at = found
+            try:
+                row = convert.lifecycle_row(message, now, self.connection, seq)
+            except ValueDoesNotFit as error:
+                self._misfit(sid, message, None, data, now, str(error))
+                return
+            if self._judge(sid, seq, at, data, now):
+                self._add_lifecycle(row)
+                self._count(sid, seq, at, now)
+
+    def _channel_frame(
+        self,
+        message: wire.Trade | wire.Ticker | wire.LifecycleMessage,
+        data: bytes,
+        now: int,
+        channel: str,
+    ) -> tuple[Sid, int, int] | None:
+        """Find the sid, number and time of a whole channel's data frame; None: it was rejected."""
+        sid = self.sids.get(message.sid)
+        if (
+            sid is None
+            or sid.family is not FAMILY_OF_KIND[self.kind]
+            or channel not in ("", sid.channel)
+        ):
+            self._stray(data, now, message.sid, message.seq)
+            return None
+        if sid.counts_own is None:
+            sid.counts_own = message.seq is None
+        if sid.counts_own and now - sid.heard_at > self.settings.silence:
+            self.write_gap(sid, "silent", None, self._at(message.sending_ts_ms, now), now)
+            sid.restart_reason = "silent"
+        at = self._at(message.sending_ts_ms, now)
+        seq = sid.number(message.seq)
+        if seq is None:
+            self._keep(data, now, "no seq", sid, None)
+            sid.restart_reason = "rejected"
+            return None
+        return sid, seq, at

@@ -1,0 +1,208 @@
+"""Judging frames: every number is checked before its message counts, and what is lost is written down.
+
+A gap, a frame that cannot be read, a number that was there already: each has one consequence for the sid's streams, one
+row that keeps the evidence, and one row that names the cause.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from uuid import UUID
+
+from libs.exchange import commands, wire
+from libs.flow.placement import kind_of
+from libs.marketdata.listening import ORDERBOOK_CHANNEL
+from libs.marketdata.rows import GapRow, RejectedFrameRow
+from libs.marketdata.sequence import Margin, Step
+from libs.marketdata.tables import Family
+from libs.marketdata.units import SECOND
+from services.connector.markets import Markets
+from services.connector.outlets import Outlets
+from services.connector.sids import Sid
+
+CHANNELS = {
+    "orderbook": (ORDERBOOK_CHANNEL,),
+    "ticker": ("ticker",),
+    "trade": ("trade",),
+    "lifecycle": ("market_lifecycle_v2", "multivariate_market_lifecycle"),
+}
+"""Channels of a slot, by the slot's kind."""
+FAMILY_OF_KIND = {
+    "orderbook": Family.DELTAS,
+    "ticker": Family.TRADES,
+    "trade": Family.TRADES,
+    "lifecycle": Family.REST,
+}
+"""The family that carries a slot's ranges, by the slot's kind."""
+SENDING_MS_MAX = 2**62 // 1000
+"""Largest sending_ts_ms believed: all sums with it stay within 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """What a session needs to know; times in microseconds.
+
+    chunk: most tickers in a command. probe: silence after which an order-book sid is asked for a frame. silence:
+    after which a sid without seq counts as interrupted. answer: longest wait for a command's answer.
+    """
+
+    use_yes_price: bool = False
+    chunk: int = commands.TICKERS_PER_COMMAND_MAX
+    probe: int = 10 * SECOND
+    silence: int = 30 * SECOND
+    answer: int = 30 * SECOND
+
+
+class Judge:
+    """The sids of one connection and the rules every frame passes first.
+
+    Attributes:
+        noted: counts of gaps, rejected frames, regressions, late facts, refusals and dead subscriptions.
+    """
+
+    def __init__(
+        self, slot: str, connection: UUID, outlets: Outlets, settings: SessionSettings
+    ) -> None:
+        self.slot = slot
+        self.kind = kind_of(slot)
+        self.connection = connection
+        self.outlets = outlets
+        self.settings = settings
+        self.noted: Counter[str] = Counter()
+        self.margin = Margin()
+        self.sids: dict[int, Sid] = {}
+        self.ids = commands.CommandIds()
+        self.markets = Markets(self.ids, settings.chunk, use_yes_price=settings.use_yes_price)
+
+    def _at(self, sending_ts_ms: int | None, received_at: int) -> int:
+        """Time of a frame: its sending time, else (and if that is no time) when we received it."""
+        if sending_ts_ms is None or not 0 < sending_ts_ms <= SENDING_MS_MAX:
+            self.margin.unsent()
+            return received_at
+        return sending_ts_ms * 1000
+
+    def _judge(self, sid: Sid, seq: int | None, at: int, data: bytes, now: int) -> bool:
+        """Judge a frame's number; a gap restarts the sid. False: the frame counts nothing and was rejected."""
+        if seq is None:
+            self._keep(data, now, "no seq", sid, None)
+            return False
+        step = sid.sequence.judge(seq)
+        if step is Step.OLD:
+            self._keep(data, now, "repeated seq", sid, seq)
+            return False
+        if step is Step.GAP:
+            self._gap(sid, seq, at, now)
+        elif sid.restart_reason is not None:
+            sid.restart(seq, at, sid.restart_reason, now)
+        return True
+
+    def _gap(self, sid: Sid, seq: int, at: int, now: int) -> None:
+        self.noted["gap"] += 1
+        last = sid.sequence
+        self.write_gap(sid, "seq", None, at, now, last.last + 1, seq - 1)
+        sid.restart(seq, at, "seq", now)
+        if sid.is_book:
+            self.markets.refresh(sorted(self.markets.acked))
+
+    def _count(self, sid: Sid, seq: int, at: int, now: int) -> None:
+        sid.sequence.count(seq, at)
+        sid.heard_at = now
+
+    def write_gap(
+        self,
+        sid: Sid,
+        reason: str,
+        ticker: str | None,
+        at: int,
+        now: int,
+        seq_from: int | None = None,
+        seq_to: int | None = None,
+        detail: str = "",
+    ) -> None:
+        row = GapRow(
+            now, 0, sid.channel, self.slot, reason, detail, ticker, sid.sequence.sent_at, at,
+            sid.heard_at, now, seq_from, seq_to, None, self.connection, sid.sid,
+        )  # fmt: skip
+        self.outlets.gap(row, now)
+
+    def _keep(self, data: bytes, now: int, reason: str, sid: Sid | None, seq: int | None) -> None:
+        """Store a frame that counts nothing."""
+        self.noted["rejected"] += 1
+        envelope = wire.decode_envelope(data)
+        sending = envelope.sending_ts_ms if envelope else None
+        ticker = wire.ticker_of(data)
+        row = RejectedFrameRow(
+            now, 0, False, reason, data, self.connection, sid.sid if sid else None, seq,
+            None if sending is None else sending * 1000, ticker,
+        )  # fmt: skip
+        self.outlets.reject(row)
+
+    def _stray(self, data: bytes, now: int, number: int, seq: int | None) -> None:
+        """A data frame on a sid that is unknown or another channel's: of the latter something may be lost."""
+        sid = self.sids.get(number)
+        if sid is None:
+            self._keep(data, now, "unknown sid", None, seq)
+        else:
+            self._reject(sid, seq, None, data, now, "message of another channel", None)
+
+    def _misfit(
+        self,
+        sid: Sid,
+        message: wire.OrderbookDelta
+        | wire.OrderbookSnapshot
+        | wire.Trade
+        | wire.Ticker
+        | wire.LifecycleMessage,
+        ticker: str | None,
+        data: bytes,
+        now: int,
+        reason: str,
+    ) -> None:
+        self._reject(sid, message.seq, message.sending_ts_ms, data, now, reason, ticker)
+
+    def _undecodable(self, data: bytes, now: int, reason: str) -> None:
+        envelope = wire.decode_envelope(data)
+        sid = self.sids.get(envelope.sid) if envelope and envelope.sid is not None else None
+        if envelope is None or sid is None:
+            self._keep(data, now, reason, None, envelope.seq if envelope else None)
+            # It may have been any sid's. Those with seq will show it by a jump, the others never would.
+            for other in self.sids.values():
+                if other.counts_own is not False:
+                    other.restart_reason = other.restart_reason or "rejected"
+            return
+        ticker = wire.ticker_of(data)
+        self._reject(sid, envelope.seq, envelope.sending_ts_ms, data, now, reason, ticker)
+
+    def _reject(
+        self,
+        sid: Sid,
+        seq: int | None,
+        sending: int | None,
+        data: bytes,
+        now: int,
+        reason: str,
+        ticker: str | None,
+    ) -> None:
+        """Store a frame of a known sid whose content is lost; its number counts, and its stream ends before it."""
+        number = sid.number(seq)
+        if number is None or sid.sequence.judge(number) is Step.OLD:
+            self._keep(data, now, reason, sid, number)
+            if number is None:
+                sid.restart_reason = "rejected"
+            return
+        at = self._at(sending, now)
+        self._judge(sid, number, at, data, now)
+        self._keep(data, now, reason, sid, number)
+        if (
+            sid.is_book
+            and ticker is not None
+            and (ticker in sid.streams or ticker in self.markets.held)
+        ):
+            self.write_gap(sid, "rejected", ticker, at, now, number, number, reason)
+            sid.end_stream(ticker, "rejected", now)
+            self.markets.refresh([ticker])
+        else:
+            self.write_gap(sid, "rejected", None, at, now, number, number, reason)
+            sid.restart(number, at, "rejected", now)
+            if sid.is_book:
+                self.markets.refresh(sorted(self.markets.acked))
+        self._count(sid, number, at, now)

@@ -1,0 +1,193 @@
+"""The markets of one order-book connection: what is wanted, asked for, acknowledged and seen.
+
+Intent is a set of tickers; commands follow from the difference between it and what was asked for, one command in flight
+at a time and in chunks, so that an answer always belongs to the one command that waits. Snapshots are the only proof
+that a market is there: a market is *seen* with its first.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from libs.exchange import commands
+from libs.marketdata.units import SECOND
+
+Kind = Literal["subscribe", "add", "delete"]
+SNAPSHOT_WAIT = 10 * SECOND
+"""How long an answer to a request for a snapshot may take, microseconds."""
+SNAPSHOT_TRIES_MAX = 3
+"""After so many requests without an answer a market counts as absent: it was closed meanwhile, or never existed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A command that waits for its answer. last_seq, last_at: the sid's last frame when it was sent."""
+
+    command_id: int
+    kind: Kind
+    tickers: tuple[str, ...]
+    asked_at: int
+    last_seq: int
+    last_at: int
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A market whose snapshot is waited for."""
+
+    at: int
+    tries: int
+
+
+class Markets:
+    """Wanted, held (asked for), acked and seen markets, and the commands between them.
+
+    Args of the constructor: the connection's command ids; most tickers in one command; the orientation asked for.
+    """
+
+    def __init__(self, ids: commands.CommandIds, chunk: int, *, use_yes_price: bool) -> None:
+        self._ids = ids
+        self._chunk = chunk
+        self._use_yes_price = use_yes_price
+        self.wanted: frozenset[str] = frozenset()
+        self.held: set[str] = set()
+        self.acked: set[str] = set()
+        self.seen: set[str] = set()
+        self.absent: set[str] = set()
+        self.refused: set[str] = set()
+        self.pending: Pending | None = None
+        self._asked: dict[str, _Asked] = {}
+        self._refresh: dict[str, None] = {}
+        self.hold_until = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """True when every wanted market is acknowledged and seen, but for those that are not there."""
+        return self.wanted <= (self.acked & self.seen) | self.absent | self.refused
+
+    def want(self, tickers: Iterable[str]) -> None:
+        """Replace the intent."""
+        self.wanted = frozenset(tickers)
+        self.absent &= self.wanted
+        self.refused &= self.wanted
+
+    def forget(self) -> None:
+        """Begin anew after the sid died: nothing is held."""
+        for known in (self.held, self.acked, self.seen, self.absent, self.refused):
+            known.clear()
+        self._asked.clear()
+        self._refresh.clear()
+        self.pending = None
+
+    def refresh(self, tickers: Iterable[str]) -> None:
+        """Ask for snapshots of these markets as soon as may be; those asked for already are not asked twice."""
+        for ticker in tickers:
+            if ticker not in self._asked:
+                self._refresh[ticker] = None
+
+    def see(self, ticker: str) -> None:
+        """Note a snapshot."""
+        self.seen.add(ticker)
+        self.absent.discard(ticker)
+        self._asked.pop(ticker, None)
+
+    # --- commands ---
+
+    def next(self, now: int, sid: int | None, last_seq: int, last_at: int) -> list[bytes]:
+        """Return the commands to send now.
+
+        Args:
+            sid: of the subscription; None before it is acknowledged.
+            last_seq, last_at: of the last frame on it.
+        """
+        if now < self.hold_until:
+            return []
+        found = [] if self.pending else self._update(now, sid, last_seq, last_at)
+        return found if sid is None else found + self._snapshots(now, sid)
+
+    def _update(self, now: int, sid: int | None, last_seq: int, last_at: int) -> list[bytes]:
+        kind: Kind
+        if sid is None:
+            kind, tickers = "subscribe", self._missing()
+        elif gone := sorted(self.held - self.wanted)[: self._chunk]:
+            kind, tickers = "delete", gone
+        else:
+            kind, tickers = "add", self._missing()
+        if not tickers:
+            return []
+        command_id = self._ids.next()
+        self.pending = Pending(command_id, kind, tuple(tickers), now, last_seq, last_at)
+        if sid is None:
+            return [
+                commands.subscribe(
+                    command_id, [commands.ORDERBOOK], tickers, use_yes_price=self._use_yes_price
+                )
+            ]
+        if kind == "delete":
+            return [commands.delete_markets(command_id, sid, tickers)]
+        self.held.update(tickers)
+        return [commands.add_markets(command_id, sid, tickers)]
+
+    def _missing(self) -> list[str]:
+        return sorted(self.wanted - self.held - self.refused)[: self._chunk]
+
+    def _snapshots(self, now: int, sid: int) -> list[bytes]:
+        """Ask for the books that are to be refreshed, and once more for those that did not come."""
+        for ticker in [t for t, a in self._asked.items() if now - a.at >= SNAPSHOT_WAIT]:
+            asked = self._asked[ticker]
+            if ticker not in self.held or asked.tries >= SNAPSHOT_TRIES_MAX:
+                del self._asked[ticker]
+                if ticker not in self.seen:
+                    self.absent.add(ticker)
+            else:
+                self._refresh[ticker] = None
+        due = [t for t in self._refresh if t in self.held][: self._chunk]
+        if not due or sum(a.at > now - SECOND for a in self._asked.values()) >= self._chunk:
+            return []
+        for ticker in due:
+            del self._refresh[ticker]
+            before = self._asked.get(ticker)
+            self._asked[ticker] = _Asked(now, before.tries + 1 if before else 1)
+        return [commands.get_snapshot(self._ids.next(), sid, due)]
+
+    def probe(self, sid: int) -> bytes | None:
+        """Ask for one market's book, so that the sid sends a frame; None when there is no market to ask for."""
+        ticker = min(self.seen & self.held, default=None)
+        return None if ticker is None else commands.get_snapshot(self._ids.next(), sid, [ticker])
+
+    # --- answers ---
+
+    def answered(self, command_id: int | None, now: int) -> Pending | None:
+        """Take the success of a command; return it when it is the one that waits."""
+        done = self.pending
+        if done is None or command_id != done.command_id:
+            return None
+        self.pending = None
+        if done.kind == "delete":
+            gone: Sequence[str] = done.tickers
+            for known in (self.held, self.acked, self.seen, self.absent):
+                known.difference_update(gone)
+            for ticker in gone:
+                self._asked.pop(ticker, None)
+                self._refresh.pop(ticker, None)
+            return done
+        self.held.update(done.tickers)
+        self.acked.update(done.tickers)
+        for ticker in done.tickers:
+            if ticker not in self.seen:
+                self._asked.setdefault(ticker, _Asked(now, 0))
+        return done
+
+    def failed(self, command_id: int | None, *, retry_at: int | None) -> Pending | None:
+        """Take the failure of the command that waits: once more from retry_at on, or (None) refused for good."""
+        failed = self.pending
+        if failed is None or command_id != failed.command_id:
+            return None
+        self.pending = None
+        if failed.kind == "add":
+            self.held.difference_update(failed.tickers)
+        if retry_at is None:
+            self.refused.update(failed.tickers)
+        else:
+            self.hold_until = retry_at
+        return failed

@@ -1,0 +1,297 @@
+"""One connection of one slot without its socket: frames and time in; rows, proofs and commands out.
+
+Every frame is judged by its sid's sequence before anything else (judge.py). Its message then becomes rows (frames.py),
+which go straight into the process's batchers, so that all rows of a frame stand in one batch. Commands follow from
+intent and answers (here and in markets.py). The session never waits and never reads a clock.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+from uuid import UUID
+
+from libs.exchange import commands, wire
+from libs.exchange.errors import SubscriptionRejected, Undecodable
+from libs.marketdata.listening import ORDERBOOK_CHANNEL
+from libs.marketdata.rows import GapRow
+from libs.marketdata.sequence import START_MARGIN, START_MARGIN_UNSENT
+from libs.marketdata.units import SECOND
+from services.connector.errors import Unanswered
+from services.connector.frames import Frames
+from services.connector.judge import CHANNELS, FAMILY_OF_KIND, SessionSettings
+from services.connector.markets import Pending
+from services.connector.outlets import Outlets
+from services.connector.sids import Sid
+
+TERMINAL = frozenset({7, 10, 25})
+"""Errors after which a sid sends nothing more: subscribe again."""
+LATER = frozenset({17, 18, 27})
+"""Errors of a command that may be sent again a little later."""
+PROBE_ANSWERS = frozenset({13, 14})
+"""Errors that answer get_snapshot on a sid without books: they take a number, which is all a probe wants."""
+MARKET_LIMIT = 26
+RETRY_AFTER = 1 * SECOND
+REFUSALS_MAX = 3
+
+
+class Session(Frames):
+    """See the module. One per websocket; `connection` is a UUIDv7 made for it.
+
+    Attributes:
+        frames: number of frames received.
+        received_at: our clock at the last frame, microseconds; 0 before the first.
+    last_sent_at: time of the last frame of the sids that have ended; 0 while there are none.
+    """
+
+    def __init__(
+        self, slot: str, connection: UUID, outlets: Outlets, settings: SessionSettings, now: int
+    ) -> None:
+        super().__init__(slot, connection, outlets, settings)
+        self.frames = 0
+        self.received_at = 0
+        self.last_sent_at = 0
+        self._started_at = now
+        self._asked_at: int | None = None
+        self._asked_channels: frozenset[str] = frozenset()
+        self._refusals = 0
+        self._to_send: list[bytes] = []
+        self._touch = outlets.batchers[FAMILY_OF_KIND[self.kind]].touch
+        self._handlers: dict[type, Callable[[Any, bytes, int], None]] = {
+            wire.OrderbookDelta: self._delta,
+            wire.OrderbookSnapshot: self._snapshot,
+            wire.Trade: self._trade,
+            wire.Ticker: self._ticker,
+            wire.MarketLifecycle: self._lifecycle,
+            wire.MultivariateLifecycle: self._lifecycle,
+            wire.EventLifecycle: self._lifecycle,
+            wire.EventFeeUpdate: self._lifecycle,
+            wire.Subscribed: self._subscribed,
+            wire.Unsubscribed: self._unsubscribed,
+            wire.Ok: self._ok,
+            wire.Error: self._error,
+        }
+
+    # --- what the shell calls ---
+
+    def want(self, tickers: Iterable[str]) -> None:
+        """Replace the markets of an order-book slot; whole-channel slots have none."""
+        self.markets.want(tickers)
+
+    def receive(self, data: bytes, received_at: int) -> None:
+        """Take one frame.
+
+        Raises:
+            CrossedBook: a first snapshot is crossed; close the connection, do not hurry back.
+            SubscriptionRejected: the exchange refused the subscription several times; reconnect later.
+        """
+        self.frames += 1
+        self.received_at = received_at
+        try:
+            message = wire.decode_message(data)
+        except Undecodable as error:
+            self._undecodable(data, received_at, error.reason)
+        else:
+            self._handlers[type(message)](message, data, received_at)
+        self._touch(received_at)
+
+    def tick(self, now: int) -> None:
+        """Do what time asks for: commands, probes, cuts of quiet markets. Call it about once a second, and after want().
+
+        Raises:
+            Unanswered: a command had no answer in time; close the connection.
+        """
+        pending = self.markets.pending
+        asked_at = pending.asked_at if pending else self._asked_at
+        if asked_at is not None and now - asked_at > self.settings.answer:
+            raise Unanswered(f"no answer to {'subscribe' if pending is None else pending.kind}")
+        if self.kind == "orderbook":
+            book = self._book_sid()
+            last = (book.sequence.last, book.sequence.sent_at) if book else (0, 0)
+            self._to_send += self.markets.next(now, book.sid if book else None, *last)
+        elif self._asked_at is None:
+            self._subscribe_channels(now)
+        for sid in self.sids.values():
+            if sid.is_book:
+                if now - max(sid.heard_at, sid.probed_at) >= self.settings.probe:
+                    self._probe(sid, now)
+                for row in sid.cuts_over(now):
+                    self._add_cut(row)
+                    self._rest.touch(now)
+
+    def probe(self, now: int) -> None:
+        """Ask every sid that was silent for a second for a frame; the answer takes a number and shows losses."""
+        for sid in self.sids.values():
+            if now - max(sid.heard_at, sid.probed_at) >= SECOND:
+                self._probe(sid, now)
+
+    def _probe(self, sid: Sid, now: int) -> None:
+        sid.probed_at = now
+        if not sid.is_book:
+            self._to_send.append(commands.get_snapshot(self.ids.next(), sid.sid, ["PROBE"]))
+        elif command := self.markets.probe(sid.sid):
+            self._to_send.append(command)
+
+    def unsubscribe(self) -> None:
+        """Ask the exchange to end all subscriptions."""
+        if self.sids:
+            self._to_send.append(commands.unsubscribe(self.ids.next(), list(self.sids)))
+
+    def close(self, reason: str, now: int) -> None:
+        """End all streams with the last frame received; no frame may follow."""
+        for sid in list(self.sids.values()):
+            self._end(sid, reason, now)
+
+    def _end(self, sid: Sid, reason: str, now: int) -> None:
+        sid.end(reason, now)
+        self.last_sent_at = max(self.last_sent_at, sid.sequence.sent_at)
+        self.outlets.batchers[sid.family].touch(now)
+        del self.sids[sid.sid]
+
+    def take_commands(self) -> list[bytes]:
+        """Return the commands to send, in order, and forget them."""
+        taken, self._to_send = self._to_send, []
+        return taken
+
+    # --- what the shell asks ---
+
+    @property
+    def wanted_count(self) -> int:
+        return len(self.markets.wanted) if self.kind == "orderbook" else len(CHANNELS[self.kind])
+
+    @property
+    def acked_count(self) -> int:
+        if self.kind == "orderbook":
+            return len(self.markets.acked & self.markets.wanted)
+        return len(self.sids)
+
+    @property
+    def is_complete(self) -> bool:
+        """True when everything wanted is subscribed and every market's first snapshot is in."""
+        if self.kind == "orderbook":
+            return self.markets.is_complete and self.markets.pending is None
+        return self.acked_count == len(CHANNELS[self.kind])
+
+    @property
+    def listening_from(self) -> int | None:
+        """Exchange time from which this connection hears everything of its slot; None until is_complete."""
+        if not self.is_complete:
+            return None
+        unsent = self.margin.base != START_MARGIN or not self.sids
+        start = self.first_snapshot_at or self._started_at
+        return start + (START_MARGIN_UNSENT if unsent else START_MARGIN)
+
+    @property
+    def heard_until(self) -> int | None:
+        """Exchange time up to which every sid of the slot heard everything; None when it has no live sid."""
+        return min((sid.heard_until for sid in self.sids.values()), default=None)
+
+    # --- answers ---
+
+    def _subscribe_channels(self, now: int) -> None:
+        held = {sid.channel for sid in self.sids.values()}
+        channels = [name for name in CHANNELS[self.kind] if name not in held]
+        if channels:
+            self._asked_at = now
+            self._asked_channels = frozenset(channels)
+            self._to_send.append(commands.subscribe(self.ids.next(), channels))
+
+    def _book_sid(self) -> Sid | None:
+        return next((sid for sid in self.sids.values() if sid.is_book), None)
+
+    def _subscribed(self, message: wire.Subscribed, data: bytes, now: int) -> None:
+        channel, number = message.msg.channel, message.msg.sid
+        if channel not in CHANNELS[self.kind] or number in self.sids:
+            self._keep(data, now, f"subscribed to {channel[:40]!r}", None, None)
+            return
+        at = self._at(message.sending_ts_ms, now)
+        sid = Sid(self.connection, number, channel, self.slot, self.margin, at, now)
+        self.sids[number] = sid
+        self.outlets.batchers[sid.family].attach(sid)
+        if sid.is_book:
+            self.markets.answered(message.id, now)
+        else:
+            self.first_snapshot_at = max(self.first_snapshot_at, at)
+            self._asked_channels -= {channel}
+            if not self._asked_channels:
+                self._asked_at = None
+
+    def _control(
+        self, message: wire.Ok | wire.Error | wire.Unsubscribed, data: bytes, now: int
+    ) -> Sid | None:
+        """Count an answer that carries a sid's number; return the sid."""
+        sid = self.sids.get(message.sid) if message.sid is not None else None
+        if sid is None:
+            return None
+        number = sid.number(message.seq)
+        if number is not None:
+            at = self._at(message.sending_ts_ms, now)
+            if self._judge(sid, number, at, data, now):
+                self._count(sid, number, at, now)
+        return sid
+
+    def _ok(self, message: wire.Ok, data: bytes, now: int) -> None:
+        sid = self._control(message, data, now)
+        done = self.markets.answered(message.id, now)
+        if done is not None and done.kind == "delete":
+            self._give_back(sid or self._book_sid(), done, now)
+
+    def _give_back(self, sid: Sid | None, done: Pending, now: int) -> None:
+        """End the streams of deleted markets where they were surely whole: at the last frame before the command."""
+        for ticker in done.tickers if sid is not None else ():
+            assert sid is not None
+            sid.end_stream_at(ticker, done.last_seq, done.last_at, "deleted", now)
+
+    def _unsubscribed(self, message: wire.Unsubscribed, data: bytes, now: int) -> None:
+        sid = self._control(message, data, now)
+        if sid is not None:
+            self._end(sid, "unsubscribed", now)
+
+    def _error(self, message: wire.Error, data: bytes, now: int) -> None:
+        sid = self._control(message, data, now)
+        code, text = message.msg.code, message.msg.msg
+        if code in TERMINAL:
+            self._died(sid, code, text, now)
+        elif code in PROBE_ANSWERS and (sid is None or not sid.is_book):
+            return
+        else:
+            self._failed(sid, message, now)
+
+    def _failed(self, sid: Sid | None, message: wire.Error, now: int) -> None:
+        """Take the failure of a command: send it again later, or give its markets up."""
+        code, text = message.msg.code, message.msg.msg
+        self.noted["refused"] += 1
+        retry_at = None if code == MARKET_LIMIT else now + RETRY_AFTER
+        refused = self.markets.failed(message.id, retry_at=retry_at)
+        if refused is not None and code == MARKET_LIMIT:
+            self._refused(sid, refused, text, now)
+            return
+        is_ours = refused is not None or self._asked_at is not None
+        self._refusals += is_ours and code not in LATER
+        if self._refusals >= REFUSALS_MAX:
+            raise SubscriptionRejected(code, text)
+        if refused is None and self._asked_at is not None:
+            self._asked_at = None
+
+    def _refused(self, sid: Sid | None, refused: Pending, text: str, now: int) -> None:
+        """Write down that markets are not captured because the exchange takes no more on this subscription."""
+        row = GapRow(
+            now, 0, ORDERBOOK_CHANNEL, self.slot, "not_subscribed", f"{len(refused.tickers)} markets: {text}",
+            None, now, None, now, None, None, None, None, self.connection, sid.sid if sid else None,
+        )  # fmt: skip
+        self.outlets.gap(row, now)
+
+    def _died(self, sid: Sid | None, code: int, text: str, now: int) -> None:
+        """A subscription ended by itself: close it and subscribe again."""
+        for dead in [sid] if sid is not None else list(self.sids.values()):
+            self.write_gap(
+                dead,
+                "disconnected",
+                None,
+                dead.sequence.sent_at,
+                now,
+                detail=f"error {code}: {text}",
+            )
+            self._end(dead, f"error {code}", now)
+            self.noted["died"] += 1
+            if dead.is_book:
+                self.markets.forget()
+        self._asked_at = None
