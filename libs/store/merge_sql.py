@@ -9,10 +9,9 @@ import functools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
 from libs.marketdata.binary import COPY_HEADER, COPY_TRAILER
-from libs.marketdata.tables import GATHERER_TABLES, Table
+from libs.marketdata.tables import GATHERER_TABLES, Table, production_columns
 from libs.marketdata.units import DAY
 from libs.store.merge_transaction import CONTENT_TABLES, TRADE_CONTENT, Segment
 
@@ -20,8 +19,8 @@ TRADE_TIME_SPAN = DAY
 """How far the times of two copies of one trade may lie apart, microseconds."""
 
 _count = struct.Struct("!h")
-_origin = struct.Struct("!ihiq")
-_place = struct.Struct("!i16siq")
+_merged = struct.Struct("!ihiq")
+_batch = struct.Struct("!i16siq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def statements(table_name: str) -> MergeStatements:
     """Return the statements of one table of facts."""
     table = GATHERER_TABLES[table_name]
     stage = f"stage_{table_name}"
-    columns = production_columns(table)
+    columns = tuple(column.name for column in production_columns(table))
     names = ", ".join(f'"{name}"' for name in columns)
     return MergeStatements(
         name=table_name,
@@ -55,18 +54,9 @@ def statements(table_name: str) -> MergeStatements:
     )
 
 
-def production_columns(table: Table) -> tuple[str, ...]:
-    """Return a production table's columns in COPY order: the gatherer's, then what production adds."""
-    added = ("gatherer", "merge_no", *(("lane", "batch_no") if table.by_batch else ()))
-    return (*table.column_names, *added)
-
-
 def _create_stage(stage: str, table: Table) -> str:
-    parts = [f'"{column.name}" {column.kind}' for column in table.columns]
-    parts += ["gatherer smallint", "merge_no bigint"]
-    if table.by_batch:
-        parts += ["lane uuid", "batch_no bigint"]
-    return f"CREATE TEMP TABLE {stage} ({', '.join(parts)}) ON COMMIT DELETE ROWS"
+    columns = ", ".join(f'"{column.name}" {column.kind}' for column in production_columns(table))
+    return f"CREATE TEMP TABLE {stage} ({columns}) ON COMMIT DELETE ROWS"
 
 
 def _present(stage: str, table: Table) -> str | None:
@@ -100,16 +90,12 @@ def copy_bytes(table_name: str, segments: Sequence[Segment], merge_no: int) -> b
     prefix = _count.pack(len(production_columns(table)))
     parts = [COPY_HEADER]
     for gatherer, lane, batch_no, payloads in segments:
-        suffix = _origin.pack(2, gatherer, 8, merge_no)
+        suffix = _merged.pack(2, gatherer, 8, merge_no)
         if table.by_batch:
-            suffix += _batch_place(lane, batch_no)
+            suffix = _batch.pack(16, lane.bytes, 8, batch_no) + suffix
         parts += [prefix, (suffix + prefix).join(payloads), suffix]
     parts.append(COPY_TRAILER)
     return b"".join(parts)
-
-
-def _batch_place(lane: UUID, batch_no: int) -> bytes:
-    return _place.pack(16, lane.bytes, 8, batch_no)
 
 
 LOCK_LEASE = "SELECT epoch, holder, merge_no FROM writer_lease FOR UPDATE"
@@ -117,14 +103,11 @@ LOCK_LEASE = "SELECT epoch, holder, merge_no FROM writer_lease FOR UPDATE"
 TAKE_LEASE = """
 UPDATE writer_lease SET epoch = epoch + 1, holder = $1, expires_at = clock_timestamp() + $2,
     merge_no = greatest(merge_no, $3, (SELECT coalesce(max(merge_no), 0) FROM merges))
-WHERE holder IS NULL OR expires_at IS NULL OR expires_at < clock_timestamp() OR holder = $4
+WHERE holder IS NULL OR expires_at < clock_timestamp() OR holder = $4
 RETURNING epoch, merge_no
 """
 
-FIRST_LEASE = """
-INSERT INTO writer_lease (one, epoch, holder, expires_at, merge_no)
-SELECT true, 0, NULL, NULL, 0 WHERE NOT EXISTS (SELECT FROM writer_lease) ON CONFLICT DO NOTHING
-"""
+FIRST_LEASE = "INSERT INTO writer_lease (one) VALUES (true) ON CONFLICT DO NOTHING"
 
 COMMIT_LEASE = "UPDATE writer_lease SET merge_no = $1, expires_at = clock_timestamp() + $2"
 RENEW_LEASE = "UPDATE writer_lease SET expires_at = clock_timestamp() + $1"
@@ -164,12 +147,19 @@ QUARANTINE = "UPDATE gatherers SET status = 'quarantined', detail = $2 WHERE gat
 READMIT = "UPDATE gatherers SET status = 'ok', detail = NULL WHERE gatherer = $1"
 FORGET_CURSORS = "DELETE FROM sync_cursors WHERE gatherer = $1"
 
-COPY_CURSORS = """
-INSERT INTO sync_cursor_copies (copied_at, merge_no, gatherer, lane, batch_no)
-SELECT clock_timestamp(), $1, gatherer, lane, batch_no FROM sync_cursors
+LAST_MERGE_OF = """
+SELECT coalesce((SELECT merge_no FROM merges WHERE merged_at <=
+    (SELECT max(merged_at) FROM sync_cursors WHERE gatherer = $1) ORDER BY merge_no DESC LIMIT 1), 0)
 """
 
-LAST_COPY = "SELECT extract(epoch FROM clock_timestamp() - max(copied_at))::float8 FROM sync_cursor_copies"
+COPY_CURSORS = """
+INSERT INTO sync_cursor_copies (copied_at, merge_no, gatherer, lane, batch_no)
+SELECT now(), $1, gatherer, lane, batch_no FROM sync_cursors
+"""
+
+LAST_COPY = (
+    "SELECT extract(epoch FROM clock_timestamp() - max(copied_at))::float8 FROM sync_cursor_copies"
+)
 
 RELEASABLE = """
 SELECT gatherer, lane, batch_no, merge_no FROM sync_cursor_copies WHERE copied_at =

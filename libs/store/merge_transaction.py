@@ -72,7 +72,7 @@ Settle = Callable[[Mapping[str, Sequence[Identity]]], Sequence[CoverageRow]]
 """From the staged identities that production already had (by table) to the coverage of this transaction."""
 
 
-def no_coverage(present: Mapping[str, Sequence[Identity]]) -> Sequence[CoverageRow]:
+def no_coverage(_present: Mapping[str, Sequence[Identity]]) -> Sequence[CoverageRow]:
     """Settle a transaction that counts nothing."""
     return ()
 
@@ -108,6 +108,7 @@ class Merged:
 
     @property
     def rows_inserted(self) -> int:
+        """Over all tables."""
         return sum(self.inserted.values())
 
 
@@ -122,9 +123,24 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A gatherer as production knows it; status 'ok' or 'quarantined' with the reason in detail."""
+    """A gatherer as production knows it; status 'ok' or 'quarantined' with the reason in detail.
+
+    last_merge_no: the newest transaction that can have merged something of it; 0 for none.
+    """
 
     gatherer: int
     zone: str
     status: str
     detail: str
+    is_new: bool
+    last_merge_no: int
+    cursors: Mapping[UUID, int]
+
+
+def trade_conflict(trade_id: str, kept: Sequence[object], refused: Sequence[object]) -> ConflictRow:
+    """Describe two contents (columns TRADE_CONTENT) of one trade."""
+    return ConflictRow("trades", trade_id, _content_text(kept), _content_text(refused))
+
+
+def _content_text(content: Sequence[object]) -> str:
+    return " ".join(f"{name}={value}" for name, value in zip(TRADE_CONTENT, content, strict=True))

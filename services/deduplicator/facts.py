@@ -15,7 +15,12 @@ from typing import Any, NamedTuple
 
 from libs.marketdata.tables import GATHERER_TABLES, Table
 from libs.marketdata.units import DAY, MINUTE
-from libs.store.merge_transaction import TRADE_CONTENT, ConflictRow, Identity
+from libs.store.merge_transaction import (
+    TRADE_CONTENT,
+    ConflictRow,
+    Identity,
+    trade_conflict,
+)
 
 LATE = 1
 """Flag in bit 0 of a mask, gatherers have the bits above: production had the fact when its first remembered copy came, so coverage counts its copies as late."""
@@ -98,6 +103,7 @@ class Facts:
         """Remember what the committed transaction touched; forget what lies behind the horizon.
 
         Args:
+            present: staged identities production had before; their copies count as late.
             minute_max: no fact of a later minute moves the horizon (a wrong clock must not empty the memory).
         """
         masks = self._masks
@@ -149,14 +155,16 @@ class TradeFacts(Facts):
             content = self._content(row)
             first = self._first.setdefault(row.trade_id, (row.exchange_ts, content))
             if first[1] != content:
-                self.conflicts.append(conflict(row.trade_id, first[1], content))
+                self.conflicts.append(trade_conflict(row.trade_id, first[1], content))
         return super().admit(rows, payloads, bit)
 
     def confirm(self, present: Collection[Identity], minute_max: int) -> None:
+        """As Facts.confirm."""
         super().confirm(present, minute_max)
         self.conflicts = []
 
     def forget(self) -> None:
+        """As Facts.forget."""
         super().forget()
         self._first, self.conflicts = {}, []
 
@@ -166,15 +174,6 @@ class TradeFacts(Facts):
     def _drop(self, key: Identity) -> None:
         super()._drop(key)
         self._first.pop(key, None)
-
-
-def conflict(trade_id: str, kept: Sequence[object], refused: Sequence[object]) -> ConflictRow:
-    """Describe two contents of one trade."""
-    return ConflictRow("trades", trade_id, _content_text(kept), _content_text(refused))
-
-
-def _content_text(content: Sequence[object]) -> str:
-    return " ".join(f"{name}={value}" for name, value in zip(TRADE_CONTENT, content, strict=True))
 
 
 def bits(mask: int) -> Iterator[int]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from libs.marketdata.binary import codec
 from libs.marketdata.rows import GapRow
@@ -32,11 +33,19 @@ EVENTS_MAX = 20
 """Event rows of one kind in one transaction; the rest is only counted."""
 
 
+class Reading(NamedTuple):
+    """How far a page read a lane: everything up to batch_no is in it, merged before, or released and deleted."""
+
+    batch_no: int
+    family: str
+
+
 class Arrival(NamedTuple):
-    """Batches of one page, in order, of the gatherer of this number."""
+    """Batches of one page, in order, of the gatherer of this number, and how far each of its lanes was read."""
 
     gatherer: int
     batches: Sequence[ReadBatch]
+    readings: Mapping[UUID, Reading]
 
 
 @dataclass(slots=True)
@@ -82,14 +91,13 @@ class MergeRoom:
     def plan(self, arrivals: Sequence[Arrival]) -> Plan:
         """Fill one transaction with what these pages bring."""
         plan = Plan(MergeTransaction(settle=self._settle))
-        cursors: dict[tuple[int, object], Cursor] = {}
-        for gatherer, batches in arrivals:
+        cursors: dict[tuple[int, UUID], Cursor] = {}
+        for gatherer, batches, readings in arrivals:
             bit = self._bit(gatherer)
             for batch in batches:
                 self._take(plan, gatherer, bit, batch)
-                cursors[gatherer, batch.lane] = Cursor(
-                    gatherer, batch.lane, batch.batch_no, str(batch.family)
-                )
+            for lane, reading in readings.items():
+                cursors[gatherer, lane] = Cursor(gatherer, lane, *reading)
         plan.transaction.cursors = list(cursors.values())
         trades = self._facts["trades"]
         assert isinstance(trades, TradeFacts)
@@ -101,6 +109,7 @@ class MergeRoom:
         """The planned transaction is committed: its identities are known from here on.
 
         Args:
+            merged: what the writer answered.
             now: microseconds; facts of a later minute do not move the horizon.
         """
         for name, facts in self._facts.items():

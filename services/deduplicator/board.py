@@ -1,0 +1,145 @@
+"""Where readers and the writer meet: bounded hand-off, one generation of cursors, and what each gatherer's state is.
+
+Everything a reader hands over bears the generation of the cursors it was read with. When the writer must begin anew,
+the generation rises: pages of the old one are thrown away, and every reader starts again from production's cursors.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+from libs.store.pages import ReadBatch
+from services.deduplicator.merge import Arrival, Reading, micros
+
+Status = Literal["waiting", "reading", "quarantined", "away", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One page on its way to the writer. rows: how many it holds."""
+
+    generation: int
+    gatherer: int
+    batches: list[ReadBatch]
+    readings: dict[UUID, Reading]
+    rows: int
+
+    @property
+    def arrival(self) -> Arrival:
+        """What the merge room needs of it."""
+        return Arrival(self.gatherer, self.batches, self.readings)
+
+
+@dataclass(slots=True)
+class Feed:
+    """One gatherer as its reader and the writer see it.
+
+    merged: lane -> (batch_no, merge_no), what this process merged. merged_at: committed_at of the newest merged batch.
+    drained_at: when a look into the ledger began that found nothing new while everything before was merged. All times
+    are microseconds. waiting: pages handed over and not merged.
+    """
+
+    zone: str
+    pages: asyncio.Queue[Delivery]
+    status: Status = "waiting"
+    gatherer: int | None = None
+    identity: UUID | None = None
+    last_error: str = ""
+    merged: dict[UUID, tuple[int, int]] = field(default_factory=dict)
+    merged_at: int | None = None
+    drained_at: int | None = None
+    batches_behind: int = 0
+    waiting: int = 0
+    rows_read: int = 0
+    releases: Mapping[UUID, tuple[int, int]] = field(default_factory=dict)
+    is_done: bool = False
+
+
+class Board:
+    """The feeds of all zones and the writer's standing.
+
+    Attributes:
+        ready: set while the writer holds production and readers may read.
+        arrived: set when there is something for the writer to do.
+        merge_no_floor: the largest merge_no any gatherer has shown.
+    """
+
+    def __init__(self, zones: list[str], *, pages_ahead: int) -> None:
+        self.feeds = {zone: Feed(zone, asyncio.Queue(maxsize=pages_ahead)) for zone in zones}
+        self.generation = 0
+        self.ready = asyncio.Event()
+        self.arrived = asyncio.Event()
+        self.merge_no_floor = 0
+        self.is_doubted = False
+
+    def begin_anew(self) -> None:
+        """Throw away what was read with the old cursors; readers wait for the writer's next standing."""
+        self.ready.clear()
+        self.generation += 1
+        self.is_doubted = False
+        for feed in self.feeds.values():
+            while not feed.pages.empty():
+                feed.pages.get_nowait()
+            feed.waiting = 0
+            feed.merged = {}
+            feed.drained_at = None
+
+    def doubt(self) -> None:
+        """Something else than a merge met a changed production: the writer must begin anew."""
+        self.is_doubted = True
+        self.arrived.set()
+
+    def claim(self, feed: Feed, identity: UUID) -> str | None:
+        """Note which database a zone is; return the zone that has the same one, which would be a mistake."""
+        for other in self.feeds.values():
+            if other is not feed and other.identity == identity:
+                return other.zone
+        feed.identity = identity
+        return None
+
+    async def hand_over(self, feed: Feed, delivery: Delivery) -> None:
+        """Give a page to the writer; waits while too many of this gatherer are waiting."""
+        if delivery.generation == self.generation:
+            feed.waiting += 1
+            feed.drained_at = None
+        await feed.pages.put(delivery)
+        self.arrived.set()
+
+    def take(self, rows_max: int) -> list[Delivery]:
+        """Take pages fairly, one of each gatherer in turn, until they hold rows_max rows or none is left."""
+        taken: list[Delivery] = []
+        rows = 0
+        while rows < rows_max:
+            found = [feed.pages.get_nowait() for feed in self.feeds.values() if feed.pages.qsize()]
+            current = [page for page in found if page.generation == self.generation]
+            taken += current
+            rows += sum(page.rows for page in current)
+            if not found:
+                break
+        return taken
+
+    def note_merged(self, delivery: Delivery, merge_no: int) -> None:
+        """A page's transaction is committed under this number."""
+        for feed in self.feeds.values():
+            if feed.gatherer == delivery.gatherer:
+                feed.waiting -= 1
+                feed.rows_read += delivery.rows
+                for lane, reading in delivery.readings.items():
+                    feed.merged[lane] = (reading.batch_no, merge_no)
+                newest = max((micros(batch.committed_at) for batch in delivery.batches), default=0)
+                feed.merged_at = max(feed.merged_at or 0, newest) or None
+
+    @property
+    def is_done(self) -> bool:
+        """True when every reader has ended and nothing is left to merge."""
+        feeds = self.feeds.values()
+        return all(feed.is_done and feed.pages.empty() for feed in feeds)
+
+    @property
+    def drained_at(self) -> int | None:
+        """The moment up to which every gatherer's ledger is merged; None while one is behind or away."""
+        moments = [feed.drained_at for feed in self.feeds.values()]
+        known = [moment for moment in moments if moment is not None]
+        return min(known) if len(known) == len(moments) else None

@@ -1,0 +1,220 @@
+"""The writer's loop, the housekeeping beside it, and their single turns."""
+
+import asyncio
+from collections import Counter
+
+from libs.runtime.clock import Clock
+from libs.store.errors import StoreUnavailable
+from libs.store.merge_errors import WriterStopped
+from libs.store.merge_transaction import Merged
+from libs.store.merger import ProductionWriter
+from libs.store.partitions import ensure_partitions
+from libs.store.pool import Target, connect
+from libs.telemetry.logging import get_logger
+from libs.telemetry.metrics import Metrics
+from services.deduplicator.board import Board, Delivery
+from services.deduplicator.merge import MergeRoom, Plan
+from services.deduplicator.settings import DeduplicatorSettings
+from services.deduplicator.waits import wait, wait_any
+
+log = get_logger(__name__)
+
+
+class Merging:
+    """The one writer: takes what the readers bring, commits it, and begins anew whenever production says so.
+
+    Attributes:
+        inserted, duplicates: rows by table since this process started.
+        conflicts, disagreements, merges: likewise.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        writer: ProductionWriter,
+        settings: DeduplicatorSettings,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._board = board
+        self._writer = writer
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._room = MergeRoom(
+            horizon_s=settings.horizon_s,
+            identities_max=settings.identities_max,
+            agreement_sample=settings.agreement_sample,
+        )
+        self._touched_at = 0.0
+        self.waiting_for = "production"
+        self.inserted: Counter[str] = Counter()
+        self.duplicates: Counter[str] = Counter()
+        self.conflicts = 0
+        self.disagreements = 0
+        self.merges = 0
+
+    @property
+    def identities(self) -> int:
+        """Identities remembered."""
+        return self._room.identities
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Merge until every reader has ended after stop; what was handed over by then is merged."""
+        while not self._board.is_done or not stop.is_set():
+            try:
+                if not self._board.ready.is_set() and not await self.begin_anew(stop):
+                    return
+                if not await self.merge_once():
+                    await self._idle()
+            except WriterStopped as error:
+                log.warning("writer_stopped", reason=str(error))
+                self._board.begin_anew()
+
+    async def begin_anew(self, stop: asyncio.Event) -> bool:
+        """Take production over, forgetting everything; False when stop came while it was away or another's."""
+        self._board.begin_anew()
+        self._room.forget()
+        backoff, said = self._settings.backoff_s_min, ""
+        while True:
+            try:
+                standing = await self._writer.take_over(self._board.merge_no_floor)
+                self.waiting_for = "the lease of another deduplicator"
+            except StoreUnavailable as error:
+                standing, self.waiting_for = None, f"production: {error}"
+            if standing is not None:
+                self.waiting_for = ""
+                self._touched_at = self._clock.monotonic()
+                log.info("took_over", epoch=standing.epoch, merge_no=standing.merge_no)
+                self._board.ready.set()
+                return True
+            if self.waiting_for != said:
+                said = self.waiting_for
+                log.warning("waiting", waiting_for=said)
+            if stop.is_set():
+                return False
+            await wait(stop, backoff)
+            backoff = min(2 * backoff, self._settings.backoff_s_max)
+
+    async def merge_once(self) -> bool:
+        """Merge what has arrived in one transaction; False when nothing has.
+
+        Raises:
+            WriterFenced, HistoryChanged: begin anew.
+        """
+        if self._board.is_doubted:
+            self._board.begin_anew()
+            return True
+        self._board.arrived.clear()
+        deliveries = self._board.take(self._settings.transaction_rows)
+        if not deliveries:
+            return False
+        plan = self._room.plan([delivery.arrival for delivery in deliveries])
+        plan.transaction.merge_no_floor = self._board.merge_no_floor
+        began = self._clock.monotonic()
+        merged = await self._writer.merge(plan.transaction)
+        self._room.confirm(merged, self._clock.now())
+        for delivery in deliveries:
+            self._board.note_merged(delivery, merged.merge_no)
+        self._touched_at = self._clock.monotonic()
+        self._metrics.merge_seconds.observe(self._touched_at - began)
+        self._count(deliveries, plan, merged)
+        return True
+
+    async def _idle(self) -> None:
+        """Wait for pages; keep the lease meanwhile."""
+        renew_s = self._settings.lease_s / 4
+        await wait_any(self._board.arrived, timeout_s=renew_s)
+        if self._clock.monotonic() - self._touched_at >= renew_s:
+            await self._writer.renew()
+            self._touched_at = self._clock.monotonic()
+
+    def _count(self, deliveries: list[Delivery], plan: Plan, merged: Merged) -> None:
+        duplicates = plan.duplicates(merged)
+        self.inserted.update(merged.inserted)
+        self.duplicates.update(duplicates)
+        self.conflicts += len(merged.conflicts)
+        self.disagreements += plan.disagreements
+        self.merges += 1
+        metrics = self._metrics
+        for name, rows in merged.inserted.items():
+            metrics.merge_rows_inserted_total.labels(table=name).inc(rows)
+        for name, rows in duplicates.items():
+            metrics.merge_duplicates_total.labels(table=name).inc(max(rows, 0))
+        metrics.merge_conflicts_total.inc(len(merged.conflicts))
+        metrics.stream_disagreements_total.inc(plan.disagreements)
+        self._count_reading(deliveries)
+        if merged.conflicts:
+            log.warning(
+                "trade_conflicts", count=len(merged.conflicts), first=str(merged.conflicts[0])
+            )
+        if plan.disagreements:
+            log.warning("streams_disagree", count=plan.disagreements)
+        if plan.far:
+            log.warning("far_exchange_ts", **plan.far)
+        if plan.dropped_batches:
+            log.warning("dropped_at_gatherer", batches=plan.dropped_batches)
+
+    def _count_reading(self, deliveries: list[Delivery]) -> None:
+        zones = {feed.gatherer: feed for feed in self._board.feeds.values()}
+        rows: Counter[tuple[str, str]] = Counter()
+        for delivery in deliveries:
+            feed = zones[delivery.gatherer]
+            for batch in delivery.batches:
+                for name, found in batch.rows.items():
+                    rows[feed.zone, name] += len(found)
+            if feed.merged_at is not None:
+                lag = (self._clock.now() - feed.merged_at) / 1e6
+                self._metrics.merge_lag_seconds.labels(gatherer=feed.zone).set(lag)
+        for (zone, name), count in rows.items():
+            self._metrics.merge_rows_read_total.labels(gatherer=zone, table=name).inc(count)
+
+
+class Housekeeping:
+    """Partitions ahead, copies of the cursors, releases; every look is cheap and may fail."""
+
+    def __init__(
+        self,
+        board: Board,
+        writer: ProductionWriter,
+        production: Target,
+        settings: DeduplicatorSettings,
+        clock: Clock,
+    ) -> None:
+        self._board = board
+        self._writer = writer
+        self._production = production
+        self._settings = settings
+        self._clock = clock
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look after production until stop."""
+        while not stop.is_set():
+            await wait_any(self._board.ready, stop)
+            if stop.is_set():
+                return
+            try:
+                await self.keep_partitions_once()
+                await self.release_once()
+            except StoreUnavailable as error:
+                log.warning("housekeeping_failed", error=str(error))
+            except WriterStopped:
+                self._board.doubt()
+            pause = min(self._settings.housekeeping_s, self._settings.cursor_copy_s)
+            await wait(stop, pause)
+
+    async def keep_partitions_once(self) -> None:
+        """Create partitions ahead; rows in a default partition are an alarm, never a stop."""
+        async with connect(self._production, "kalshi-data deduplicator") as conn:
+            ensured = await ensure_partitions(conn, "production", self._clock.now())
+        if ensured.default_rows:
+            log.warning("rows_in_default_partition", **ensured.default_rows)
+
+    async def release_once(self) -> None:
+        """Copy the cursors when a copy is due, and put the releases of the old enough one on the board."""
+        age = self._settings.release_after_s
+        await self._writer.copy_cursors(self._settings.cursor_copy_s, age)
+        releasable = await self._writer.releasable(age)
+        for feed in self._board.feeds.values():
+            if feed.gatherer is not None:
+                feed.releases = releasable.get(feed.gatherer, {})
