@@ -1,0 +1,100 @@
+"""Wake-ups on a real server: few, the last one certain, and listening survives its connection."""
+
+import asyncio
+
+from libs.store.notify import BATCHES, Listener, Notifier
+from libs.store.pool import Connection, Target, open_pool
+from tests.integration.store.lanes_support import opened
+
+
+async def heard_by(conn: Connection, heard: asyncio.Queue[str]) -> None:
+    """Put the channel of every wake-up into the queue."""
+    await conn.add_listener(BATCHES, lambda *told: heard.put_nowait(str(told[2])))
+
+
+async def until_listening(listener: Listener) -> None:
+    """Return when the listener has begun to listen, its first event cleared."""
+    while not listener.listening:
+        await listener.wait(0.05)
+    listener.event.clear()
+
+
+async def test_many_commits_are_few_wake_ups_and_the_last_is_told_of(gatherer_db: Target) -> None:
+    """A burst of pokes is one wake-up per interval; a poke during the interval is told of after it."""
+    async with opened(gatherer_db) as (pool, conn):
+        heard: asyncio.Queue[str] = asyncio.Queue(maxsize=1000)
+        await heard_by(conn, heard)
+        notifier, stop = Notifier(pool, interval_s=0.05), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(notifier.run(stop))
+            for _ in range(100):
+                notifier.poke()
+            await heard.get()
+            first_at = loop.time()
+            for _ in range(100):
+                notifier.poke()
+            await heard.get()
+            assert loop.time() - first_at >= 0.03
+            stop.set()
+        assert (notifier.sent, heard.qsize()) == (2, 0)
+
+
+async def test_a_wake_up_pending_at_the_end_is_still_sent(gatherer_db: Target) -> None:
+    """Stopping sends what was asked for before it."""
+    async with opened(gatherer_db) as (pool, conn):
+        heard: asyncio.Queue[str] = asyncio.Queue(maxsize=1000)
+        await heard_by(conn, heard)
+        notifier, stop = Notifier(pool, interval_s=30.0), asyncio.Event()
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(notifier.run(stop))
+            notifier.poke()
+            await heard.get()
+            notifier.poke()
+            stop.set()
+            assert await heard.get() == BATCHES
+        assert notifier.sent == 2
+        assert not await notifier.send_once()
+
+
+async def test_a_lost_wake_up_is_counted_and_harmless() -> None:
+    """With the database away a wake-up is lost, not an error."""
+    async with open_pool(Target("127.0.0.1", 1, "none", "none", ""), wait=False) as pool:
+        notifier = Notifier(pool)
+        notifier.poke()
+        assert not await notifier.send_once()
+        assert (notifier.sent, notifier.failed) == (0, 1)
+
+
+async def test_a_listener_is_woken_and_waits_otherwise(gatherer_db: Target) -> None:
+    """Wait returns True at a wake-up and False when the time is over."""
+    async with opened(gatherer_db) as (pool, conn):
+        listener, stop = Listener(pool), asyncio.Event()
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(listener.run(stop))
+            await until_listening(listener)
+            assert not await listener.wait(0.02)
+            await conn.execute("select pg_notify('kd_markets', '')")
+            assert not await listener.wait(0.02)
+            await conn.execute(f"notify {BATCHES}")
+            assert await listener.wait(5)
+            assert not await listener.wait(0)
+            stop.set()
+
+
+async def test_listening_is_taken_up_again_after_a_lost_connection(gatherer_db: Target) -> None:
+    """A killed connection is replaced, and whoever waits is woken then: something may have been missed."""
+    async with opened(gatherer_db) as (pool, conn):
+        listener, stop = Listener(pool), asyncio.Event()
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(listener.run(stop))
+            await until_listening(listener)
+            await conn.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()"
+            )
+            assert await listener.wait(5)
+            assert listener.listening
+            await conn.execute(f"notify {BATCHES}")
+            assert await listener.wait(5)
+            stop.set()
