@@ -20,6 +20,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import uvloop
 
+from libs.exchange.errors import AuthRejected
 from libs.runtime.clock import Clock, SystemClock
 from libs.runtime.errors import EternalTaskEnded
 from libs.runtime.health import HealthServer, HealthState
@@ -27,6 +28,7 @@ from libs.runtime.sections import HealthSettings, LogSettings, MetricsSettings
 from libs.runtime.settings import ConfigInvalid, load_settings
 from libs.runtime.signals import stop_on_signals
 from libs.runtime.version import build_info
+from libs.store.errors import SchemaMismatch, StoreConflict
 from libs.telemetry import logging, tracing
 from libs.telemetry.metrics import Metrics
 
@@ -34,13 +36,12 @@ log = logging.get_logger(__name__)
 
 LAG_PERIOD_S = 1.0
 EXIT_OK, EXIT_FAULT, EXIT_CONFIG = 0, 1, 2
-EXIT_BY_ERROR = {
-    "ConfigInvalid": EXIT_CONFIG,
-    "AuthRejected": 3,
-    "StoreConflict": 4,
-    "SchemaMismatch": 5,
-}
-"""By the class's name: the libraries these errors live in are not installed with every service."""
+EXIT_BY_ERROR: tuple[tuple[type[Exception], int], ...] = (
+    (ConfigInvalid, EXIT_CONFIG),
+    (AuthRejected, 3),
+    (StoreConflict, 4),
+    (SchemaMismatch, 5),
+)
 
 
 class CommonSettings(Protocol):
@@ -239,9 +240,9 @@ def _sentence(error: BaseException) -> str:
 
 def exit_status(error: BaseException) -> int:
     """The process's exit status for the error that ended it."""
-    for cls in type(error).__mro__:
-        if cls.__name__ in EXIT_BY_ERROR:
-            return EXIT_BY_ERROR[cls.__name__]
+    for kind, status in EXIT_BY_ERROR:
+        if isinstance(error, kind):
+            return status
     return EXIT_FAULT
 
 

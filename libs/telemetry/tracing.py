@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+EXPORT_TIMEOUT_S = 2
+"""Seconds one export may take, retries included; a stop waits no longer than this for an endpoint that is away."""
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
 
@@ -39,7 +41,7 @@ def configure(environ: Mapping[str, str], service: str, zone: str, version: str)
     if not environ.get(ENDPOINT_VARIABLE):
         return False
     try:
-        exporter = importlib.import_module(_EXPORTER).OTLPSpanExporter()
+        exporter = importlib.import_module(_EXPORTER).OTLPSpanExporter(timeout=EXPORT_TIMEOUT_S)
     except ImportError as error:
         raise TracingUnavailable from error
     from opentelemetry.sdk.resources import Resource
@@ -54,7 +56,7 @@ def configure(environ: Mapping[str, str], service: str, zone: str, version: str)
 
 
 def shut_down() -> None:
-    """Send what is left and stop; at the end of the process. May take seconds when the endpoint is away."""
+    """Send what is left and stop; at the end of the process. Takes up to EXPORT_TIMEOUT_S when the endpoint is away."""
     if _Door.provider is not None:
         _Door.provider.shutdown()
         _Door.provider = _Door.tracer = None

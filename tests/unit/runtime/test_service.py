@@ -7,20 +7,23 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
+from libs.exchange.errors import AuthRejected
 from libs.runtime.clock import ManualClock
-from libs.runtime.errors import EternalTaskEnded
+from libs.runtime.errors import ConfigInvalid, EternalTaskEnded
 from libs.runtime.health import HealthState
 from libs.runtime.service import Runtime, exit_status
+from libs.store.errors import SchemaMismatch, StoreConflict
 from libs.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import asyncio, sys
 from dataclasses import dataclass
+from libs.exchange.errors import AuthRejected
 from libs.runtime.sections import HealthSettings, LogSettings, MetricsSettings
 from libs.runtime.service import service_main
 
@@ -31,10 +34,6 @@ class Settings:
     health: HealthSettings = HealthSettings("127.0.0.1", 0)
     metrics: MetricsSettings = MetricsSettings("127.0.0.1", 0)
     log: LogSettings = LogSettings()
-
-class AuthRejected(Exception):
-    '''The exchange refuses the key; check api_key_id.'''
-    retryable = False
 
 async def work(settings, runtime):
     runtime.health.ready = True
@@ -129,7 +128,7 @@ def test_what_ends_a_service_is_logged_once_and_becomes_its_status(
     assert [line["error"] for line in failed] == [error]
     assert ("traceback" in failed[0]) == traceback
     if mode == "refused":
-        assert failed[0]["reason"] == "The exchange refuses the key; check api_key_id."
+        assert "check api_key_id" in failed[0]["reason"]
 
 
 def test_an_unusable_configuration_is_status_2_with_every_fault() -> None:
@@ -213,10 +212,8 @@ async def test_sleep_ends_with_stop() -> None:
 def test_statuses_follow_the_kind_of_error() -> None:
     """By the class, its bases included; anything else is 1."""
 
-    class SchemaMismatch(Exception):
-        retryable: ClassVar[bool] = False
-
     class TooOld(SchemaMismatch):
         pass
 
-    assert [exit_status(e) for e in (TooOld(), SchemaMismatch(), ValueError())] == [5, 5, 1]
+    errors = (ConfigInvalid(["x"]), AuthRejected(), StoreConflict(), TooOld(), ValueError())
+    assert [exit_status(error) for error in errors] == [2, 3, 4, 5, 1]
