@@ -83,8 +83,8 @@ class ObjectStore:
         except OSError as error:
             raise ArchiveError(f"{self._path(key)} could not be read: {error}") from error
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
-        """Yield the keys of all objects under the prefix, in order."""
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """Yield the names of all objects under the prefix, in order."""
         base = self._path(prefix) if prefix else self._root
         self._fs.invalidate_cache()
         try:

@@ -1,8 +1,8 @@
-"""What the archiver asks of production: which windows have rows to export, their rows as sorted CSV, their manifests.
+"""What the archiver asks of production: windows with rows to export, the rows as sorted CSV, manifests.
 
-Rows are found by merge_no, the number of the writer's transaction, which is given in commit order: rows above
-`archive_progress` are new since the last look, and their windows stand in `archive_pending` until an object holds them.
-Both tables change in one transaction, so that a crash forgets no window.
+Rows are found by merge_no, the number of the writer's transaction, given in commit order: rows above
+`archive_progress` are new since the last look, and their windows stand in `archive_pending` until an
+object holds them. Both tables change in one transaction, so that a crash forgets no window.
 """
 
 from dataclasses import dataclass
@@ -66,14 +66,15 @@ async def pending_windows(pool: Pool, table: Table) -> list[tuple[Window, bool]]
 
 
 async def heard_beyond(pool: Pool, moment: int) -> bool:
-    """True when every gatherer that is not quarantined has merged a listening range that ends after the moment."""
+    """True when every gatherer that is not quarantined, and at least one, was heard past the moment."""
     with map_store_errors():
-        behind = await pool.fetchval(
-            "SELECT count(*) FROM gatherers g WHERE g.status = 'ok' AND NOT EXISTS (SELECT FROM listen_ranges r"
-            " WHERE r.gatherer = g.gatherer AND r.received_at > $1 AND r.sent_to > $1)",
+        row = await pool.fetchrow(
+            "SELECT count(*) AS known, count(*) FILTER (WHERE EXISTS (SELECT FROM listen_ranges r"
+            " WHERE r.gatherer = g.gatherer AND r.received_at > $1 AND r.sent_to > $1)) AS beyond"
+            " FROM gatherers g WHERE g.status = 'ok'",
             moment,
         )
-    return int(behind) == 0
+    return row is not None and row["known"] == row["beyond"] > 0
 
 
 async def export_csv(pool: Pool, table: Table, window: Window, target: Path) -> Exported | None:

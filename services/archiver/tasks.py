@@ -57,7 +57,7 @@ class Archiver:
             metrics = self._runtime.metrics
             metrics.archive_objects_total.labels(table.name).inc()
             metrics.archive_rows_total.labels(table.name).inc(manifest.rows)
-            metrics.archive_watermark_seconds.set(window.end / SECOND)
+            metrics.archive_watermark_seconds.labels(table.name).set(window.end / SECOND)
             log.info(
                 "window_archived", table=table.name, object=manifest.object, rows=manifest.rows,
                 bytes=manifest.bytes, supplement=manifest.supplement,

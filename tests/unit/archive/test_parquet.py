@@ -84,7 +84,7 @@ def test_a_put_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     target, said = written(tmp_path, delta_csv(3))
     store.put("t/a.parquet", target, said.sha256)
     store.put_small("t/a.manifest.json", b"{}")
-    assert list(store.keys()) == ["t/a.manifest.json", "t/a.parquet"]
+    assert list(store.names()) == ["t/a.manifest.json", "t/a.parquet"]
     assert parquet.read_rows(store.get("t/a.parquet")) == 3
     with pytest.raises(ObjectDiffers):
         store.put("t/b.parquet", target, "0" * 64)
