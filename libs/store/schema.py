@@ -4,13 +4,19 @@ A database states the level of its schema and the oldest code level that may sti
 both fit its own level, so that schemas are expanded first and contracted one release later.
 """
 
+import asyncio
 from typing import Final
 
 import asyncpg
 
-from libs.store.errors import SchemaMismatch
+from libs.store.errors import SchemaMismatch, StoreUnavailable
 from libs.store.partition_plan import DatabaseKind
-from libs.store.pool import AnyConnection, map_store_errors
+from libs.store.pool import AnyConnection, Pool, map_store_errors
+from libs.telemetry.logging import get_logger
+
+log = get_logger(__name__)
+
+WAIT_S = 1.0
 
 GATHERER_LEVEL: Final = 1
 """The level of a gatherer's database that this code was written for."""
@@ -65,3 +71,24 @@ async def check_level(conn: AnyConnection, kind: DatabaseKind) -> None:
     fault = level_fault(kind, found, LEVELS[kind])
     if fault is not None:
         raise SchemaMismatch(fault)
+
+
+async def wait_for_level(pool: Pool, kind: DatabaseKind, stop: asyncio.Event) -> None:
+    """Return when this code may work on this database, or stop was set; look every second, say once what is behind."""
+    said = ""
+    while not stop.is_set():
+        try:
+            with map_store_errors():
+                async with pool.acquire() as conn:
+                    await check_level(conn, kind)
+        except (SchemaMismatch, StoreUnavailable) as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("waiting_for_schema", database_kind=kind, reason=said)
+        else:
+            return
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await stop.wait()
+        except TimeoutError:
+            continue

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +31,19 @@ _numbers = itertools.count(1)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on a loop of its own, leaving pytest's loops alone."""
+    """Run a coroutine on a loop of its own, leaving pytest's loops alone; inside a running loop, in a thread.
+
+    A server must not be started in a thread: it dies with the thread that starts it.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_run, work).result()
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.new_event_loop()
     try:
         return loop.run_until_complete(work)

@@ -112,6 +112,19 @@ CREATE TABLE archive_manifests (
     PRIMARY KEY (table_name, window_from, window_to, supplement)
 );
 
+-- What the archiver has looked at, and the windows whose rows no object holds yet.
+CREATE TABLE archive_progress (
+    table_name text COLLATE "C" PRIMARY KEY,
+    merge_no bigint NOT NULL
+);
+
+CREATE TABLE archive_pending (
+    table_name text COLLATE "C" NOT NULL,
+    window_from bigint NOT NULL,
+    window_to bigint NOT NULL,
+    PRIMARY KEY (table_name, window_from, window_to)
+);
+
 CREATE TABLE leases (
     name text COLLATE "C" PRIMARY KEY,
     holder uuid NOT NULL,
@@ -217,10 +230,10 @@ CREATE TABLE snapshot_cuts (
     row_no integer NOT NULL,
     connection uuid NOT NULL,
     ticker text COLLATE "C" NOT NULL,
-    gatherer smallint NOT NULL,
-    merge_no bigint NOT NULL,
     lane uuid NOT NULL,
-    batch_no bigint NOT NULL
+    batch_no bigint NOT NULL,
+    gatherer smallint NOT NULL,
+    merge_no bigint NOT NULL
 ) /*partition by received_at width 86400000000*/;
 CREATE UNIQUE INDEX snapshot_cuts_key ON snapshot_cuts (gatherer, lane, batch_no, row_no, received_at) NULLS NOT DISTINCT;
 CREATE INDEX snapshot_cuts_merge_no ON snapshot_cuts USING brin (merge_no) WITH (pages_per_range = 32, autosummarize = on);
@@ -271,10 +284,10 @@ CREATE TABLE exchange_status (
     body text COLLATE "C" NOT NULL,
     exchange_active boolean,
     trading_active boolean,
-    gatherer smallint NOT NULL,
-    merge_no bigint NOT NULL,
     lane uuid NOT NULL,
-    batch_no bigint NOT NULL
+    batch_no bigint NOT NULL,
+    gatherer smallint NOT NULL,
+    merge_no bigint NOT NULL
 ) /*partition by received_at width 86400000000*/;
 CREATE UNIQUE INDEX exchange_status_key ON exchange_status (gatherer, lane, batch_no, row_no, received_at) NULLS NOT DISTINCT;
 CREATE INDEX exchange_status_merge_no ON exchange_status USING brin (merge_no) WITH (pages_per_range = 32, autosummarize = on);
@@ -290,10 +303,10 @@ CREATE TABLE rejected_frames (
     seq bigint,
     sent_at bigint,
     ticker text COLLATE "C",
-    gatherer smallint NOT NULL,
-    merge_no bigint NOT NULL,
     lane uuid NOT NULL,
-    batch_no bigint NOT NULL
+    batch_no bigint NOT NULL,
+    gatherer smallint NOT NULL,
+    merge_no bigint NOT NULL
 ) /*partition by received_at width 86400000000*/;
 CREATE UNIQUE INDEX rejected_frames_key ON rejected_frames (gatherer, lane, batch_no, row_no, received_at) NULLS NOT DISTINCT;
 CREATE INDEX rejected_frames_merge_no ON rejected_frames USING brin (merge_no) WITH (pages_per_range = 32, autosummarize = on);
@@ -309,10 +322,10 @@ CREATE TABLE listen_ranges (
     row_no integer NOT NULL,
     connection uuid NOT NULL,
     channel text COLLATE "C" NOT NULL,
-    gatherer smallint NOT NULL,
-    merge_no bigint NOT NULL,
     lane uuid NOT NULL,
-    batch_no bigint NOT NULL
+    batch_no bigint NOT NULL,
+    gatherer smallint NOT NULL,
+    merge_no bigint NOT NULL
 ) /*partition by received_at width 86400000000*/;
 CREATE UNIQUE INDEX listen_ranges_key ON listen_ranges (gatherer, lane, batch_no, row_no, received_at) NULLS NOT DISTINCT;
 CREATE INDEX listen_ranges_merge_no ON listen_ranges USING brin (merge_no) WITH (pages_per_range = 32, autosummarize = on);
@@ -329,10 +342,10 @@ CREATE TABLE listen_opened (
     channel text COLLATE "C" NOT NULL,
     slot text COLLATE "C" NOT NULL,
     ticker text COLLATE "C",
-    gatherer smallint NOT NULL,
-    merge_no bigint NOT NULL,
     lane uuid NOT NULL,
-    batch_no bigint NOT NULL
+    batch_no bigint NOT NULL,
+    gatherer smallint NOT NULL,
+    merge_no bigint NOT NULL
 ) /*partition by received_at width 86400000000*/;
 CREATE UNIQUE INDEX listen_opened_key ON listen_opened (gatherer, lane, batch_no, row_no, received_at) NULLS NOT DISTINCT;
 CREATE INDEX listen_opened_merge_no ON listen_opened USING brin (merge_no) WITH (pages_per_range = 32, autosummarize = on);
@@ -348,10 +361,10 @@ CREATE TABLE listen_closed (
     channel text COLLATE "C" NOT NULL,
     reason text COLLATE "C" NOT NULL,
     ticker text COLLATE "C",
-    gatherer smallint NOT NULL,
-    merge_no bigint NOT NULL,
     lane uuid NOT NULL,
-    batch_no bigint NOT NULL
+    batch_no bigint NOT NULL,
+    gatherer smallint NOT NULL,
+    merge_no bigint NOT NULL
 ) /*partition by received_at width 86400000000*/;
 CREATE UNIQUE INDEX listen_closed_key ON listen_closed (gatherer, lane, batch_no, row_no, received_at) NULLS NOT DISTINCT;
 CREATE INDEX listen_closed_merge_no ON listen_closed USING brin (merge_no) WITH (pages_per_range = 32, autosummarize = on);
@@ -373,10 +386,10 @@ CREATE TABLE gaps (
     rows_lost bigint,
     connection uuid,
     sid integer,
-    gatherer smallint NOT NULL,
-    merge_no bigint NOT NULL,
     lane uuid NOT NULL,
-    batch_no bigint NOT NULL
+    batch_no bigint NOT NULL,
+    gatherer smallint NOT NULL,
+    merge_no bigint NOT NULL
 ) /*partition by received_at width 86400000000*/;
 CREATE UNIQUE INDEX gaps_key ON gaps (gatherer, lane, batch_no, row_no, received_at) NULLS NOT DISTINCT;
 CREATE INDEX gaps_merge_no ON gaps USING brin (merge_no) WITH (pages_per_range = 32, autosummarize = on);

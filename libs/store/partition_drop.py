@@ -1,0 +1,180 @@
+"""Letting partitions go: whole, under their own lock, and only when what they hold is proved to be elsewhere.
+
+A gatherer's partition goes when the deduplicator has released every batch that touches it; production's when its
+manifests account for every row of it. Age alone decides nothing.
+"""
+
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from libs.marketdata.units import DAY
+from libs.store.errors import StoreUnavailable
+from libs.store.partition_plan import (
+    ArchivedWindow,
+    Partition,
+    archived_fault,
+    partitioned_tables,
+    window_bounds,
+)
+from libs.store.partitions import act_as_owner, existing_partitions, has_timescale
+from libs.store.pool import AnyConnection, map_store_errors
+
+EMPTY_KEPT = 4 * DAY
+"""A partition that no batch touches is kept this long, microseconds: late rows find it."""
+
+LOCK_WAIT_MS = 900
+"""Below PostgreSQL's deadlock_timeout of 1 s, so that in a deadlock we give up and nobody else is aborted."""
+
+_TOUCHING: LiteralString = """
+SELECT b.lane, b.batch_no,
+       EXISTS (SELECT FROM lane_releases r WHERE r.lane = b.lane AND r.released_batch_no >= b.batch_no) AS released
+  FROM ingest_batches b
+ WHERE EXISTS (SELECT FROM generate_subscripts(b.table_names, 1) AS i
+                WHERE b.table_names[i] = $1 AND b.times_from[i] < $3 AND b.times_to[i] >= $2)
+"""
+
+_TOUCHED: LiteralString = f"""
+SELECT count(*) AS batches, count(*) FILTER (WHERE NOT released) AS unreleased FROM ({_TOUCHING}) touching
+"""
+
+_MARK_DROPPED: LiteralString = f"""
+UPDATE ingest_batches b SET dropped_at = clock_timestamp()
+  FROM ({_TOUCHING}) touching
+ WHERE b.lane = touching.lane AND b.batch_no = touching.batch_no AND b.dropped_at IS NULL
+"""
+
+_WINDOWS: LiteralString = """
+SELECT window_from, window_to, sum(rows)::bigint AS rows, max(merge_to) AS merge_to
+  FROM archive_manifests
+ WHERE table_name = $1 AND window_from < $3 AND window_to > $2
+ GROUP BY window_from, window_to
+ ORDER BY window_from
+"""
+
+Check = Callable[[AnyConnection, Partition], Coroutine[Any, Any, str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What went, and what could have gone by age but did not: (partition, why)."""
+
+    dropped: tuple[Partition, ...]
+    kept: tuple[tuple[Partition, str], ...]
+
+
+async def drop_partitions_released(conn: AnyConnection, now: int) -> Dropped:
+    """Drop a gatherer's partitions of which every batch is released, and mark those batches dropped.
+
+    Args:
+        now: microseconds; a partition that is not over yet is never looked at, one that no batch touches is kept
+            for four days.
+
+    Raises:
+        StoreUnavailable: the database is away. A partition whose lock was not to be had in time is only kept.
+    """
+
+    async def check(conn: AnyConnection, partition: Partition) -> str | None:
+        arguments = (partition.table, partition.start, partition.end)
+        touched = await conn.fetchrow(_TOUCHED, *arguments)
+        assert touched is not None
+        if touched["unreleased"]:
+            return f"{touched['unreleased']} of {touched['batches']} batches are not released"
+        if not touched["batches"] and partition.end > now - EMPTY_KEPT:
+            return "empty, but young"
+        return None
+
+    with map_store_errors():
+        names = partitioned_tables("gatherer")
+        over = [p for p in await existing_partitions(conn) if p.table in names and p.end <= now]
+        return await _drop_each(conn, over, check, _MARK_DROPPED)
+
+
+async def drop_partitions_archived(conn: AnyConnection, before: int) -> Dropped:
+    """Drop production's partitions that end at or before `before` and whose every row is in a manifest.
+
+    Args:
+        before: microseconds, what retention leaves; it never drops what is not archived.
+
+    Raises:
+        StoreUnavailable: the database is away. A partition whose lock was not to be had in time is only kept.
+    """
+    with map_store_errors():
+        names = partitioned_tables("production")
+        over = [p for p in await existing_partitions(conn) if p.table in names and p.end <= before]
+        return await _drop_each(conn, over, _archived, None)
+
+
+async def _archived(conn: AnyConnection, partition: Partition) -> str | None:
+    """Count the partition's rows window by window and compare them with the manifests."""
+    found = await conn.fetch(_WINDOWS, partition.table, partition.start, partition.end)
+    windows = [ArchivedWindow(*row) for row in found]
+    column = partitioned_tables("production")[partition.table].time_column
+    bounds = window_bounds(windows)
+    rows = await conn.fetch(
+        f"SELECT width_bucket({column}, $1::bigint[]) AS bucket, count(*) AS rows, max(merge_no) AS merge_no"
+        f" FROM {partition.name} GROUP BY bucket",
+        bounds or [partition.start],
+    )
+    starts = [partition.start - 1, *bounds]
+    counted = {
+        starts[row["bucket"]] if bounds else partition.start - 1: (row["rows"], row["merge_no"])
+        for row in rows
+    }
+    return archived_fault(partition, windows, counted)
+
+
+async def _drop_each(
+    conn: AnyConnection, partitions: Iterable[Partition], check: Check, mark: LiteralString | None
+) -> Dropped:
+    timescale = await has_timescale(conn)
+    dropped: list[Partition] = []
+    kept: list[tuple[Partition, str]] = []
+    for partition in partitions:
+        try:
+            with map_store_errors():
+                why = await check(conn, partition)
+                if why is None:
+                    why = await _drop_one(conn, partition, check, mark, timescale=timescale)
+        except StoreUnavailable as error:
+            if conn.is_closed():
+                raise
+            why = str(error)
+        if why is None:
+            dropped.append(partition)
+        else:
+            kept.append((partition, why))
+    return Dropped(tuple(dropped), tuple(kept))
+
+
+async def _drop_one(
+    conn: AnyConnection,
+    partition: Partition,
+    check: Check,
+    mark: LiteralString | None,
+    *,
+    timescale: bool,
+) -> str | None:
+    """Lock, check again, mark, drop: one transaction; return why it was kept.
+
+    The check before it keeps locks away from partitions that cannot go. The partition alone is locked while it is
+    counted; the drop then takes the table for a moment. Whoever holds the table and waits for the partition is no
+    deadlock: we give up first.
+    """
+    async with conn.transaction():
+        await act_as_owner(conn)
+        await conn.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_MS}ms'")
+        await conn.execute(f"LOCK TABLE {partition.name} IN ACCESS EXCLUSIVE MODE")
+        why = await check(conn, partition)
+        if why is not None:
+            return why
+        if mark is not None:
+            await conn.execute(mark, partition.table, partition.start, partition.end)
+        if timescale:
+            await conn.execute(
+                "SELECT drop_chunks($1::text::regclass, older_than => $2::bigint, newer_than => $3::bigint)",
+                partition.table, partition.end, partition.start,
+            )  # fmt: skip
+        else:
+            await conn.execute(f"DROP TABLE {partition.name}")
+    return None
