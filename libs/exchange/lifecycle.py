@@ -10,6 +10,7 @@ from libs.exchange.values import name_of, price_of, seconds, sent_at_of
 from libs.marketdata import tables
 from libs.marketdata.binary import content_hash
 from libs.marketdata.rows import LifecycleRow
+from libs.marketdata.units import ValueDoesNotFit
 
 MARKET_FIELDS = frozenset(
     {
@@ -62,7 +63,11 @@ def lifecycle_row(
         ValueDoesNotFit: names the field.
     """
     details = message.details
-    body: dict[str, Any] = msgspec.json.decode(message.msg)
+    try:
+        body: dict[str, Any] = msgspec.json.decode(message.msg)
+        text = canonical_json(body)
+    except (*wire.UNREADABLE, UnicodeEncodeError) as error:
+        raise ValueDoesNotFit(f"msg: {error}") from error
     message_type = type(message).__struct_config__.tag
     assert isinstance(message_type, str)  # every message struct is tagged by its type
     if isinstance(details, wire.MarketLifecycleBody):
@@ -72,7 +77,6 @@ def lifecycle_row(
     else:
         market, ticker, event_type = None, name_of("event_ticker", details.event_ticker), ""
     sent_at = sent_at_of(message.sending_ts_ms)
-    text = canonical_json(body)
     hashed = (message_type, event_type, ticker, _hashed_body(body))
     return LifecycleRow(
         observed_at=received_at if sent_at is None else sent_at,

@@ -21,7 +21,7 @@ TICKER_CHARS_MAX = 200
 _MS_MAX = INT64_MAX // MILLISECOND
 _SECONDS_MAX = INT64_MAX // SECOND
 IS_YES = {"yes": True, "no": False}
-_BOOK_SIDEIS_YES = {"bid": True, "ask": False}
+BOOK_SIDE_IS_YES = {"bid": True, "ask": False}
 
 # A few thousand price and size texts make up nearly all of the traffic; a look-up costs a fifth of the parsing.
 _price = functools.lru_cache(maxsize=16_384)(parse_price)

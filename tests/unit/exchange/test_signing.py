@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from libs.exchange.errors import AuthRejected
+from libs.exchange.signing import Signer, load_signer, verify
+
+RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+ED25519 = ed25519.Ed25519PrivateKey.generate()
+NOW = 1_781_159_489_957_081
+PATH = "/trade-api/v2/markets"
+
+
+def pem(
+    key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey,
+    form: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8,
+    passphrase: bytes = b"",
+) -> bytes:
+    encryption: serialization.KeySerializationEncryption = (
+        serialization.BestAvailableEncryption(passphrase)
+        if passphrase
+        else serialization.NoEncryption()
+    )
+    return key.private_bytes(serialization.Encoding.PEM, form, encryption)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pem(RSA),
+        pem(RSA, serialization.PrivateFormat.TraditionalOpenSSL),
+        pem(ED25519),
+    ],
+    ids=["rsa-pkcs8", "rsa-pkcs1", "ed25519"],
+)
+def test_signatures_verify_with_the_public_key(data: bytes) -> None:
+    """The three headers verify: time in milliseconds, method in capitals, path without its query."""
+    signer = Signer("key-1", data)
+    headers = signer.headers("get", PATH + "?limit=5", NOW)
+    assert headers["KALSHI-ACCESS-KEY"] == "key-1"
+    assert headers["KALSHI-ACCESS-TIMESTAMP"] == "1781159489957"
+    signature, time = headers["KALSHI-ACCESS-SIGNATURE"], headers["KALSHI-ACCESS-TIMESTAMP"]
+    assert verify(signer.public_key, time, "GET", PATH, signature)
+    assert verify(signer.public_key, time, "GET", PATH + "?other=1", signature)
+    assert not verify(signer.public_key, time, "POST", PATH, signature)
+    assert not verify(signer.public_key, time, "GET", PATH + "/x", signature)
+    assert not verify(signer.public_key, "1781159489958", "GET", PATH, signature)
+    assert not verify(signer.public_key, time, "GET", PATH, "no base64!")
+    assert not verify(signer.public_key, time, "GET", PATH, "AAAA")
+
+
+def test_the_key_never_shows() -> None:
+    """The signer's text names the key id only."""
+    assert repr(Signer(" key-1\n", pem(RSA))) == "Signer('key-1')"
+
+
+def test_load_signer_reads_the_file(tmp_path: Path) -> None:
+    """A PEM file of the exchange is enough."""
+    path = tmp_path / "kalshi.pem"
+    path.write_bytes(pem(RSA))
+    signer = load_signer("key-1", str(path))
+    assert signer.public_key.public_numbers() == RSA.public_key().public_numbers()  # type: ignore[union-attr]
+
+
+PUBLIC = RSA.public_key().public_bytes(
+    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (None, "cannot read the private key"),
+        (b"", "is not a PEM private key"),
+        (b"garbage", "is not a PEM private key"),
+        (pem(RSA)[:300], "is not a PEM private key"),
+        (pem(RSA, passphrase=b"x"), "is encrypted with a passphrase"),
+        (PUBLIC, "is a public key"),
+        (pem(ec.generate_private_key(ec.SECP256R1())), "is neither RSA nor Ed25519"),
+    ],
+)
+def test_an_unusable_key_is_one_clear_line(tmp_path: Path, data: bytes | None, words: str) -> None:
+    """Missing, garbled, encrypted or foreign keys say what is wrong and where, in one line, without the key."""
+    path = tmp_path / "kalshi.pem"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(AuthRejected) as caught:
+        load_signer("key-1", str(path))
+    text = str(caught.value)
+    assert words in text
+    assert str(path) in text
+    assert "\n" not in text
+    assert not caught.value.retryable
+
+
+def test_missing_settings_are_named() -> None:
+    """An empty key id or file names the setting."""
+    with pytest.raises(AuthRejected, match="api_key_id"):
+        Signer(" ", pem(RSA))
+    with pytest.raises(AuthRejected, match="private_key_file"):
+        load_signer("key-1", "")
+
+
+def test_against_the_official_package() -> None:
+    """The exchange's own package signs so that our verification accepts it (skipped where it is not installed)."""
+    package = pytest.importorskip("kalshi_python_sync")
+    auth = package.auth.KalshiAuth("key-1", pem(RSA).decode())
+    headers = auth.create_auth_headers("GET", PATH)
+    assert verify(
+        RSA.public_key(),
+        headers["KALSHI-ACCESS-TIMESTAMP"],
+        "GET",
+        PATH,
+        headers["KALSHI-ACCESS-SIGNATURE"],
+    )
