@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from functools import cache
+from itertools import pairwise
 
 import pytest
 
@@ -108,11 +109,7 @@ def test_identical_deltas_share_a_millisecond() -> None:
         for delta in deltas
     )
     assert sum(number > 1 for number in tuples.values()) > 100
-    flashes = [
-        key
-        for key in tuples
-        if key[4] == 500 and (*key[:4], -500) in tuples
-    ]
+    flashes = [key for key in tuples if key[4] == 500 and (*key[:4], -500) in tuples]
     assert len(flashes) > 100
 
 
@@ -121,7 +118,7 @@ def test_many_consecutive_deltas_share_a_millisecond() -> None:
     pairs = [
         (a.at // 1000 == b.at // 1000)
         for deltas in deltas_by_market().values()
-        for a, b in zip(deltas, deltas[1:], strict=False)
+        for a, b in pairwise(deltas)
     ]
     assert 0.15 < sum(pairs) / len(pairs) < 0.35
 
