@@ -1,0 +1,210 @@
+"""`kalshi-data status`: what a running platform is doing, read from its databases, each of which may be away."""
+
+import argparse
+import asyncio
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, LiteralString
+
+from rich.console import Console
+from rich.table import Table
+
+from libs.runtime.sections import DEDUPLICATOR_FILE, GathererSource, StoreSettings
+from libs.runtime.settings import ConfigInvalid, load_settings
+from libs.store.errors import StoreError
+from libs.store.pool import Connection, Target, connect, map_store_errors
+
+EXIT_OK, EXIT_AWAY, EXIT_CONFIG = 0, 1, 2
+DEFAULT_CONFIGS = (
+    Path("var/local/config/production.yaml"),
+    Path("var/demo/config/production.yaml"),
+)
+
+_ZONE: LiteralString = """
+SELECT (SELECT identity::text FROM gatherer_identity) AS identity,
+       (SELECT count(*) FROM lanes WHERE closed_at IS NULL) AS open_lanes,
+       (SELECT count(*) FROM ingest_batches) AS batches,
+       (SELECT extract(epoch FROM clock_timestamp() - max(committed_at)) FROM ingest_batches) AS last_batch_s,
+       (SELECT count(*) FROM shards WHERE expires_at > clock_timestamp()) AS shards,
+       (SELECT count(DISTINCT slot) FROM slot_assignments WHERE state = 'live') AS live_slots,
+       (SELECT count(*) FROM markets WHERE wanted) AS wanted,
+       (SELECT count(*) FROM markets) AS markets
+"""
+_PRODUCTION: LiteralString = """
+SELECT (SELECT merge_no FROM writer_lease) AS merge_no,
+       (SELECT expires_at > clock_timestamp() FROM writer_lease) AS has_writer,
+       (SELECT extract(epoch FROM clock_timestamp() - max(merged_at)) FROM merges) AS last_merge_s,
+       (SELECT count(*) FROM archive_manifests) AS objects,
+       (SELECT count(*) FROM archive_pending) AS pending_windows,
+       (SELECT count(*) FROM conflicts) AS conflicts
+"""
+_GATHERERS: LiteralString = """
+SELECT zone, identity::text AS identity, status, detail, (SELECT count(*) FROM gaps p WHERE p.gatherer = g.gatherer) AS gaps
+  FROM gatherers g ORDER BY zone, gatherer
+"""
+_COUNTS: LiteralString = "SELECT table_name, rows FROM table_counts"
+
+
+@dataclass(frozen=True)
+class StatusSettings:
+    """What `status` reads from config/deduplicator.yaml, the one file that names every database."""
+
+    gatherers: tuple[GathererSource, ...]
+    """The zones."""
+    production: StoreSettings
+    """The production database."""
+
+
+def main(argv: list[str]) -> int:
+    """Print; return 0, 1 when a database is away, 2 when the configuration is not usable."""
+    arguments = _parser().parse_args(argv)
+    config = arguments.config or next((path for path in DEFAULT_CONFIGS if path.is_file()), None)
+    try:
+        settings = load_settings(StatusSettings, config, foreign=DEDUPLICATOR_FILE).value
+    except ConfigInvalid as error:
+        sys.stderr.write(
+            "status: the configuration is not usable (--config FILE names the deduplicator's):\n"
+        )
+        sys.stderr.writelines(f"  {fault}\n" for fault in error.faults)
+        return EXIT_CONFIG
+    found = asyncio.run(_read(settings))
+    if arguments.json:
+        json.dump(found, sys.stdout, indent=1, default=str)
+        sys.stdout.write("\n")
+    else:
+        _print(found, Console(width=None if sys.stdout.isatty() else 160))
+    away = [name for name, entry in found.items() if "error" in entry]
+    return EXIT_AWAY if away else EXIT_OK
+
+
+async def _read(settings: StatusSettings) -> dict[str, dict[str, Any]]:
+    """Ask every database at once; one that is away has an `error`."""
+    names = [*(source.zone for source in settings.gatherers), "production"]
+    targets = [
+        *(source.store.target() for source in settings.gatherers),
+        settings.production.target(),
+    ]
+    asked = [_ask(t, is_production=n == "production") for n, t in zip(names, targets, strict=True)]
+    return dict(zip(names, await asyncio.gather(*asked), strict=True))
+
+
+async def _ask(target: Target, *, is_production: bool) -> dict[str, Any]:
+    try:
+        async with connect(target, "kalshi-data status") as conn:
+            with map_store_errors():
+                return await _figures(conn, is_production=is_production)
+    except StoreError as error:
+        return {"address": target.address, "error": str(error)}
+
+
+async def _figures(conn: Connection, *, is_production: bool) -> dict[str, Any]:
+    row = await conn.fetchrow(_PRODUCTION if is_production else _ZONE)
+    found = dict(row) if row else {}
+    if is_production:
+        found["gatherers"] = [dict(entry) for entry in await conn.fetch(_GATHERERS)]
+    found["rows"] = {entry["table_name"]: entry["rows"] for entry in await conn.fetch(_COUNTS)}
+    return found
+
+
+def _print(found: dict[str, dict[str, Any]], console: Console) -> None:
+    zones = {name: entry for name, entry in found.items() if name != "production"}
+    console.print(_zones(zones))
+    production = found["production"]
+    if "error" in production:
+        console.print(
+            f"[red]production is away[/red] {production['address']}: {production['error']}"
+        )
+    else:
+        console.print(_production(production))
+        console.print(_gatherers(production["gatherers"]))
+    console.print(_rows(found))
+
+
+def _zones(zones: dict[str, dict[str, Any]]) -> Table:
+    table = _table(
+        "Zones",
+        "zone",
+        "shards",
+        "live slots",
+        "markets wanted",
+        "open lanes",
+        "batches",
+        "last batch s ago",
+    )
+    for name, entry in zones.items():
+        if "error" in entry:
+            table.add_row(name, f"away: {entry['error']}", style="red")
+            continue
+        table.add_row(
+            name, str(entry["shards"]), str(entry["live_slots"]), f"{entry['wanted']:,} of {entry['markets']:,}",
+            str(entry["open_lanes"]), f"{entry['batches']:,}", _seconds(entry["last_batch_s"]),
+        )  # fmt: skip
+    return table
+
+
+def _production(entry: dict[str, Any]) -> Table:
+    table = _table(
+        "Production",
+        "writer",
+        "merge_no",
+        "last merge s ago",
+        "archive objects",
+        "windows pending",
+        "conflicts",
+    )
+    table.add_row(
+        "alive" if entry["has_writer"] else "none", f"{entry['merge_no'] or 0:,}", _seconds(entry["last_merge_s"]),
+        str(entry["objects"]), str(entry["pending_windows"]), str(entry["conflicts"]),
+    )  # fmt: skip
+    return table
+
+
+def _gatherers(entries: list[dict[str, Any]]) -> Table:
+    table = _table(
+        "Gatherers as production knows them", "zone", "identity", "status", "gap rows", "detail"
+    )
+    for entry in entries:
+        style = None if entry["status"] == "ok" else "red"
+        table.add_row(
+            entry["zone"],
+            entry["identity"],
+            entry["status"],
+            str(entry["gaps"]),
+            entry["detail"] or "",
+            style=style,
+        )
+    return table
+
+
+def _rows(found: dict[str, dict[str, Any]]) -> Table:
+    table = _table("Rows", "table", *found)
+    names = next((list(entry["rows"]) for entry in found.values() if "rows" in entry), [])
+    for name in names:
+        table.add_row(
+            name, *(f"{e['rows'][name]:,}" if "rows" in e else "-" for e in found.values())
+        )
+    return table
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left")
+    return table
+
+
+def _seconds(value: Any) -> str:
+    return "-" if value is None else f"{float(value):,.1f}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kalshi-data status", description=__doc__)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="the deduplicator's YAML file; default: that of the last local run",
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON instead of tables")
+    return parser
