@@ -22,6 +22,9 @@ RESERVED = frozenset(
 )
 """Variables with the prefix that are no settings: the file's path, the name of the environment, what a build knows."""
 
+RANK_FILE, RANK_DOTENV, RANK_ENVIRONMENT = range(3)
+"""The layers from the bottom."""
+
 _REFERENCE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-((?:[^}])*))?\})")
 _SERVICE_LINK = re.compile(
     r".*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)"
@@ -138,10 +141,10 @@ def put_file(
     source = f"file {path.name}"
     for key, text in _leaves({k: v for k, v in tree.items() if k not in foreign}, ""):
         try:
-            layers.put(key, substitute(text, environ), source, rank=0)
+            layers.put(key, substitute(text, environ), source, rank=RANK_FILE)
         except KeyError as missing:
             name = missing.args[0]
-            layers.put(key, "", source, rank=0)
+            layers.put(key, "", source, rank=RANK_FILE)
             layers.broken[key] = (
                 f"{key}: the variable {name} of {source} is not set;"
                 f" export {name} or write ${{{name}:-default}}"

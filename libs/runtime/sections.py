@@ -24,6 +24,8 @@ DEDUPLICATOR_FILE = frozenset(
 """Every section of config/deduplicator.yaml."""
 SIMULATOR_FILE = frozenset(("health", "metrics", "log", "simulator"))
 """Every section of config/simulator.yaml."""
+PLATFORM_SECTIONS = GATHERER_FILE | DEDUPLICATOR_FILE | SIMULATOR_FILE
+"""Every section there is: one `.env` or shell may serve all processes, so a variable of another one's is no mistake."""
 
 Port = Annotated[int, Between(0, 65_535)]
 Count = Annotated[int, Between(1, 1_000_000_000)]

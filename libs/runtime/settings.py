@@ -16,14 +16,14 @@ from typing import Any, Generic, Protocol, TypeVar, get_args, get_origin, get_ty
 from libs.runtime import layers as sources_of
 from libs.runtime.convert import Between, from_text, without_none
 from libs.runtime.errors import ConfigInvalid
-from libs.runtime.layers import Layers
+from libs.runtime.layers import RANK_DOTENV, RANK_ENVIRONMENT, RANK_FILE, Layers
 from libs.runtime.secret import HIDDEN, Secret
+from libs.runtime.sections import PLATFORM_SECTIONS
 
 __all__ = ["Between", "ConfigInvalid", "Loaded", "Secret", "describe", "load_settings"]
 
 T = TypeVar("T")
 _DEFAULT = "default"
-_RANK_DOTENV, _RANK_ENVIRONMENT = 1, 2
 _ABSENT: Any = dataclasses.MISSING
 
 
@@ -57,22 +57,24 @@ def load_settings(
         config_file: YAML with `${VAR}` and `${VAR:-default}`; None: environment and defaults only.
         environ: the variables to read; None: the process's own, over those of a `.env` in the working directory.
         foreign: sections of the file that belong to other services; a section `cls` has itself is not foreign.
+            Variables may name any section of the platform, because one `.env` serves all of its processes.
 
     Raises:
         ConfigInvalid: with all faults.
     """
     dotenv = sources_of.read_dotenv(Path(".env")) if environ is None else {}
     environ = os.environ if environ is None else environ
-    foreign -= {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    own = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    foreign -= own
     found = Layers()
     faults: list[str] = []
     if config_file is not None:
         faults += sources_of.put_file(found, config_file, {**dotenv, **environ}, foreign)
-    sources_of.put_environment(found, dotenv, kind=".env", rank=_RANK_DOTENV)
-    sources_of.put_environment(found, environ, kind="environment", rank=_RANK_ENVIRONMENT)
+    sources_of.put_environment(found, dotenv, kind=".env", rank=RANK_DOTENV)
+    sources_of.put_environment(found, environ, kind="environment", rank=RANK_ENVIRONMENT)
     reader = _Reader(found, faults)
     value = reader.section(cls, "", _ABSENT)
-    faults += reader.unknown(foreign)
+    faults += reader.unknown(foreign, foreign | PLATFORM_SECTIONS - own)
     if faults:
         raise ConfigInvalid(faults)
     assert isinstance(value, cls)
@@ -122,10 +124,11 @@ class _Reader:
             self._faults += [_join(path, fault) for fault in checked.check()]
         return section
 
-    def unknown(self, foreign: frozenset[str]) -> Iterator[str]:
-        """A sentence for every value nobody asked for."""
+    def unknown(self, foreign: frozenset[str], of_variables: frozenset[str]) -> Iterator[str]:
+        """A sentence for every value nobody asked for; variables may also be any other service's."""
         for path in self._found.paths():
-            if path not in self._used and path.split(".")[0] not in foreign:
+            others = foreign if self._found.rank(path) == RANK_FILE else of_variables
+            if path not in self._used and path.split(".")[0] not in others:
                 source = self._found.source(path)
                 near = difflib.get_close_matches(path, self._known, n=1, cutoff=0.75)
                 hint = f"did you mean {near[0]}?" if near else "remove it"

@@ -146,7 +146,15 @@ def test_sections_of_other_services_are_accepted_unread(tmp_path: Path) -> None:
     environ = {"KALSHI_DATA_POLLER__PERIOD_S": "1"}
     foreign = frozenset({"poller", "part"})
     assert load_settings(Sample, path, environ, foreign=foreign).value == Sample("a", Part("x"))
-    assert len(faults(Sample, path, {})) == 1
+    assert faults(Sample, path, {})[0].startswith("poller.period_s: unknown key")
+
+
+def test_one_dotenv_serves_every_process(tmp_path: Path) -> None:
+    """A variable of another service's section is no mistake; one of nobody's is."""
+    path = write(tmp_path, MINIMAL)
+    others = {"KALSHI_DATA_PRODUCTION__PASSWORD": "p", "KALSHI_DATA_SIMULATOR__PORT": "1"}
+    assert load_settings(Sample, path, others).value.zone == "a"
+    assert len(faults(Sample, path, {**others, "KALSHI_DATA_PRODUCTOIN__PORT": "1"})) == 1
 
 
 def test_reserved_names_and_service_links_are_no_settings(tmp_path: Path) -> None:
