@@ -54,8 +54,11 @@ def snapshot_body(
     if yes:
         body["yes_dollars_fp"] = [[format_price(price), format_size(size)] for price, size in yes]
     if no:
-        scaled = sorted((PRICE_ONE - price, size) for price, size in no) if use_yes_price else no
-        body["no_dollars_fp"] = [[format_price(price), format_size(size)] for price, size in scaled]
+        # Recorded yes-scale ladders keep the order of the own leg: best bid last, prices falling.
+        body["no_dollars_fp"] = [
+            [format_price(PRICE_ONE - price if use_yes_price else price), format_size(size)]
+            for price, size in no
+        ]
     return encode(body)
 
 

@@ -137,7 +137,7 @@ def express(frame: RecordedFrame, recorded: bool, wanted: bool) -> dict[str, Any
         return body | {"price_dollars": _flip(body["price_dollars"])}
     if frame.message_type == "orderbook_snapshot" and "no_dollars_fp" in body:
         flipped = [[_flip(price), size] for price, size in body["no_dollars_fp"]]
-        return body | {"no_dollars_fp": flipped[::-1]}
+        return body | {"no_dollars_fp": flipped}
     return body
 
 
