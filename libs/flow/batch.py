@@ -132,6 +132,11 @@ class Batcher:
         """Ask this sid at every cut, until it has ended."""
         self._sources[source.key] = source
 
+    @property
+    def sources(self) -> list[Source]:
+        """The sids that still receive."""
+        return list(self._sources.values())
+
     def grow(self, size_bytes: int) -> None:
         """Count the bytes of a row that is larger than usual."""
         self._grown += size_bytes

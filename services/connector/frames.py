@@ -93,13 +93,9 @@ class Frames(Judge):
             sid.end_stream(ticker, "time went back", now)
             stream = None
         if stream is None:
-            claimed = ticker in self.markets.held or self._is_asked(ticker)
+            claimed = self.markets.is_held(ticker)
             stream = sid.open_stream(ticker, seq, at, now, claimed=claimed)
         return stream
-
-    def _is_asked(self, ticker: str) -> bool:
-        pending = self.markets.pending
-        return pending is not None and pending.kind != "delete" and ticker in pending.tickers
 
     def _lag(self, lag: int) -> None:
         if lag > self.margin.value:
@@ -130,6 +126,9 @@ class Frames(Judge):
         at = self._at(message.sending_ts_ms, now)
         if not self._judge(sid, message.seq, at, data, now):
             return
+        known = sid.streams.get(ticker)
+        if known is not None and not known.claimed and self.markets.is_held(ticker):
+            sid.forget_stream(ticker)
         stream = self._stream(sid, ticker, _NEVER_BACK, message.seq, at, now)
         is_first = stream.snapshots == 0
         if is_first and convert.is_crossed(row.yes or (), row.no or ()):

@@ -21,14 +21,12 @@ SNAPSHOT_TRIES_MAX = 3
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A command that waits for its answer. last_seq, last_at: the sid's last frame when it was sent."""
+    """A command that waits for its answer."""
 
     command_id: int
     kind: Kind
     tickers: tuple[str, ...]
     asked_at: int
-    last_seq: int
-    last_at: int
 
 
 @dataclass(slots=True)
@@ -71,6 +69,13 @@ class Markets:
         self.absent &= self.wanted
         self.refused &= self.wanted
 
+    def is_held(self, ticker: str) -> bool:
+        """True when the exchange is to send this market: asked for, and not being given back."""
+        pending = self.pending
+        if pending is not None and ticker in pending.tickers:
+            return pending.kind != "delete"
+        return ticker in self.held
+
     def forget(self) -> None:
         """Begin anew after the sid died: nothing is held."""
         for known in (self.held, self.acked, self.seen, self.absent, self.refused):
@@ -93,19 +98,14 @@ class Markets:
 
     # --- commands ---
 
-    def next(self, now: int, sid: int | None, last_seq: int, last_at: int) -> list[bytes]:
-        """Return the commands to send now.
-
-        Args:
-            sid: of the subscription; None before it is acknowledged.
-            last_seq, last_at: of the last frame on it.
-        """
+    def next(self, now: int, sid: int | None) -> list[bytes]:
+        """Return the commands to send now; sid is the subscription's, None before it is acknowledged."""
         if now < self.hold_until:
             return []
-        found = [] if self.pending else self._update(now, sid, last_seq, last_at)
+        found = [] if self.pending else self._update(now, sid)
         return found if sid is None else found + self._snapshots(now, sid)
 
-    def _update(self, now: int, sid: int | None, last_seq: int, last_at: int) -> list[bytes]:
+    def _update(self, now: int, sid: int | None) -> list[bytes]:
         kind: Kind
         if sid is None:
             kind, tickers = "subscribe", self._missing()
@@ -116,7 +116,7 @@ class Markets:
         if not tickers:
             return []
         command_id = self._ids.next()
-        self.pending = Pending(command_id, kind, tuple(tickers), now, last_seq, last_at)
+        self.pending = Pending(command_id, kind, tuple(tickers), now)
         if sid is None:
             return [
                 commands.subscribe(

@@ -104,9 +104,7 @@ class Session(Frames):
         if asked_at is not None and now - asked_at > self.settings.answer:
             raise Unanswered(f"no answer to {'subscribe' if pending is None else pending.kind}")
         if self.kind == "orderbook":
-            book = self._book_sid()
-            last = (book.sequence.last, book.sequence.sent_at) if book else (0, 0)
-            self._to_send += self.markets.next(now, book.sid if book else None, *last)
+            self._update_markets(now)
         elif self._asked_at is None:
             self._subscribe_channels(now)
         for sid in self.sids.values():
@@ -116,6 +114,15 @@ class Session(Frames):
                 for row in sid.cuts_over(now):
                     self._add_cut(row)
                     self._rest.touch(now)
+
+    def _update_markets(self, now: int) -> None:
+        """Send what intent asks for; from a delete on, its markets prove nothing more."""
+        book, before = self._book_sid(), self.markets.pending
+        self._to_send += self.markets.next(now, book.sid if book else None)
+        pending = self.markets.pending
+        if pending is not before and pending is not None and pending.kind == "delete" and book:
+            for ticker in pending.tickers:
+                book.disclaim(ticker, "deleted", now)
 
     def probe(self, now: int) -> None:
         """Ask every sid that was silent for a second for a frame; the answer takes a number and shows losses."""
@@ -232,13 +239,13 @@ class Session(Frames):
         sid = self._control(message, data, now)
         done = self.markets.answered(message.id, now)
         if done is not None and done.kind == "delete":
-            self._give_back(sid or self._book_sid(), done, now)
+            self._give_back(sid or self._book_sid(), done)
 
-    def _give_back(self, sid: Sid | None, done: Pending, now: int) -> None:
-        """End the streams of deleted markets where they were surely whole: at the last frame before the command."""
+    def _give_back(self, sid: Sid | None, done: Pending) -> None:
+        """Forget the streams of a delete: it is done, or failed and the next snapshot begins them anew."""
         for ticker in done.tickers if sid is not None else ():
             assert sid is not None
-            sid.end_stream_at(ticker, done.last_seq, done.last_at, "deleted", now)
+            sid.forget_stream(ticker)
 
     def _unsubscribed(self, message: wire.Unsubscribed, data: bytes, now: int) -> None:
         sid = self._control(message, data, now)
@@ -264,6 +271,9 @@ class Session(Frames):
         if refused is not None and code == MARKET_LIMIT:
             self._refused(sid, refused, text, now)
             return
+        if refused is not None and refused.kind == "delete":
+            self._give_back(self._book_sid(), refused)
+            self.markets.refresh(refused.tickers)
         is_ours = refused is not None or self._asked_at is not None
         self._refusals += is_ours and code not in LATER
         if self._refusals >= REFUSALS_MAX:

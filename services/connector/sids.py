@@ -50,7 +50,7 @@ class Sid:
         self.margin = margin
         self.sequence = Sequence(at)
         self.is_book = channel == ORDERBOOK_CHANNEL
-        self.counts_own: bool | None = True if channel in OWN_NUMBERS else None
+        self.counts_own = False if self.is_book else True if channel in OWN_NUMBERS else None
         self.epoch = 0
         self.streams: dict[str | None, Stream] = {}
         self.heard_at = now
@@ -61,6 +61,7 @@ class Sid:
         self._numbers = 0
         self._opened: list[ListenOpenedRow] = []
         self._closed: list[Closing] = []
+        self._leaving: list[Closing] = []
         if not self.is_book:
             self.open_stream(None, 0, at, now)
 
@@ -99,15 +100,28 @@ class Sid:
 
     def end_stream(self, ticker: str | None, reason: str, now: int) -> None:
         """End a stream after the last counted frame; nothing happens when there is none."""
-        self.end_stream_at(ticker, self.sequence.last, self.sequence.sent_at, reason, now)
+        stream = self.forget_stream(ticker)
+        if stream is not None and stream.claimed:
+            last, last_at = self.sequence.last, self.sequence.sent_at
+            self._close(ticker, stream.number, last, last_at, reason, now, stream.opened_seq)
 
-    def end_stream_at(self, ticker: str | None, seq: int, at: int, reason: str, now: int) -> None:
-        """End a stream at an earlier frame; one that opened after that frame then proves nothing."""
-        stream = self.streams.pop(ticker, None)
+    def disclaim(self, ticker: str, reason: str, now: int) -> None:
+        """End what a stream proves with the last frame, though its deltas may still come and are still numbered.
+
+        The closing is handed over with the next frames, so that it cannot be lost without a hole behind it.
+        """
+        stream = self.streams.get(ticker)
+        if stream is not None and stream.claimed:
+            stream.claimed = False
+            last, last_at = self.sequence.last, self.sequence.sent_at
+            row = self._closing(ticker, stream.number, last, last_at, reason, now)
+            self._leaving.append(Closing(row, stream.opened_seq))
+
+    def forget_stream(self, ticker: str | None) -> Stream | None:
+        """Drop a stream without a row."""
         if ticker is not None:
             self.waiting.pop(ticker, None)
-        if stream is not None and stream.claimed:
-            self._close(ticker, stream.number, seq, at, reason, now, stream.opened_seq)
+        return self.streams.pop(ticker, None)
 
     def restart(self, seq: int, at: int, reason: str, now: int) -> None:
         """End all streams after the last counted frame and begin them anew with the frame `seq`."""
@@ -146,10 +160,15 @@ class Sid:
         now: int,
         opened_seq: int,
     ) -> None:
-        row = ListenClosedRow(
+        row = self._closing(ticker, number, seq, at, reason, now)
+        self._closed.append(Closing(row, opened_seq))
+
+    def _closing(
+        self, ticker: str | None, number: int, seq: int, at: int, reason: str, now: int
+    ) -> ListenClosedRow:
+        return ListenClosedRow(
             now, seq, at, number, self.sid, 0, self.connection, self.channel, reason, ticker
         )
-        self._closed.append(Closing(row, opened_seq))
 
     def _opening(
         self, ticker: str | None, number: int, seq: int, at: int, now: int
@@ -191,6 +210,9 @@ class Sid:
     def drain(self, now: int) -> Notes | None:
         """Hand over ranges, openings and closings since the last call."""
         runs = self.sequence.drain()
+        if self._leaving and (runs or self._ended):
+            self._closed += self._leaving
+            self._leaving = []
         if not (runs or self._opened or self._closed):
             return None
         margin = self.margin.value
