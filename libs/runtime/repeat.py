@@ -1,7 +1,7 @@
 """The loop around a task's single turn: again and again until stop, patient with what may be retried.
 
 `work` is the task's `_once` half. Errors of the store that are retryable, and every error of the exchange but a
-refused key, are counted, logged and waited out with a doubling delay; anything else ends the process.
+refused key, are counted, logged, shown in /health and waited out with a doubling delay; anything else ends the process.
 """
 
 from collections.abc import Awaitable, Callable
@@ -44,7 +44,10 @@ async def repeat(
         except (StoreError, ExchangeError) as error:
             if not is_worth_repeating(error):
                 raise
+            if runtime.stop.is_set():
+                return
             faults += 1
+            runtime.health.set(f"fault {name}", f"{type(error).__name__}: {error}")
             runtime.metrics.task_faults_total.labels(name).inc()
             log.warning(
                 "task_fault", task=name, error=f"{type(error).__name__}: {error}", wait_s=wait
@@ -54,6 +57,7 @@ async def repeat(
             continue
         if faults:
             log.info("task_recovered", task=name, faults=faults)
+            runtime.health.set(f"fault {name}", None)
         wait, faults = FAULT_WAIT_S_MIN, 0
         if wake is None:
             await runtime.sleep(period_s)

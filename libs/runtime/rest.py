@@ -1,12 +1,13 @@
 """A REST client from the settings: signed, and within this process's share of the account's read budget."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from libs.exchange.environments import resolve_endpoints
-from libs.exchange.errors import EndpointInvalid, ExchangeError
+from libs.exchange.errors import AuthRejected, EndpointInvalid, ExchangeError, TransportError
 from libs.exchange.rest import RestClient, RestSettings, open_session
 from libs.exchange.signing import load_signer
 from libs.flow.token_bucket import TokenBucket
@@ -37,9 +38,14 @@ class Rest:
         """Ask the account for its budget and slow down to our share of it; never faster than configured.
 
         Returns the reads a second in force, also when the exchange does not answer (then as before).
+
+        Raises:
+            AuthRejected: the key is refused.
         """
         try:
             limits = (await self.client.account_limits()).value
+        except AuthRejected:
+            raise
         except ExchangeError as error:
             log.warning("account_limits_unknown", error=str(error))
             return self.bucket.rate
@@ -52,8 +58,10 @@ class Rest:
 
 
 @asynccontextmanager
-async def open_rest(exchange: ExchangeSettings, share: float, clock: Clock) -> AsyncIterator[Rest]:
-    """Open the client for as long as it is entered; nothing is sent yet.
+async def open_rest(
+    exchange: ExchangeSettings, share: float, clock: Clock, stop: asyncio.Event
+) -> AsyncIterator[Rest]:
+    """Open the client for as long as it is entered; nothing is sent yet. After `stop` every request fails at once.
 
     Raises:
         ConfigInvalid: an address of the exchange cannot be right.
@@ -67,6 +75,25 @@ async def open_rest(exchange: ExchangeSettings, share: float, clock: Clock) -> A
     rate = exchange.reads_per_s * share
     bucket = TokenBucket(rate, max(1.0, rate * BURST_S))
     limits = RestSettings(connect_timeout_s=exchange.connect_timeout_s)
+
+    async def sleep(seconds: float) -> None:
+        try:
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await stop.wait()
+        except TimeoutError:
+            return
+        raise TransportError("stopping")
+
     async with open_session() as session:
-        client = RestClient(ends.rest_url, signer, bucket, clock, session, limits)
-        yield Rest(client, bucket, share, clock, exchange.reads_per_s)
+
+        async def hang_up() -> None:
+            await stop.wait()
+            await session.close()
+
+        ending = asyncio.create_task(hang_up(), name="hang-up")
+        try:
+            client = RestClient(ends.rest_url, signer, bucket, clock, session, limits, sleep)
+            yield Rest(client, bucket, share, clock, exchange.reads_per_s)
+        finally:
+            ending.cancel()
+            await asyncio.wait([ending])

@@ -38,7 +38,9 @@ async def run(settings: Settings, runtime: Runtime) -> None:
     try:
         async with (
             open_pool(settings.store.target(), stop=runtime.stop, application=PROCESS) as pool,
-            open_rest(settings.exchange, settings.registry.read_share, runtime.clock) as rest,
+            open_rest(
+                settings.exchange, settings.registry.read_share, runtime.clock, runtime.stop
+            ) as rest,
         ):
             lease = Lease(pool, PROCESS, instance, settings.registry.lease_s)
             runtime.health.set_ready(False, "waiting for the lease")

@@ -1,0 +1,265 @@
+"""The registry follows the zone's own lifecycle rows, the clock, and the lanes of the dead."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from libs.marketdata.rows import LifecycleRow
+from libs.marketdata.tables import Family
+from libs.runtime.clock import SystemClock
+from libs.store.batches import seal
+from libs.store.lanes import LaneWriter
+from libs.store.notify import Notifier
+from libs.store.pool import Target, open_pool
+from tests.integration.registry.world import QUICK, Zone, running_zone
+
+SECOND = 1_000_000
+CLOCK = SystemClock()
+SLOW = replace(QUICK, incremental_s=600.0)
+"""No listing comes to the rescue of what the messages should do."""
+
+
+def heard(
+    event_type: str, ticker: str, body: dict[str, Any] | None = None, **changes: Any
+) -> LifecycleRow:
+    """A lifecycle row as a connector writes it."""
+    now = CLOCK.now()
+    text = json.dumps({"event_type": event_type, "market_ticker": ticker, **(body or {})})
+    return LifecycleRow(
+        observed_at=now, received_at=now, content_hash=0, seq=1, sid=4, observed_is_sent=True, connection=uuid4(),
+        message_type="market_lifecycle_v2", event_type=event_type, ticker=ticker, body=text, sent_at=now,
+        open_at=None, close_at=None, determined_at=None, settled_at=None, settlement_value=None, result=None,
+    )._replace(**changes)  # fmt: skip
+
+
+class Connector:
+    """Stands for the connector: commits lifecycle rows on a lane of its own."""
+
+    def __init__(self, lane: LaneWriter) -> None:
+        self.lane = lane
+
+    async def say(self, *rows: LifecycleRow) -> None:
+        """Commit these rows in one batch."""
+        await self.lane.write(seal({"market_lifecycle": rows}))
+
+
+@asynccontextmanager
+async def connector(target: Target) -> AsyncIterator[Connector]:
+    """Open a lane; it stays open at the end, as when a connector dies."""
+    stop = asyncio.Event()
+    async with open_pool(target) as pool:
+        notifier = Notifier(pool)
+        wakes = asyncio.create_task(notifier.run(stop))
+        lane = LaneWriter(
+            pool, family=Family.REST, process="connector-a-1", instance=uuid4(), notifier=notifier
+        )
+        await lane.open()
+        try:
+            yield Connector(lane)
+        finally:
+            stop.set()
+            await wakes
+            pool.terminate()
+
+
+async def market(zone: Zone, ticker: str) -> Any:
+    """Return the market's row of the catalogue."""
+    return await zone.conn.fetchrow("select * from markets where ticker = $1", ticker)
+
+
+async def test_an_announced_market_has_a_slot_within_two_seconds(
+    gatherer_db: Target, tmp_path: Path
+) -> None:
+    """`created` with its event: slot and raised version at once, before REST knows the market."""
+    async with (
+        running_zone(gatherer_db, tmp_path) as zone,
+        zone.registry(registry=SLOW),
+        connector(gatherer_db) as feed,
+    ):
+        woken = asyncio.Event()
+        await zone.conn.add_listener("kd_markets", lambda *_: woken.set())
+        began = CLOCK.monotonic()
+        metadata = {"additional_metadata": {"event_ticker": "KXNEW-26"}}
+        await feed.say(heard("created", "KXNEW-26-T1", metadata, open_at=CLOCK.now() + 60 * SECOND))
+        await zone.until(lambda: market(zone, "KXNEW-26-T1"), 2.0)
+        found = await market(zone, "KXNEW-26-T1")
+        async with asyncio.timeout(2.0):
+            await woken.wait()
+        assert CLOCK.monotonic() - began < 2.0
+        assert (found["wanted"], found["status"], found["event_ticker"]) == (
+            True,
+            "initialized",
+            "KXNEW-26",
+        )
+        assert (
+            await zone.value("select version from slot_versions where slot = $1", found["slot"])
+            >= 1
+        )
+
+
+async def test_a_market_announced_without_details_is_fetched(
+    gatherer_db: Target, tmp_path: Path
+) -> None:
+    """`created` without an event: REST is asked until it knows the market; then slot, body and one version row."""
+    async with (
+        running_zone(gatherer_db, tmp_path, new_market_every_s=0.5) as zone,
+        zone.registry(registry=SLOW),
+        connector(gatherer_db) as feed,
+    ):
+        known = {r[0] for r in await zone.conn.fetch("select ticker from markets")}
+        listings = zone.simulator.exchange.listings
+
+        def fresh() -> list[str]:
+            return [t for t in listings if t not in known and not t.startswith("KXMVE")]
+
+        await zone.until(fresh)
+        ticker = fresh()[0]
+        await feed.say(heard("created", ticker))
+        await zone.until(lambda: market(zone, ticker), 2.0)
+        found = await market(zone, ticker)
+        assert found["wanted"]
+        assert json.loads(found["body"])["ticker"] == ticker
+        versions = "select count(*) from market_versions where ticker = $1"
+        assert await zone.value(versions, ticker) == 1
+
+
+async def test_messages_move_statuses_and_end_subscriptions(
+    gatherer_db: Target, tmp_path: Path
+) -> None:
+    """Determined and settled: not wanted any more, and the slot's version is raised."""
+    async with (
+        running_zone(gatherer_db, tmp_path) as zone,
+        zone.registry(registry=replace(SLOW, cache_s=600.0)),
+        connector(gatherer_db) as feed,
+    ):
+        ticker, slot = await zone.conn.fetchrow("select ticker, slot from markets limit 1")
+        version = "select version from slot_versions where slot = $1"
+        before = await zone.value(version, slot)
+
+        async def status_is(status: str) -> bool:
+            return bool((await market(zone, ticker))["status"] == status)
+
+        await feed.say(heard("deactivated", ticker))
+        await zone.until(lambda: status_is("inactive"), 2.0)
+        assert await zone.value(version, slot) == before
+        await feed.say(heard("determined", ticker), heard("settled", ticker))
+        await zone.until(lambda: status_is("finalized"), 2.0)
+        assert not (await market(zone, ticker))["wanted"]
+        assert await zone.value(version, slot) > before
+
+
+async def test_the_clock_closes_and_rest_confirms(gatherer_db: Target, tmp_path: Path) -> None:
+    """No message announces a close: the clock closes the market, and REST's word ends the subscription."""
+    async with running_zone(
+        gatherer_db, tmp_path, closing_share=1.0, close_after_s_min=2.0, close_after_s_max=3.0
+    ) as zone, zone.registry(registry=SLOW):  # fmt: skip
+        closing = "select count(*) from markets where status = 'closed' and not wanted"
+
+        async def some_closed() -> bool:
+            return bool(await zone.value(closing) > 0)
+
+        await zone.until(some_closed, 12.0)
+        row = await zone.conn.fetchrow(
+            "select * from markets where status = 'closed' and not wanted"
+        )
+        assert row["close_at"] <= CLOCK.now()
+        bodies = await zone.conn.fetch(
+            "select body from market_versions where ticker = $1 order by received_at", row["ticker"]
+        )
+        statuses = [json.loads(r["body"])["status"] for r in bodies]
+        assert len(statuses) == len(set(statuses))
+        assert statuses[-1] not in ("active", "initialized")
+
+
+async def test_a_market_the_listing_found_late_has_its_cause(
+    gatherer_db: Target, tmp_path: Path
+) -> None:
+    """A market nobody announced, created before: a not_subscribed row from its creation on."""
+    async with running_zone(gatherer_db, tmp_path) as zone:
+        async with zone.registry():
+            ticker = await zone.value(
+                "select min(ticker) from markets where created_at is not null"
+            )
+            created = await zone.value("select created_at from markets where ticker = $1", ticker)
+            assert CLOCK.now() - created > 10 * SECOND
+        await zone.conn.execute("delete from markets where ticker = $1", ticker)
+        await zone.conn.execute("delete from registry_state where key = 'lifecycle_cursors'")
+        async with zone.registry(registry=replace(QUICK, full_sync_s=0.001)):
+            await zone.until(lambda: market(zone, ticker))
+            gap = await zone.conn.fetchrow("select * from gaps where ticker = $1", ticker)
+            assert (gap["reason"], gap["channel"]) == ("not_subscribed", "orderbook_delta")
+            assert gap["from_ts"] == created
+            assert gap["to_ts"] > created
+
+
+async def test_lanes_of_a_dead_process_are_closed(gatherer_db: Target, tmp_path: Path) -> None:
+    """A shard whose lease ended leaves open lanes: the registry closes them with their last number."""
+    async with running_zone(gatherer_db, tmp_path) as zone:
+        async with connector(gatherer_db) as feed:
+            await feed.say(heard("activated", "KXGONE-1"))
+            instance = await zone.value("select instance from lanes")
+        await zone.conn.execute(
+            "insert into shards (shard, instance, capacity, expires_at)"
+            " values ('connector-a-1', $1, 8, clock_timestamp() - interval '1 hour')",
+            instance,
+        )
+        async with zone.registry(registry=replace(QUICK, lease_s=0.5)):
+            closed = "select last_batch_no from lanes where instance = $1 and closed_at is not null"
+            await zone.until(lambda: zone.value(closed, instance))
+            assert await zone.value(closed, instance) == 1
+
+
+async def test_a_live_shards_lanes_stay_open(gatherer_db: Target, tmp_path: Path) -> None:
+    """While the shard's lease lives its lanes are its own."""
+    async with (
+        running_zone(gatherer_db, tmp_path) as zone,
+        connector(gatherer_db),
+        zone.registry(registry=replace(QUICK, lease_s=0.5, housekeeping_s=0.05)) as runtime,
+    ):
+        await zone.conn.execute(
+            "insert into shards (shard, instance, capacity, expires_at)"
+            " select process, instance, 8, clock_timestamp() + interval '1 hour' from lanes"
+            " where process = 'connector-a-1'"
+        )
+        rounds = runtime.health.document()["catalogue"]["heard"]
+        await asyncio.sleep(1.0)
+        open_lanes = (
+            "select count(*) from lanes where process = 'connector-a-1' and closed_at is null"
+        )
+        assert await zone.value(open_lanes) == 1
+        assert runtime.health.document()["catalogue"]["heard"] == rounds
+
+
+async def test_a_second_registry_waits_for_the_first(gatherer_db: Target, tmp_path: Path) -> None:
+    """One lease: the second becomes active only when the first has stopped."""
+    async with running_zone(gatherer_db, tmp_path) as zone:
+        first = zone.registry()
+        async with first as running:
+            second = asyncio.create_task(_ready_for_a_moment(zone))
+            await zone.until(lambda: running.health.ready)
+            assert not second.done()
+            lanes = "select count(distinct instance) from lanes where process = 'registry'"
+            assert await zone.value(lanes) <= 1
+        async with asyncio.timeout(10):
+            await second
+
+
+async def _ready_for_a_moment(zone: Zone) -> None:
+    async with zone.registry():
+        pass
+
+
+async def test_the_exchange_away_is_waited_for(gatherer_db: Target, tmp_path: Path) -> None:
+    """With REST away the registry goes on trying and says that it is not ready; a stop still ends it at once."""
+    async with running_zone(gatherer_db, tmp_path) as zone:
+        away = replace(zone.settings.exchange, rest_url="http://127.0.0.1:1/trade-api/v2")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2), zone.registry(exchange=away):
+                raise AssertionError("ready without an exchange")

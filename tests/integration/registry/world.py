@@ -1,0 +1,110 @@
+"""A zone for the registry: a simulated exchange, a fresh database, and the registry running in this process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from libs.exchange.keyfiles import make_key_pair
+from libs.runtime.clock import Clock, SystemClock
+from libs.runtime.health import HealthState
+from libs.runtime.secret import Secret
+from libs.runtime.sections import CaptureSettings, ExchangeSettings, SlotSettings, StoreSettings
+from libs.runtime.service import Runtime
+from libs.store.pool import Target
+from libs.telemetry.metrics import Metrics
+from services.registry.service import run
+from services.registry.settings import RegistrySettings, Settings
+from services.simulator.server import SimulatorServer, running_simulator
+from services.simulator.settings import KeySettings, SimulatorSettings
+
+QUICK = RegistrySettings(
+    incremental_s=0.3, lifecycle_poll_ms=50, status_s=0.3, schedule_s=60.0, read_share=1.0, cache_s=0.3,
+    lease_s=3.0, housekeeping_s=0.5,
+)  # fmt: skip
+
+
+@dataclass
+class Zone:
+    """What a test holds: the exchange, the database, the settings, and the running registry's runtime."""
+
+    simulator: SimulatorServer
+    target: Target
+    settings: Settings
+    conn: Any
+
+    @asynccontextmanager
+    async def registry(self, **changes: Any) -> AsyncIterator[Runtime]:
+        """Run the registry until the block ends, then stop it as a signal would."""
+        clock: Clock = SystemClock()
+        metrics = Metrics("a")
+        runtime = Runtime(
+            clock, asyncio.Event(), HealthState("registry", "a", clock, metrics), metrics
+        )
+        task = asyncio.create_task(run(replace(self.settings, **changes), runtime))
+        try:
+            await self.until(lambda: runtime.health.ready or task.done())
+            if task.done():
+                task.result()
+            yield runtime
+        finally:
+            runtime.stop.set()
+            async with asyncio.timeout(15):
+                await task
+
+    async def until(self, holds: Callable[[], Any], timeout_s: float = 15.0) -> None:
+        """Wait until something holds, looking every 20 ms; it may be a coroutine function."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                found = holds()
+                if asyncio.iscoroutine(found):
+                    found = await found
+                if found:
+                    return
+                await asyncio.sleep(0.02)
+
+    async def value(self, query: str, *arguments: Any) -> Any:
+        """Return one value of the zone's database."""
+        return await self.conn.fetchval(query, *arguments)
+
+
+@asynccontextmanager
+async def running_zone(
+    target: Target, directory: Path, capture: CaptureSettings | None = None, **simulated: Any
+) -> AsyncIterator[Zone]:
+    """Run a quiet simulator with these settings over a fresh database."""
+    private, public = make_key_pair(directory)
+    quiet = {
+        "port": 0,
+        "markets": 40,
+        "rate": 20.0,
+        "new_market_every_s": 0.0,
+        "closing_share": 0.0,
+        "pause_every_s": 0.0,
+    }
+    world = SimulatorSettings(keys=(KeySettings("key", str(public)),), **(quiet | simulated))
+    async with running_simulator(world) as simulator:
+        exchange = ExchangeSettings(
+            api_key_id="key", private_key_file=str(private), environment="simulator",
+            rest_url=simulator.rest_url, ws_url=simulator.ws_url, reads_per_s=500.0,
+        )  # fmt: skip
+        store = StoreSettings(
+            database=target.database, user=target.user, password=Secret(target.password), host=target.host,
+            port=target.port,
+        )  # fmt: skip
+        settings = Settings(
+            zone="a", exchange=exchange, store=store, slots=SlotSettings(8, 1, 1, 1, 50),
+            capture=capture or CaptureSettings(), registry=QUICK,
+        )  # fmt: skip
+        conn = await asyncpg.connect(
+            host=target.host, port=target.port, database=target.database, user=target.user,
+            password=target.password,
+        )  # fmt: skip
+        try:
+            yield Zone(simulator, target, settings, conn)
+        finally:
+            await conn.close()
