@@ -65,14 +65,15 @@ class Connection:
     ) -> None:
         self._ws = ws
         self._clock = clock
-        self._settings = settings
+        self._frames_max = settings.buffer_frames_max
+        self._bytes_max = settings.buffer_bytes_max
         self._frames: deque[Frame] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._ended: TransportError | None = None
         self.last_heard = clock.monotonic()
-        """Monotonic seconds of the last frame, ping or pong."""
+        """Monotonic seconds of the last frame, ping or pong; exact for the first of frames that came together."""
         self._reader = asyncio.create_task(self._read(), name="websocket-reader")
 
     async def receive(self) -> Frame:
@@ -104,6 +105,8 @@ class Connection:
         else:
             taken = [frames.popleft() for _ in range(max(1, count_max))]
             self._bytes -= sum(len(frame.data) for frame in taken)
+        # Under load the buffer may never be empty: what is taken now was heard a moment ago.
+        self.last_heard = self._clock.monotonic()
         self._room.set()
         return taken
 
@@ -153,41 +156,44 @@ class Connection:
 
     async def _read(self) -> None:
         """Move frames from the socket to the buffer until the connection ends."""
+        receive, frames, now = self._ws.receive, self._frames, self._clock.now
+        text, binary = WSMsgType.TEXT, WSMsgType.BINARY
         try:
             while self._ended is None:
-                await self._read_one()
+                message = await receive()
+                if message.type is not text and message.type is not binary:
+                    await self._handle_control(message.type, message.data, message.extra)
+                    continue
+                # aiohttp gives what it holds without suspending, so the owner wakes once for all of it: only the
+                # first frame of such a run needs to wake it, and to say that something was heard.
+                if not frames:
+                    self.last_heard = self._clock.monotonic()
+                    self._arrived.set()
+                data = message.data
+                frames.append(Frame(data, now()))
+                self._bytes += len(data)
+                if len(frames) >= self._frames_max or self._bytes >= self._bytes_max:
+                    await self._wait_for_room()
         except (aiohttp.ClientError, OSError) as error:
             self._end(ConnectionEnded(None, f"{type(error).__name__}: {error}"))
         finally:
             self._end(ConnectionEnded(None, "the reader stopped"))
 
-    async def _read_one(self) -> None:
-        # aiohttp gives what it holds without suspending, so the owner wakes once for all of it.
-        message = await self._ws.receive()
-        kind = message.type
-        now = self._clock
-        if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
-            data = message.data
-            self._frames.append(Frame(data, now.now()))
-            self._bytes += len(data)
-            self.last_heard = now.monotonic()
-            self._arrived.set()
-            settings = self._settings
-            while (
-                len(self._frames) >= settings.buffer_frames_max
-                or self._bytes >= settings.buffer_bytes_max
-            ):
-                self._room.clear()
-                await self._room.wait()
-        elif kind is WSMsgType.PING:
-            self.last_heard = now.monotonic()
-            await self._ws.pong(message.data)
-        elif kind is WSMsgType.PONG:
-            self.last_heard = now.monotonic()
+    async def _wait_for_room(self) -> None:
+        while len(self._frames) >= self._frames_max or self._bytes >= self._bytes_max:
+            self._room.clear()
+            await self._room.wait()
+
+    async def _handle_control(self, kind: WSMsgType, data: object, extra: str | None) -> None:
+        if kind is WSMsgType.PING or kind is WSMsgType.PONG:
+            self.last_heard = self._clock.monotonic()
+            if kind is WSMsgType.PING and isinstance(data, bytes):
+                await self._ws.pong(data)
         elif kind is WSMsgType.CLOSE:
-            self._end(ConnectionEnded(message.data, message.extra or "closed by the exchange"))
+            code = data if isinstance(data, int) else None
+            self._end(ConnectionEnded(code, extra or "closed by the exchange"))
         else:
-            self._end(self._broken(message.data))
+            self._end(self._broken(data))
 
     def _broken(self, data: object) -> ConnectionEnded:
         """Describe an end without the exchange's close frame."""
