@@ -97,8 +97,9 @@ SELECT table_name, minute, gatherers, sum(facts)::bigint AS facts,
 
 -- Lifecycle: observations of different streams joined to facts ---------------------------------------------------------
 
--- Returns the first observation of each fact. An observation joins the earliest fact of equal content whose first
--- observation is less than 10 s older and which this stream has not seen yet; else it is a fact of its own.
+-- Returns the first observation of each fact. An observation joins the nearest earlier fact of equal content whose first
+-- observation is less than 10 s older and which this stream has not seen yet; else it is a fact of its own. The nearest,
+-- not the earliest: a stream that begins in the middle of a series must not push every later one to its neighbour.
 CREATE FUNCTION market_lifecycle_first_observations() RETURNS SETOF market_lifecycle
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -123,7 +124,7 @@ BEGIN
         END LOOP;
         stream := ' ' || row.connection || '/' || row.sid || ' ';
         joined := false;
-        FOR i IN 1 .. cardinality(started) LOOP
+        FOR i IN REVERSE cardinality(started) .. 1 LOOP
             IF position(stream IN streams[i]) = 0 THEN
                 streams[i] := streams[i] || stream;
                 joined := true;
