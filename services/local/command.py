@@ -45,10 +45,12 @@ async def _interruptible(arguments: argparse.Namespace, console: Console) -> int
         loop.add_signal_handler(number, stop.set)
     options, clock = _options(arguments), SystemClock()
     if arguments.demo:
-        work = asyncio.create_task(run_demo(options, arguments.seconds, console, clock))
+        work = asyncio.create_task(
+            run_demo(options, arguments.seconds, console, clock), name="demo"
+        )
     else:
-        work = asyncio.create_task(run_until_stopped(options, console, clock))
-    interrupted = asyncio.create_task(stop.wait())
+        work = asyncio.create_task(run_until_stopped(options, console, clock), name="local")
+    interrupted = asyncio.create_task(stop.wait(), name="wait-for-stop")
     await asyncio.wait((work, interrupted), return_when=asyncio.FIRST_COMPLETED)
     interrupted.cancel()
     if not work.done():

@@ -30,6 +30,7 @@ from services.local.topology import (
     merged,
     process,
     production_config,
+    production_processes,
     zone_processes,
 )
 
@@ -236,9 +237,7 @@ class LocalRun:
         self.note("zone_started", zone)
 
     async def start_production(self) -> None:
-        config = self.configs[PRODUCTION]
-        specs = [process(name, name, config) for name in ("deduplicator", "archiver")]
-        await self.supervisor.start(specs)
+        await self.supervisor.start(production_processes(self.configs[PRODUCTION]))
 
     def names(self, zone: str | None = None, service: str = "") -> list[str]:
         """Return the running processes of a zone, or whose name begins with the service's."""

@@ -94,7 +94,7 @@ def production_config(
             "gatherers": [
                 {"zone": zone, "store": server.store("kd_reader")} for zone, server in zones.items()
             ],
-            "production": production.store("kd_owner"),
+            "production": production.store("kd_writer"),
             "archiver": {"root": str(archive), "window_s": window_s},
         },
     )
@@ -128,6 +128,14 @@ def process(
         health_port=health,
         zone=zone,
     )
+
+
+def production_processes(config: Path) -> list[ProcessSpec]:
+    """Describe the deduplicator and the archiver; they share a file, but not a role of the database."""
+    return [
+        process("deduplicator", "deduplicator", config),
+        process("archiver", "archiver", config, KALSHI_DATA_PRODUCTION__USER="kd_archiver"),
+    ]
 
 
 def zone_processes(zone: str, config: Path) -> list[ProcessSpec]:
