@@ -4,6 +4,7 @@ from typing import Any
 from uuid import uuid4
 
 from libs.marketdata.tables import Family
+from libs.runtime.leasing import keep_lease, release
 from libs.runtime.rest import Rest, open_rest
 from libs.runtime.service import Runtime
 from libs.store.catalogue import MARKETS_CHANNEL
@@ -13,7 +14,6 @@ from libs.store.leases import Lease
 from libs.store.notify import Listener, Notifier
 from libs.store.pool import Pool, open_pool
 from libs.store.scribe import Scribe
-from libs.telemetry.logging import get_logger
 from services.registry import tasks
 from services.registry.catalogue import Rules
 from services.registry.debug import markets_page
@@ -22,8 +22,6 @@ from services.registry.housekeeping import PROCESS, Housekeeper, StatusRecorder
 from services.registry.keeper import Keeper
 from services.registry.settings import Settings
 from services.registry.sync import Syncer
-
-log = get_logger(__name__)
 
 SECOND = 1_000_000
 
@@ -49,17 +47,10 @@ async def run(settings: Settings, runtime: Runtime) -> None:
             try:
                 await _run_with_lease(settings, runtime, pool, rest, lease)
             finally:
-                await _release(lease)
+                await release(lease)
     except StoreUnavailable:
         if not runtime.stop.is_set():
             raise
-
-
-async def _release(lease: Lease) -> None:
-    try:
-        await lease.release()
-    except StoreUnavailable as error:
-        log.warning("lease_left", lease=lease.name, error=str(error))
 
 
 async def _run_with_lease(
@@ -100,7 +91,7 @@ async def _run_with_lease(
     runtime.health.set_ready(False, "listing the exchange")
     try:
         async with runtime.tasks() as started:
-            started.start("keep-lease", tasks.keep_lease(runtime, lease))
+            started.start("keep-lease", keep_lease(runtime, lease))
             started.start("notify-batches", committed.run(runtime.stop))
             started.start("notify-markets", moved.run(runtime.stop))
             started.start("listen", listener.run(runtime.stop))

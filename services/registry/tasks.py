@@ -6,8 +6,6 @@ from libs.runtime.repeat import repeat
 from libs.runtime.service import EternalTasks, Runtime
 from libs.store.catalogue import lend
 from libs.store.catalogue_views import count_markets
-from libs.store.errors import StoreError, StoreUnavailable
-from libs.store.leases import Lease
 from libs.store.notify import Listener
 from libs.store.pool import Pool
 from services.registry.follow import LifecycleFollower
@@ -21,25 +19,6 @@ LOOK_S: Final = 0.25
 COUNT_S: Final = 10.0
 FOLLOW_S_MIN: Final = 0.05
 """Least time between two looks for lifecycle rows, seconds: wake-ups come with every commit of the zone."""
-
-
-class LeaseLost(StoreError):
-    """Another process holds this lease now; this one must end."""
-
-
-async def keep_lease(runtime: Runtime, lease: Lease) -> None:
-    """Renew the lease every third of its life.
-
-    Raises:
-        LeaseLost: another process has it.
-    """
-    while await runtime.sleep(lease.ttl_s / 3):
-        try:
-            kept = await lease.renew()
-        except StoreUnavailable:
-            continue
-        if not kept:
-            raise LeaseLost(f"the lease {lease.name} was taken by another process")
 
 
 async def sync_catalogue(runtime: Runtime, syncer: Syncer, period_s: float) -> None:

@@ -1,0 +1,48 @@
+"""One round of snapshots, pure: which markets in which request, and when each request is due.
+
+Requests are spread evenly over the period, so that the exchange sees a steady trickle and a busy market's snapshot
+does not always fall into the same burst as everybody's.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+BOOKS_PER_REQUEST: Final = 100
+URL_CHARS_MAX: Final = 7_000
+"""Longest query of one request, characters; servers refuse longer lines than 8 kB."""
+PARAMETER_CHARS: Final = len("tickers=&")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The markets of one request, and its moment in seconds after the round's start."""
+
+    tickers: tuple[str, ...]
+    after_s: float
+
+
+def choose(open_tickers: Sequence[str], busiest: Iterable[str], markets_max: int) -> list[str]:
+    """Order a round's markets: the busiest first, the others as they come; at most markets_max unless that is 0."""
+    present = set(open_tickers)
+    first = [ticker for ticker in dict.fromkeys(busiest) if ticker in present]
+    taken = set(first)
+    ordered = first + [ticker for ticker in open_tickers if ticker not in taken]
+    return ordered[:markets_max] if markets_max else ordered
+
+
+def plan_round(tickers: Sequence[str], period_s: float) -> list[Request]:
+    """Split a round into requests, evenly spread over the period."""
+    chunks: list[tuple[str, ...]] = []
+    chunk: list[str] = []
+    chars = 0
+    for ticker in tickers:
+        size = len(ticker) + PARAMETER_CHARS
+        if chunk and (len(chunk) == BOOKS_PER_REQUEST or chars + size > URL_CHARS_MAX):
+            chunks.append(tuple(chunk))
+            chunk, chars = [], 0
+        chunk.append(ticker)
+        chars += size
+    if chunk:
+        chunks.append(tuple(chunk))
+    return [Request(c, number * period_s / len(chunks)) for number, c in enumerate(chunks)]
