@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from libs.runtime.errors import ConfigInvalid
 from services.simulator.settings import KeySettings
 
 KEY_HEADER = "KALSHI-ACCESS-KEY"
@@ -23,7 +24,7 @@ SIGNATURE_HEADER = "KALSHI-ACCESS-SIGNATURE"
 _PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=hashes.SHA256.digest_size)
 
 
-class KeyFileInvalid(Exception):
+class KeyFileInvalid(ConfigInvalid):
     """A public key file cannot be read or holds no RSA public key; name another under simulator.keys."""
 
 
@@ -92,9 +93,18 @@ class KeyRing:
         """Read every public key file.
 
         Raises:
-            KeyFileInvalid: a file is missing or holds no RSA public key.
+            KeyFileInvalid: files are missing or hold no RSA public key; all of them are named.
         """
-        return cls({key.key_id: _load_public(key.public_key_file) for key in keys}, skew_ms_max)
+        loaded: dict[str, rsa.RSAPublicKey] = {}
+        faults: list[str] = []
+        for key in keys:
+            try:
+                loaded[key.key_id] = _load_public(key.public_key_file)
+            except (OSError, ValueError) as error:
+                faults.append(f"simulator.keys: {key.key_id}: {key.public_key_file}: {error}")
+        if faults:
+            raise KeyFileInvalid(faults)
+        return cls(loaded, skew_ms_max)
 
     def refuse(
         self, headers: Mapping[str, str], method: str, path: str, now_ms: int
@@ -125,10 +135,7 @@ def is_signed(headers: Mapping[str, str]) -> bool:
 
 
 def _load_public(name: str) -> rsa.RSAPublicKey:
-    try:
-        key = serialization.load_pem_public_key(Path(name).read_bytes())
-    except (OSError, ValueError) as error:
-        raise KeyFileInvalid(f"simulator.keys: {name}: {error}") from error
+    key = serialization.load_pem_public_key(Path(name).read_bytes())
     if not isinstance(key, rsa.RSAPublicKey):
-        raise KeyFileInvalid(f"simulator.keys: {name}: not an RSA public key")
+        raise ValueError("not an RSA public key")  # noqa: TRY004 - the file is wrong, not the call
     return key

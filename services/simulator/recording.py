@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from libs.marketdata.units import PRICE_ONE, ValueDoesNotFit, parse_price, parse_rfc3339
+from libs.runtime.errors import ConfigInvalid
 from services.simulator.frames import format_price
 from services.simulator.subscription import BOOKS, COMBO_LIFECYCLE, LIFECYCLE, TICKERS, TRADES
 
@@ -26,7 +27,7 @@ _CHANNEL_OF = {
 }
 
 
-class RecordingInvalid(Exception):
+class RecordingInvalid(ConfigInvalid):
     """A recording cannot be read; simulator.replay.file names a file that is no JSON lines of frames."""
 
 
@@ -75,7 +76,7 @@ def read_recording(path: Path, use_yes_price: bool) -> Recording:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordingInvalid(f"{path}: {error}") from error
+        raise RecordingInvalid([f"simulator.replay.file: {path}: {error}"]) from error
     return parse_recording(lines, use_yes_price, str(path))
 
 
@@ -89,7 +90,8 @@ def parse_recording(lines: Iterable[str], use_yes_price: bool, name: str = "") -
         try:
             at = _take_line(recording, json.loads(line), at)
         except (ValueError, TypeError, AttributeError) as error:
-            raise RecordingInvalid(f"{name} line {number}: {error}") from error
+            fault = f"simulator.replay.file: {name} line {number}: {error}"
+            raise RecordingInvalid([fault]) from error
     return recording
 
 

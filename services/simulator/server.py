@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
 
@@ -162,14 +163,15 @@ class SimulatorServer:
             return refused(refusal)
         socket = web.WebSocketResponse(compress=False, max_msg_size=COMMAND_BYTES_MAX)
         await socket.prepare(request)
-        assert isinstance(request.transport, asyncio.Transport)
+        # Of another loop's making: uvloop's transports only look like asyncio's.
+        transport = cast("asyncio.Transport", request.transport)
         number = next(self._numbers)
         feed, record = self.stage.feed, self.session_journal.record
         session = Session(number, feed, record, self.stage.sids, self.stage.stamps)
         connection = Connection(
             session,
             socket,
-            request.transport,
+            transport,
             self.settings.outbound_bytes_max,
             request.headers[KEY_HEADER],
         )

@@ -1,7 +1,10 @@
 """Settings of the simulator: what it listens on, which world it makes up, whom it lets in."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from libs.runtime.convert import Between
 from libs.runtime.sections import HealthSettings, LogSettings, MetricsSettings
 
 
@@ -23,7 +26,7 @@ class ReplaySettings:
     file: str = ""
     """JSON lines of recorded frames: bare or {recv_at, ordinal, frame}. Empty: no replay, the model runs."""
 
-    speed: float = 0.0
+    speed: Annotated[float, Between(0, 1_000_000)] = 0.0
     """Pacing: 1 = as recorded, 2 = twice as fast, 0 = as fast as possible (tests want the end, not the wait)."""
 
     verbatim: bool = False
@@ -40,34 +43,34 @@ class SimulatorSettings:
     host: str = "127.0.0.1"
     """Address to listen on. Loopback: whoever wants more says so."""
 
-    port: int = 8700
+    port: Annotated[int, Between(0, 65_535)] = 8700
     """TCP port of REST, websocket and control; 0 = any free one (tests)."""
 
     seed: int = 1
     """Seed of the market model: the same seed, epoch and length give the same market journal, byte for byte."""
 
-    epoch_us: int = 0
+    epoch_us: Annotated[int, Between(0, 1 << 62)] = 0
     """Model time zero, microseconds since 1970, a whole second; 0 = the next whole second after the start."""
 
-    markets: int = 60
+    markets: Annotated[int, Between(0, 10_000_000)] = 60
     """Markets that exist at the epoch. Enough for several series and a laptop."""
 
-    rate: float = 100.0
+    rate: Annotated[float, Between(0, 1_000_000)] = 100.0
     """Mean deltas per second over all markets together; arrivals come in bursts."""
 
-    new_market_every_s: float = 10.0
+    new_market_every_s: Annotated[float, Between(0, 31_536_000)] = 10.0
     """Mean time between newly created markets, seconds; 0 = none."""
 
-    closing_share: float = 0.1
+    closing_share: Annotated[float, Between(0, 1)] = 0.1
     """Share of the markets (old and new) that close, are determined and settled while running, 0..1."""
 
-    close_after_s_min: float = 20.0
+    close_after_s_min: Annotated[float, Between(0, 31_536_000)] = 20.0
     """A closing market closes at the earliest this many seconds after the epoch or its first order."""
 
-    close_after_s_max: float = 60.0
+    close_after_s_max: Annotated[float, Between(0, 31_536_000)] = 60.0
     """... and at the latest this many, so that a run of a minute sees the whole life of a market."""
 
-    pause_every_s: float = 20.0
+    pause_every_s: Annotated[float, Between(0, 31_536_000)] = 20.0
     """Mean time between short pauses of one market (deactivated, activated), seconds; 0 = none."""
 
     keys: tuple[KeySettings, ...] = ()
@@ -76,27 +79,34 @@ class SimulatorSettings:
     journal_dir: str = ""
     """Directory of market.jsonl and session.jsonl. Empty: a temporary one, removed at the end."""
 
-    tick_ms: float = 5.0
+    tick_ms: Annotated[float, Between(0.1, 1_000)] = 5.0
     """Pause between two publishing rounds, milliseconds: the delay a change may have, and the size of a write."""
 
-    quiet_ms: int = 2_000
+    quiet_ms: Annotated[int, Between(0, 600_000)] = 2_000
     """Silence between the end of publishing and the last frame of every sid, milliseconds: above the 1 s margin
     of listening, so that the last frame proves everything before the end to have been heard."""
 
-    outbound_bytes_max: int = 16 * 1024 * 1024
+    outbound_bytes_max: Annotated[int, Between(1, 1 << 40)] = 16 * 1024 * 1024
     """Bytes that may wait for a slow client, per connection; beyond, its subscriptions die with error 25."""
 
-    ping_s: float = 10.0
+    ping_s: Annotated[float, Between(0.01, 3_600)] = 10.0
     """Time between two pings (payload `heartbeat`) on every connection, seconds: the exchange's own."""
 
-    clock_skew_ms_max: int = 10_000
+    clock_skew_ms_max: Annotated[int, Between(0, 86_400_000)] = 10_000
     """Largest age or lead of a signed timestamp, milliseconds. The exchange takes 5 to 10 s and refuses 30."""
 
-    trades_kept: int = 200_000
+    trades_kept: Annotated[int, Between(1, 1_000_000_000)] = 200_000
     """Trades the REST tape remembers; older ones are forgotten (the exchange keeps about 3 months)."""
 
     replay: ReplaySettings = field(default_factory=ReplaySettings)
     """Recorded frames to send instead of the model's."""
+
+    def check(self) -> Iterator[str]:
+        """What spans fields, or one field's grid."""
+        if self.epoch_us % 1_000_000:
+            yield "epoch_us: must be a whole second"
+        if self.close_after_s_min > self.close_after_s_max:
+            yield "close_after_s_min: must not be above close_after_s_max"
 
 
 @dataclass(frozen=True, slots=True)

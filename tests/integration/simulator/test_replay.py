@@ -99,7 +99,8 @@ async def test_every_recorded_frame_arrives(
 
 
 def _arrived(heard: list[dict[str, Any]], data: list[dict[str, Any]], kind: str) -> bool:
-    return sum(f["type"] == kind for f in heard) == sum(f["type"] == kind for f in data)
+    counts = [sum(frame["type"] == kind for frame in frames) for frames in (heard, data)]
+    return bool(counts[0] == counts[1])
 
 
 async def test_verbatim_keeps_sid_and_seq(settings: Make, key: KeyPair, recorded: Path) -> None:

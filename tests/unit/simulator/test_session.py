@@ -1,7 +1,6 @@
 """The session core: one connection's commands, sids, sequence and error codes, without a socket."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -63,7 +62,7 @@ class Wire:
 
 
 @pytest.fixture
-def wire() -> Iterator[Wire]:
+def wire() -> Wire:
     return Wire()
 
 
