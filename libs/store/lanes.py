@@ -198,7 +198,6 @@ class LaneWriter:
         self._conn: PooledConnection | None = None
         self._left: UUID | None = None
         self._opened = False
-        self._judged = False
         self._in_doubt: Digest | None = None
         self.lane = uuid4()
         self.confirmed = 0
@@ -231,10 +230,8 @@ class LaneWriter:
                 f"another batch offered while number {self.confirmed + 1} is in doubt"
             )
         async with self._connection() as conn:
-            batch_id = await self._find(conn, digest) if not self._judged else None
-            self._judged = True
-            if batch_id is None:
-                batch_id = await self._commit(conn, batch, digest)
+            # The ledger statement itself compares last committed with confirmed, also after a lost connection.
+            batch_id = await self._commit(conn, batch, digest)
             if batch_id is None:
                 batch_id = await self._find(conn, digest)
             if batch_id is None:
@@ -281,7 +278,6 @@ class LaneWriter:
             conn = kept or await self._pool.acquire(timeout=ACQUIRE_S_MAX)
             try:
                 if kept is None:
-                    self._judged = False
                     await checks_sound(conn)
                 if not self._opened:
                     await self._open_lane(conn)

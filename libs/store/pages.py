@@ -26,7 +26,7 @@ from libs.store.pool import AnyConnection, map_store_errors
 LEDGER_ROWS_MAX: Final = 256
 """Ledger rows looked at for one page, shared by the lanes; at least four of each lane."""
 
-_PLAN_BY_NUMBER = """
+PLAN_BY_NUMBER: Final = """
 set local enable_seqscan = off; set local max_parallel_workers_per_gather = 0
 """
 """A chunk that is being filled has no statistics yet, and without them every plan is a scan of the whole chunk."""
@@ -179,7 +179,7 @@ async def readmission_cursors(conn: AnyConnection, cursors: Mapping[UUID, int]) 
 async def _read_once(conn: AnyConnection, cursors: Mapping[UUID, int], rows_max: int) -> Page:
     with map_store_errors():
         async with conn.transaction(isolation="repeatable_read", readonly=True):
-            await conn.execute(_PLAN_BY_NUMBER)
+            await conn.execute(PLAN_BY_NUMBER)
             ledger = await conn.fetch(
                 _NEXT_BATCHES, list(cursors), list(cursors.values()), rows_max, LEDGER_ROWS_MAX
             )

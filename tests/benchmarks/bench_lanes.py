@@ -20,6 +20,7 @@ from libs.store.batches import SealedBatch, seal
 from libs.store.lanes import LaneWriter
 from libs.store.pages import read_page
 from libs.store.pool import Pool, Target, connect, open_pool
+from libs.store.summaries import Summaries
 
 START = 1_700_006_400_000_000
 CASES = 6
@@ -98,6 +99,10 @@ async def bench(target: Target, seconds: float) -> None:
     async with open_pool(target) as pool:
         for rows in (500, 5000):
             await write_case(pool, rows, each)
+    async with connect(target) as conn:
+        begin = time.perf_counter()
+        ranges = await Summaries().keep_up(conn)
+        print(f"summaries: {ranges} ranges in {time.perf_counter() - begin:.2f} s")
     for rows_max in (500, 5000, 50_000):
         await read_case(target, rows_max, each)
 

@@ -1,18 +1,23 @@
 """Reading a gatherer's ledger on a real server: order, fairness, and what shows that it is not sound."""
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from libs.marketdata.binary import codec
 from libs.marketdata.rows import GapRow, SnapshotRow
+from libs.store import pages
 from libs.store.batches import seal
 from libs.store.errors import GathererUnsound, SchemaMismatch
 from libs.store.lanes import LaneWriter, close_dead_lanes
 from libs.store.pages import (
+    PLAN_BY_NUMBER,
     Page,
     read_acknowledged_merge_no,
     read_identity,
@@ -22,7 +27,9 @@ from libs.store.pages import (
     write_acknowledgements,
     write_releases,
 )
-from libs.store.pool import Connection, Pool, Target
+from libs.store.partitions import ensure_partitions
+from libs.store.pool import AnyConnection, Connection, Pool, Target, connect
+from libs.store.summaries import Summaries
 from tests.integration.store.lanes_support import (
     CONNECTION,
     NOON,
@@ -253,6 +260,27 @@ async def test_a_dropped_batch_is_passed_on_without_rows(gatherer_db: Target) ->
         await writer.close()
 
 
+async def test_a_chunk_dropped_while_it_is_read_is_not_unsound(
+    gatherer_db: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retention between the ledger query and the rows: the snapshot misses the rows, the page is read again."""
+    async with opened(gatherer_db) as (pool, conn), connect(gatherer_db) as reader:
+        writer = await filled(pool, 2)
+        read_content = pages._read_content
+        drops = iter(["truncate orderbook_deltas", "update ingest_batches set dropped_at = now()"])
+
+        async def late(reader: AnyConnection, chosen: Sequence[asyncpg.Record]) -> pages._Content:
+            async with conn.transaction():
+                for statement in drops:
+                    await conn.execute(statement)
+            return await read_content(reader, chosen)
+
+        monkeypatch.setattr(pages, "_read_content", late)
+        page = await read_page(reader, {}, 5000)
+        assert [(batch.batch_no, batch.dropped) for batch in page.batches] == [(1, True), (2, True)]
+        await writer.close()
+
+
 async def test_a_newer_schema_is_refused(gatherer_db: Target) -> None:
     """A batch of a schema this code does not know is not misread as an unsound one."""
     async with opened(gatherer_db) as (pool, conn):
@@ -298,24 +326,57 @@ async def test_identity_is_the_one_migrate_wrote(gatherer_db: Target) -> None:
 
 
 async def test_the_rows_of_a_page_are_found_by_their_number(gatherer_db: Target) -> None:
-    """Among thousands of batches the plan takes the BRIN index on batch_id and only the partition of the time."""
-    async with opened(gatherer_db) as (pool, conn):
+    """Among thousands of batches, without statistics, the plan reads a few pages of the one partition of their time."""
+    async with connect(gatherer_db) as conn:
+        await ensure_partitions(conn, "gatherer", NOON)
+        # 4,000 batches of 50 rows over four hours.
         await conn.execute(
             "insert into orderbook_deltas (batch_id, exchange_ts, received_at, size_delta, seq, price, occurrence, sid,"
             " side, connection, ticker)"
-            " select n / 50, $1 + n * 60000::bigint, 1, 1, n, 1, 1, 1, true, $2, 'TICKER' from generate_series(0, 199999) n",
+            " select n / 50, $1 + n * 72000::bigint, 1, 1, n, 1, 1, 1, true, $2, 'TICKER' from generate_series(0, 199999) n",
             NOON, CONNECTION,
         )  # fmt: skip
-        await conn.execute("analyze orderbook_deltas")
-        at = NOON + 2000 * 50 * 60_000
+        assert await Summaries().keep_up(conn) > 50
+        at = NOON + 2000 * 50 * 72_000
         parts = [(number, at, at + 60_000_000) for number in (2000, 2001, 2005)]
-        plan = await conn.fetch("explain (analyze) " + rows_query("orderbook_deltas", parts))
-        text = "\n".join(row[0] for row in plan)
-        assert "Bitmap Index Scan" in text, text
-        assert "Seq Scan" not in text, text
-        assert "exchange_ts >=" in text
-        writer = await filled(pool, 1)
-        assert seqs((await read_page(conn, {}, 10)).batches) == [0]
+        async with conn.transaction():
+            await conn.execute(PLAN_BY_NUMBER)
+            query = "explain (analyze, timing off) " + rows_query("orderbook_deltas", parts)
+            plan = "\n".join(row[0] for row in await conn.fetch(query))
+        assert "Bitmap Index Scan" in plan, plan
+        assert "Seq Scan" not in plan, plan
+        assert len(set(re.findall(r"Heap Scan on (\S+)", plan))) == 1, plan
+        assert "actual rows=150 " in plan, plan
+        looked_at = sum(
+            map(int, re.findall(r"Rows Removed by (?:Index Recheck|Filter): (\d+)", plan))
+        )
+        assert looked_at < 10_000, plan
+
+
+async def test_new_rows_are_summarised_once(gatherer_db: Target) -> None:
+    """What has grown since last time is summarised, by the user whom services are; nothing new is nothing done."""
+    async with opened(replace(gatherer_db, user="kd_writer")) as (pool, conn):
+        summaries = Summaries()
+        await summaries.keep_up(conn)
+        writer = await filled(pool, 2, rows=3000)
+        assert await summaries.keep_up(conn) > 0
+        assert await summaries.keep_up(conn) == 0
+        await writer.close()
+
+
+async def test_writers_and_readers_need_no_more_than_their_roles(gatherer_db: Target) -> None:
+    """The whole protocol runs as kd_writer on the one side and kd_reader on the other."""
+    writing, reading = (replace(gatherer_db, user=user) for user in ("kd_writer", "kd_reader"))
+    async with opened(writing) as (pool, conn), connect(reading) as reader:
+        writer = await filled(pool, 2)
+        page = await read_page(reader, {}, 5000)
+        assert seqs(page.batches) == [0, 1]
+        await write_acknowledgements(reader, {writer.lane: (2, 7)})
+        await write_releases(reader, {writer.lane: (1, 7)})
+        assert await read_acknowledged_merge_no(reader) == 7
+        assert (await read_identity(reader)).zone == "a"
+        await write_acknowledgements(reader, {writer.lane: (2, 8)})
+        assert await close_dead_lanes(conn, process="connector-a-0") == [writer.lane]
         await writer.close()
 
 
