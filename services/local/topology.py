@@ -49,8 +49,11 @@ class Exchange:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return base with the values of over; mappings merge key by key, everything else is replaced."""
-    result = dict(base)
+    """Return base with the values of over; mappings merge key by key, everything else is replaced.
+
+    A secret given as a file takes the place of one given in clear.
+    """
+    result = {key: value for key, value in base.items() if f"{key}_file" not in over}
     for key, value in over.items():
         below = result.get(key)
         both = isinstance(value, dict) and isinstance(below, dict)
