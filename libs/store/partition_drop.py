@@ -130,16 +130,18 @@ async def _drop_each(
     timescale = await has_timescale(conn)
     dropped: list[Partition] = []
     kept: list[tuple[Partition, str]] = []
+    busy: dict[str, str] = {}
     for partition in partitions:
-        try:
-            with map_store_errors():
-                why = await check(conn, partition)
-                if why is None:
+        why = busy.get(partition.table)
+        if why is None:
+            try:
+                with map_store_errors():
                     why = await _drop_one(conn, partition, check, mark, timescale=timescale)
-        except StoreUnavailable as error:
-            if conn.is_closed():
-                raise
-            why = str(error)
+            except StoreUnavailable as error:
+                if conn.is_closed():
+                    raise
+                # Whoever holds this table holds it for its other partitions too: do not wait for each of them.
+                why = busy[partition.table] = str(error)
         if why is None:
             dropped.append(partition)
         else:
@@ -155,14 +157,17 @@ async def _drop_one(
     *,
     timescale: bool,
 ) -> str | None:
-    """Lock, check again, mark, drop: one transaction; return why it was kept.
+    """Check, lock, check again, mark, drop: one transaction; return why it was kept.
 
-    The check before it keeps locks away from partitions that cannot go. The partition alone is locked while it is
-    counted; the drop then takes the table for a moment. Whoever holds the table and waits for the partition is no
+    The first check keeps locks away from partitions that cannot go. The partition alone is locked while the second
+    counts; the drop then takes the table for a moment. Whoever holds the table and waits for the partition is no
     deadlock: we give up first.
     """
     async with conn.transaction():
         await act_as_owner(conn)
+        why = await check(conn, partition)
+        if why is not None:
+            return why
         await conn.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_MS}ms'")
         await conn.execute(f"LOCK TABLE {partition.name} IN ACCESS EXCLUSIVE MODE")
         why = await check(conn, partition)
