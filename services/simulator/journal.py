@@ -1,4 +1,22 @@
-"""Journals: JSON lines in buffered files, complete on disk after `flush`."""
+"""Journals: JSON lines in buffered files, complete on disk after `flush`.
+
+Prices are hundred-thousandths of a dollar in the bid's own leg, sizes hundredths of a contract, times microseconds since
+1970; `at` is when it happened (market) or was sent (session), `exchange_ts` the whole millisecond the frame says.
+
+market.jsonl, what was published, whoever listened:
+    created    at ticker event_ticker series_ticker initial open_at close_at yes no   (ladders: [[price, size], ...])
+    delta      at exchange_ts ticker side price size_delta position                   (position: from 1, per market)
+    trade      at exchange_ts ticker trade_id yes_price no_price size taker_side is_block
+    ticker     at exchange_ts ticker + the ten fields of a ticker
+    lifecycle  at ticker channel message_type event_type open_at close_at determined_at settled_at settlement_value
+               result body                                                            (body: the message as sent)
+    closed     at ticker
+    A replay writes delta, trade and ticker (without `at` for ticker), snapshot (ticker yes no) and unreadable (frame).
+session.jsonl, what was sent to whom; every line has `at`, all but the last two kinds `connection`:
+    opened (id key_id remote) · subscribed (sid channel use_yes_price everything) · added, removed (sid tickers) ·
+    snapshot (sid seq ticker yes no position sent_at) · unsubscribed, overflow (sid channel) · closed (overflows) ·
+    end (mode seed epoch end_ts final_ts published lag_us_max) · final_book (ticker yes no exchange_ts position)
+"""
 
 import json
 from pathlib import Path

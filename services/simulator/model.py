@@ -29,6 +29,9 @@ FIRST_ORDER_DELAY = 6 * SECOND
 DETERMINE_DELAY = 2 * SECOND
 SETTLE_DELAY = 2 * SECOND
 PAUSE_LENGTH = 1_500 * MILLISECOND
+INITIAL_TICKERS_MAX = 10_000
+"""Markets whose ticker is published at the epoch; a burst of a million in one moment is no exchange's habit."""
+_DRAWS_MAX = 64
 
 _LARGE_SHARE = 0.08
 _SMALL_MEAN = 2.5
@@ -78,8 +81,9 @@ class MarketModel:
         self._flow = OrderFlow(self._chance, self._world)
         self._heap: list[tuple[int, int, Callable[[int, Any], None], Any]] = []
         self._numbers = itertools.count()
-        self._trading: list[TradedMarket] = []
+        self._drawable: list[TradedMarket] = []
         self._cumulative: list[float] = []
+        self._closed = 0
         self._changed: dict[str, TradedMarket] = {}
         self._out: list[Change] = []
 
@@ -87,7 +91,6 @@ class MarketModel:
         """List the markets that exist at the epoch, with their books; call once, first."""
         for number in range(self._plan.markets):
             self._list_initial(number)
-        self._weigh()
         self._at(self._epoch + TICKER_PHASE, self._tickers, None)
         if self._plan.rate > 0:
             self._next(self._epoch, CLUSTER_MEAN / self._plan.rate, self._cluster)
@@ -106,13 +109,13 @@ class MarketModel:
 
     def finish(self, at: int) -> list[Change]:
         """Make the last changes, all at `at`: a delta of every trading market, and a frame on every channel."""
-        for market in self._trading:
+        trading = [market for market in self._drawable if market.is_trading]
+        for market in trading:
             self._out.extend(self._flow.last(market, at))
             self._changed[market.instrument.ticker] = market
         self._tickers(at, None, again=False)
-        if self._trading:
-            instrument = self._trading[0].instrument
-            self._out.append(lifecycle.close_date_updated(instrument, at))
+        if trading:
+            self._out.append(lifecycle.close_date_updated(trading[0].instrument, at))
         combo = self._world.combo(at)
         self._out.append(Created(at, combo, is_initial=False))
         self._out.append(lifecycle.created(combo, at))
@@ -135,13 +138,13 @@ class MarketModel:
         close_at = self._close_time(self._epoch)
         instrument, _ = self._world.instrument(created_at, created_at + OPEN_DELAY, close_at)
         market = self._traded(instrument)
-        market.is_trading = True
         # A few books stay empty or one-sided: snapshots then lack a key, or both.
         if self._chance.draw() > 0.06:
             self._flow.open(market, self._chance.between(1, 16))
         market.changed_at = self._epoch
-        self._trading.append(market)
-        self._changed[instrument.ticker] = market
+        self._start_trading(market)
+        if number < INITIAL_TICKERS_MAX:
+            self._changed[instrument.ticker] = market
         yes, no = market.book.ladder(True), market.book.ladder(False)
         self._out.append(Created(created_at, instrument, is_initial=True, yes=yes, no=no))
         if close_at is not None:
@@ -161,14 +164,35 @@ class MarketModel:
         )
         return earliest + int(span * SECOND) if closes else None
 
-    def _weigh(self) -> None:
-        self._cumulative = list(itertools.accumulate(market.weight for market in self._trading))
+    def _start_trading(self, market: TradedMarket) -> None:
+        market.is_trading = True
+        total = self._cumulative[-1] if self._cumulative else 0.0
+        self._drawable.append(market)
+        self._cumulative.append(total + market.weight)
+
+    def _draw(self) -> TradedMarket | None:
+        """Draw a trading market by weight; those that do not trade are drawn again, a bounded number of times."""
+        if self._cumulative:
+            for _ in range(_DRAWS_MAX):
+                market = self._drawable[self._chance.weighted(self._cumulative)]
+                if market.is_trading:
+                    return market
+        return None
+
+    def _sweep(self) -> None:
+        """Forget closed markets once they are the half of what is drawn from."""
+        self._closed += 1
+        if self._closed * 2 > len(self._drawable):
+            self._closed = 0
+            kept = (m for m in self._drawable if m.is_trading or m.is_paused)
+            self._drawable = list(kept)
+            self._cumulative = list(itertools.accumulate(m.weight for m in self._drawable))
 
     def _cluster(self, at: int, _: None) -> None:
         self._next(at, CLUSTER_MEAN / self._plan.rate, self._cluster)
-        if not self._trading:
+        market = self._draw()
+        if market is None:
             return
-        market = self._trading[self._chance.weighted(self._cumulative)]
         if self._chance.draw() < _LARGE_SHARE:
             budget = _LARGE_MIN + int(self._chance.exponential(_LARGE_MEAN))
         else:
@@ -214,19 +238,12 @@ class MarketModel:
     def _first_order(self, at: int, market: TradedMarket) -> None:
         if at >= market.instrument.close_at:
             return
-        market.is_trading = True
-        self._trading.append(market)
-        self._weigh()
+        self._start_trading(market)
         self._burst(at, (market, 6))
 
-    def _stop_trading(self, market: TradedMarket) -> None:
-        market.is_trading = False
-        self._trading.remove(market)
-        self._weigh()
-
     def _close(self, at: int, market: TradedMarket) -> None:
-        if market in self._trading:
-            self._stop_trading(market)
+        market.is_trading = market.is_paused = False
+        self._sweep()
         self._out.append(Closed(at, market.instrument))
         self._at(at + DETERMINE_DELAY, self._determine, market)
 
@@ -240,20 +257,18 @@ class MarketModel:
 
     def _pause(self, at: int, _: None) -> None:
         self._next(at, self._plan.pause_every_s, self._pause)
-        if len(self._trading) < 2:
+        market = self._draw()
+        if market is None:
             return
-        market = self._chance.pick(self._trading)
-        self._stop_trading(market)
+        market.is_trading, market.is_paused = False, True
         self._out.append(lifecycle.paused(market.instrument, at, is_deactivated=True))
         self._at(at + PAUSE_LENGTH, self._resume, market)
 
     def _resume(self, at: int, market: TradedMarket) -> None:
-        if at >= market.instrument.close_at:
+        if not market.is_paused:
             return
         self._out.append(lifecycle.paused(market.instrument, at, is_deactivated=False))
-        market.is_trading = True
-        self._trading.append(market)
-        self._weigh()
+        market.is_trading, market.is_paused = True, False
 
 
 def market_journal(plan: ModelPlan, epoch: int, end: int, final: int) -> bytes:

@@ -21,7 +21,7 @@ class TradedMarket:
     """A market as the model trades it: its book, a fair price, and the sums a ticker speaks of."""
 
     __slots__ = (
-        "book", "changed_at", "fair", "instrument", "is_trading", "last_price", "last_ticker",
+        "book", "changed_at", "fair", "instrument", "is_paused", "is_trading", "last_price", "last_ticker",
         "last_trade_size", "open_interest", "position", "volume", "weight",
     )  # fmt: skip
 
@@ -31,6 +31,7 @@ class TradedMarket:
         self.weight = weight
         self.book = Book()
         self.is_trading = False
+        self.is_paused = False
         self.position = 0
         self.changed_at = instrument.created_at
         self.last_price = 0

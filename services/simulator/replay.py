@@ -133,11 +133,6 @@ class Replay:
             if not playing.is_over:
                 self._send(playing.subscription, frame)
 
-    @property
-    def waiting(self) -> int:
-        """Frames that are not yet due."""
-        return len(self._due)
-
     def _send(self, subscription: Subscription, frame: RecordedFrame) -> None:
         session = subscription.session
         self._follow(subscription, frame)

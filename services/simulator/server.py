@@ -130,6 +130,7 @@ class SimulatorServer:
             "model_time": (self._end or now) - self.epoch,
             "end_ts": self._end,
             "final_ts": self._final,
+            "lag_us_max": self.stage.lag_max,
             "markets": len(self.exchange.listings),
             "published": dict(self.exchange.counts),
             "connections": [_describe(connection) for connection in self.connections.values()],
@@ -218,6 +219,7 @@ class SimulatorServer:
             "end_ts": end,
             "final_ts": final,
             "published": dict(self.exchange.counts),
+            "lag_us_max": self.stage.lag_max,
         }
         self.session_journal.record(record)
         for book in self.books():

@@ -50,7 +50,8 @@ class SimulatorSettings:
     """Seed of the market model: the same seed, epoch and length give the same market journal, byte for byte."""
 
     epoch_us: Annotated[int, Between(0, 1 << 62)] = 0
-    """Model time zero, microseconds since 1970, a whole second; 0 = the next whole second after the start."""
+    """Model time zero, microseconds since 1970, a whole second; 0 = the next whole second
+    after the markets are listed."""
 
     markets: Annotated[int, Between(0, 10_000_000)] = 60
     """Markets that exist at the epoch. Enough for several series and a laptop."""
