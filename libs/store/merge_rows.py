@@ -10,6 +10,7 @@ from typing import Final
 
 import asyncpg
 
+from libs.store.errors import StoreUnavailable
 from libs.store.merge_sql import copy_bytes, statements
 from libs.store.merge_transaction import (
     TRADE_CONTENT,
@@ -89,6 +90,9 @@ class RowInserter:
         return await self._copy(sql.stage, sql.columns, copy_bytes(name, segments, merge_no))
 
     async def _copy(self, table: str, columns: Sequence[str], data: bytes) -> int:
+        if self._conn.is_closed():
+            # The driver's COPY does not look, and fails on a closed connection as if the mistake were ours.
+            raise StoreUnavailable("the connection to production was closed")
         return _count(
             await self._conn.copy_to_table(
                 table, source=_chunks(data), columns=columns, format="binary"

@@ -6,7 +6,7 @@ reads the cursors again. So a second writer, a commit in doubt and a restored pr
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -50,6 +50,7 @@ class ProductionWriter:
         self.epoch = 0
         self.merge_no = 0
         """The number this writer committed last."""
+        self._tried = 0
 
     async def take_over(self, merge_no_floor: int = 0) -> Standing | None:
         """Take the lease under a new holder and read where production stands; None while another writer has it.
@@ -77,7 +78,7 @@ class ProductionWriter:
                 is unknown whether this transaction was committed. In both cases: forget, take over, read again.
         """
         async with self._fenced() as conn:
-            merge_no = max(self.merge_no, transaction.merge_no_floor) + 1
+            merge_no = self._tried = max(self.merge_no, transaction.merge_no_floor) + 1
             assert self._rows is not None
             merged = await self._rows.insert(transaction.rows, merge_no)
             merged = replace(merged, conflicts=[*transaction.conflicts, *merged.conflicts])
@@ -115,13 +116,13 @@ class ProductionWriter:
         """Mark a gatherer as unsound, with an event row; it is not read until re-admitted. Raises as merge does."""
         async with self._fenced() as conn:
             await conn.execute(sql.QUARANTINE, gatherer, detail)
-            await _write_events(conn, [EventRow("gatherer_quarantined", gatherer, detail)])
+            await record_events(conn, [EventRow("gatherer_quarantined", gatherer, detail)])
             await conn.execute("COMMIT")
 
     async def record(self, event: EventRow) -> None:
         """Record one event. Raises as merge does."""
         async with self._fenced() as conn:
-            await _write_events(conn, [event])
+            await record_events(conn, [event])
             await conn.execute("COMMIT")
 
     async def copy_cursors(self, every_s: float, keep_s: float) -> bool:
@@ -165,6 +166,8 @@ class ProductionWriter:
     async def _take_over(self, merge_no_floor: int) -> Standing | None:
         conn = await self._connect()
         holder = uuid4()
+        # A number that was tried may have been read by somebody before production went back.
+        merge_no_floor = max(merge_no_floor, self._tried)
         with map_store_errors():
             await conn.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             await conn.execute(sql.FIRST_LEASE)
@@ -232,7 +235,7 @@ async def _admit_new(conn: Connection, identity: UUID, zone: str) -> Admission:
     is_first = not await conn.fetchval(sql.COUNT_ZONE, zone)
     number = await conn.fetchval(sql.ADMIT_GATHERER, identity, zone)
     kind = "gatherer_admitted" if is_first else "gatherer_new_identity"
-    await _write_events(conn, [EventRow(kind, number, f"zone {zone} identity {identity}")])
+    await record_events(conn, [EventRow(kind, number, f"zone {zone} identity {identity}")])
     return Admission(number, zone, "ok", "", True, 0, {})
 
 
@@ -247,9 +250,10 @@ async def _write_records(conn: Connection, transaction: MergeTransaction, merged
         await conn.executemany(sql.WRITE_COVERAGE, coverage)
     if merged.conflicts:
         await conn.executemany(sql.WRITE_CONFLICT, [(no, *row) for row in merged.conflicts])
-    await _write_events(conn, transaction.events)
+    await record_events(conn, transaction.events)
 
 
-async def _write_events(conn: Connection, events: "list[EventRow]") -> None:
+async def record_events(conn: Connection, events: Sequence[EventRow]) -> None:
+    """Write event rows inside the caller's transaction."""
     if events:
         await conn.executemany(sql.WRITE_EVENT, events)

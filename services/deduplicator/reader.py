@@ -24,7 +24,7 @@ from libs.store.pages import (
     write_acknowledgements,
     write_releases,
 )
-from libs.store.pool import AnyConnection, Pool, map_store_errors, open_pool
+from libs.store.pool import AnyConnection, Pool, connect, map_store_errors, open_pool
 from libs.store.schema import check_level
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
@@ -62,6 +62,7 @@ class GathererReader:
         self._position: dict[UUID, int] = {}
         self._generation = -1
         self._is_careful = False
+        self._reset_backoff = False
         self._restored_lanes: set[UUID] = set()
         self._shown = 0
         self._identity: UUID
@@ -77,17 +78,18 @@ class GathererReader:
             while True:
                 try:
                     await self._session(stop)
-                    backoff = self._settings.backoff_s_min
+                    return
                 except WriterStopped:
                     self._board.doubt()
+                    await asyncio.sleep(self._settings.backoff_s_min)
                 except (StoreError, TimeoutError) as error:
+                    if self._reset_backoff:
+                        backoff, self._reset_backoff = self._settings.backoff_s_min, False
                     self._note_away(error)
                     if stop.is_set():
                         return
-                if stop.is_set() and self._feed.drained_at is not None:
-                    return
-                await wait(stop, backoff)
-                backoff = min(2 * backoff, self._settings.backoff_s_max)
+                    await wait(stop, backoff)
+                    backoff = min(2 * backoff, self._settings.backoff_s_max)
         finally:
             self._feed.is_done = True
             self._board.arrived.set()
@@ -107,16 +109,14 @@ class GathererReader:
     async def _session(self, stop: asyncio.Event) -> None:
         """Be connected once; returns when stop is set and nothing is left to read."""
         target = self._source.store.target()
-        async with open_pool(target, wait=False, application=APPLICATION) as pool:
+        async with (
+            connect(target, APPLICATION) as conn,
+            open_pool(target, wait=False, application=APPLICATION) as pool,
+            _listening(pool) as listener,
+        ):
             with map_store_errors():
-                conn = await pool.acquire(timeout=target.connect_timeout_s)
-            try:
-                async with _listening(pool) as listener:
-                    with map_store_errors():
-                        await self._introduce(conn)
-                        await self._follow(conn, listener, stop)
-            finally:
-                conn.terminate()
+                await self._introduce(conn)
+                await self._follow(conn, listener, stop)
 
     async def _introduce(self, conn: AnyConnection) -> None:
         """Learn which database this is and how far it believes to be merged, before anything of it is read."""
@@ -131,28 +131,28 @@ class GathererReader:
         self._acknowledged, self._released = {}, {}
         self._generation = -1
         self._reachable.set(1)
+        self._reset_backoff = True
         self._feed.last_error = ""
 
     async def _follow(self, conn: AnyConnection, listener: Listener, stop: asyncio.Event) -> None:
-        while True:
-            if not await self._stand(stop):
-                return
+        while await self._stand(stop):
             is_last_look = stop.is_set()
             began = self._clock.now()
             page = await self._read(conn)
             if page is None:
-                await self._wait_readmitted(stop)
-                if stop.is_set():
-                    return
+                if self._feed.status == "quarantined":
+                    await self._wait_readmitted(stop)
+                    if stop.is_set():
+                        return
                 continue
-            is_full = await self._hand_over(page)
-            if not page.batches and not self._feed.waiting:
+            has_more = await self._hand_over(page)
+            if not page.batches and not has_more and not self._feed.waiting:
                 self._feed.drained_at = began
             await self._acknowledge_when_due(conn, is_last_look)
             if is_last_look and self._feed.drained_at == began:
                 await self.acknowledge(conn)
                 return
-            if not is_full:
+            if not has_more:
                 await self._pause(listener, stop)
 
     async def _stand(self, stop: asyncio.Event) -> bool:
@@ -187,9 +187,10 @@ class GathererReader:
             await self._writer.record(EventRow("gatherer_behind", admission.gatherer, detail))
 
     async def _read(self, conn: AnyConnection) -> Page | None:
-        """Read a page; None when the gatherer is unsound and now quarantined.
+        """Read a page; None when the gatherer is unsound.
 
-        At the first fault it is read again batch by batch, so that everything sound before it is merged.
+        At the first fault it is to be read again batch by batch, so that everything sound before it is merged; at the
+        second it is quarantined.
         """
         rows = 1 if self._is_careful else self._settings.page_rows
         try:
@@ -198,7 +199,7 @@ class GathererReader:
         except GathererUnsound as fault:
             if not self._is_careful:
                 self._is_careful = True
-                return Page([], [])
+                return None
             detail = f"lane={fault.lane} batch_no={fault.batch_no} {fault.detail}"
         except TimeoutError as error:
             raise StoreUnavailable(f"no page within {self._settings.read_s_max} s") from error
@@ -216,9 +217,10 @@ class GathererReader:
         }
         behind = sum(max(lane.last - lane.read, 0) for lane in page.lanes)
         self._feed.batches_behind = behind
+        self._is_careful = self._is_careful and behind > 0
         await self._notice_restored(page)
         if not readings:
-            return self._is_careful and bool(behind)
+            return behind > 0
         for lane, reading in readings.items():
             self._position[lane] = reading.batch_no
         assert self._feed.gatherer is not None

@@ -59,7 +59,7 @@ def make_truth(seed: int, changes: int, markets: int = 4) -> list[Change]:
         for _ in range(rng.choice([1, 1, 1, 2, 4])):
             price, side = rng.choice([50_000, 51_000]), rng.random() < 0.5
             truth.append((ticker, moment, price, side, rng.choice([100, -100])))
-    return truth
+    return truth[:changes]
 
 
 def hear(truth: Sequence[Change], spans: Iterable[tuple[int, int]] = ()) -> list[DeltaRow]:
@@ -155,6 +155,17 @@ class Zone:
         """Commit rows of one table as one batch."""
         await self.writers[family].write(seal({table: rows}))
 
+    async def write_together(
+        self, rows: Sequence[DeltaRow], claims: Sequence[ListenRangeRow]
+    ) -> None:
+        """Commit deltas and the claims that speak of them as one batch."""
+        batch = seal({"orderbook_deltas": rows, "listen_ranges": claims})
+        await self.writers[Family.DELTAS].write(batch)
+
+    async def renew_lanes(self) -> None:
+        """Begin anew, as a restarted process does."""
+        self.writers = {family: self._writer(family) for family in Family}
+
     async def roll_back(self, rows: Sequence[DeltaRow]) -> None:
         """Do what a flush does up to its COMMIT, and roll it back: numbers and rows vanish."""
         writer, table = self.writers[Family.DELTAS], seal({"orderbook_deltas": rows}).tables[0]
@@ -209,7 +220,7 @@ class Running:
     async def until(self, holds: Callable[[dict[str, Any]], Any], timeout_s: float = 20.0) -> None:
         """Return once its document fulfils a condition."""
         async with asyncio.timeout(timeout_s):
-            while not holds(self.health):
+            while "gatherers" not in self.health or not holds(self.health):
                 if self.task.done():
                     await self.task
                     raise AssertionError("the deduplicator has ended")

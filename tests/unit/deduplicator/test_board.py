@@ -1,0 +1,71 @@
+"""Hand-over between readers and the writer."""
+
+import asyncio
+from uuid import uuid4
+
+from services.deduplicator.board import Board, Delivery
+from services.deduplicator.merge import Reading
+from tests.unit.deduplicator.support import LANE, batch, delta
+
+
+def page(board: Board, gatherer: int, number: int = 1) -> Delivery:
+    """A page of one row."""
+    found = batch(number, orderbook_deltas=[delta(number)])
+    return Delivery(board.generation, gatherer, [found], {LANE: Reading(number, "deltas")}, 1)
+
+
+async def test_pages_are_taken_in_turn_and_bounded() -> None:
+    """One of each gatherer, then the next round, until there are enough rows."""
+    board = Board(["a", "b"], pages_ahead=3)
+    for number in (1, 2, 3):
+        await board.hand_over(board.feeds["a"], page(board, 1, number))
+    await board.hand_over(board.feeds["b"], page(board, 2))
+    taken = board.take(3)
+    assert [delivery.gatherer for delivery in taken] == [1, 2, 1]
+    assert len(board.take(100)) == 1
+
+
+async def test_a_reader_too_far_ahead_waits_and_old_pages_are_thrown_away() -> None:
+    """A new generation frees it; what it then hands over is of the old one."""
+    board = Board(["a"], pages_ahead=1)
+    feed = board.feeds["a"]
+    await board.hand_over(feed, page(board, 1, 1))
+    waiting = asyncio.create_task(board.hand_over(feed, page(board, 1, 2)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    board.begin_anew()
+    async with asyncio.timeout(1):
+        await waiting
+    assert board.take(10) == []
+    assert feed.waiting == 0
+
+
+async def test_drained_is_the_earliest_of_all_or_nothing() -> None:
+    """One zone that is behind or away keeps the whole from being drained."""
+    board = Board(["a", "b"], pages_ahead=1)
+    board.feeds["a"].drained_at = 5
+    assert board.drained_at is None
+    board.feeds["b"].drained_at = 3
+    assert board.drained_at == 3
+    await board.hand_over(board.feeds["b"], page(board, 2))
+    assert board.drained_at is None
+
+
+def test_two_zones_of_one_database_are_noticed() -> None:
+    """The second to come is refused."""
+    board, identity = Board(["a", "b"], pages_ahead=1), uuid4()
+    assert board.claim(board.feeds["a"], identity) is None
+    assert board.claim(board.feeds["b"], identity) == "a"
+
+
+async def test_merged_pages_move_the_acknowledgement() -> None:
+    """lane -> (batch_no, merge_no), and the time of the newest batch."""
+    board = Board(["a"], pages_ahead=1)
+    feed = board.feeds["a"]
+    feed.gatherer = 1
+    await board.hand_over(feed, page(board, 1, 4))
+    for delivery in board.take(10):
+        board.note_merged(delivery, 17)
+    assert feed.merged == {LANE: (4, 17)}
+    assert (feed.waiting, feed.rows_read) == (0, 1)
+    assert feed.merged_at == 1_767_225_600_000_000
