@@ -47,6 +47,7 @@ class Housekeeper:
         self._clock = clock
         self._instance = instance
         self._lease_s = lease_s
+        self.rounds = 0
         self.partitions_made = 0
         self.lanes_closed = 0
         self.default_rows: dict[str, int] = {}
@@ -63,6 +64,7 @@ class Housekeeper:
                 closed = await close_dead_lanes(conn, instance=row["instance"])
                 self.lanes_closed += len(closed)
                 log.info("dead_lanes_closed", instance=row["instance"], lanes=len(closed))
+        self.rounds += 1
 
     def _note_default(self, rows: dict[str, int]) -> None:
         if rows and rows != self.default_rows:

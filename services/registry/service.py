@@ -151,6 +151,7 @@ def _describe(
     health.set(
         "house",
         lambda: {
+            "rounds": housekeeper.rounds,
             "partitions_made": housekeeper.partitions_made,
             "lanes_closed": housekeeper.lanes_closed,
             "default_rows": housekeeper.default_rows,

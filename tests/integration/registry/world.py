@@ -1,7 +1,7 @@
 """A zone for the registry: a simulated exchange, a fresh database, and the registry running in this process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,12 +40,18 @@ class Zone:
     @asynccontextmanager
     async def registry(self, **changes: Any) -> AsyncIterator[Runtime]:
         """Run the registry until the block ends, then stop it as a signal would."""
+        async with self.service("registry", run, replace(self.settings, **changes)) as runtime:
+            yield runtime
+
+    @asynccontextmanager
+    async def service(
+        self, name: str, work: Callable[[Any, Runtime], Awaitable[None]], settings: Any
+    ) -> AsyncIterator[Runtime]:
+        """Run a service from ready until the block ends."""
         clock: Clock = SystemClock()
         metrics = Metrics("a")
-        runtime = Runtime(
-            clock, asyncio.Event(), HealthState("registry", "a", clock, metrics), metrics
-        )
-        task = asyncio.create_task(run(replace(self.settings, **changes), runtime))
+        runtime = Runtime(clock, asyncio.Event(), HealthState(name, "a", clock, metrics), metrics)
+        task = asyncio.ensure_future(work(settings, runtime))
         try:
             await self.until(lambda: runtime.health.ready or task.done())
             if task.done():
@@ -92,8 +98,9 @@ async def running_zone(
             api_key_id="key", private_key_file=str(private), environment="simulator",
             rest_url=simulator.rest_url, ws_url=simulator.ws_url, reads_per_s=500.0,
         )  # fmt: skip
+        # The services' own role, so that what they may not do shows here.
         store = StoreSettings(
-            database=target.database, user=target.user, password=Secret(target.password), host=target.host,
+            database=target.database, user="kd_writer", password=Secret(target.password), host=target.host,
             port=target.port,
         )  # fmt: skip
         settings = Settings(

@@ -1,12 +1,14 @@
 """Which spans of the tape repair which gaps."""
 
+from typing import Any
+
 from libs.marketdata.rows import GapRow
 from services.poller.repair import LOOKBACK, WIDER, Span, due_spans, joined, span_of
 
 SECOND = 1_000_000
 
 
-def gap(**changes: object) -> GapRow:
+def gap(**changes: Any) -> GapRow:
     """A gap of the trade channel from 100 s to 110 s, written at 111 s."""
     row = GapRow(
         received_at=111 * SECOND, row_no=1, channel="trade", slot="trade/0", reason="disconnected", detail="",
