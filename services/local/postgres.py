@@ -7,6 +7,7 @@ synchronous_commit on: what a gatherer has acknowledged must survive `kill`.
 
 import asyncio
 import contextlib
+import dataclasses
 import shutil
 import signal
 import subprocess
@@ -206,11 +207,13 @@ class EmbeddedPostgres:
 
     async def _answers(self, timeout_s: float) -> bool:
         """Wait until a query is answered; False when the server ended or the time is over."""
+        # Short, because somebody else may listen on our port and say nothing.
+        target = dataclasses.replace(self.target(), connect_timeout_s=2.0)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self.alive:
                     with contextlib.suppress(StoreError):
-                        async with connect(self.target()) as conn:
+                        async with connect(target) as conn:
                             with map_store_errors():
                                 await conn.execute("SELECT 1")
                         return True

@@ -1,0 +1,123 @@
+"""Pools on a real server: waiting, mapped errors, and no secret in any message."""
+
+import asyncio
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from libs.store.errors import (
+    SchemaMismatch,
+    StoreConflict,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
+from libs.store.pool import Target, connect, map_store_errors, open_pool, wait_until_there
+from libs.store.schema import wait_for_level
+from services.local.postgres import EmbeddedPostgres
+from tests.support.postgres import scratch_directory, server_programs
+
+
+def _nowhere() -> Target:
+    return Target("127.0.0.1", 1, "kalshi", "kd_writer", "secret", connect_timeout_s=1.0)
+
+
+async def test_waiting_ends_with_the_stop_signal() -> None:
+    """While the database is away a pool does not open; stop ends the waiting with a retryable error."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.1, stop.set)
+    with pytest.raises(
+        StoreUnavailable, match=r"stopped while waiting for kd_writer@127\.0\.0\.1:1/kalshi"
+    ):
+        async with open_pool(_nowhere(), stop=stop):
+            pass
+
+
+async def test_a_pool_that_does_not_wait_fails_at_its_first_use() -> None:
+    """Without waiting the pool opens lazily; its first connection says that the database is away."""
+    async with open_pool(_nowhere(), wait=False) as pool:
+        with pytest.raises(StoreUnavailable), map_store_errors():
+            await pool.fetchval("SELECT 1")
+
+
+async def test_waiting_ends_when_the_server_is_there() -> None:
+    """A pool that is opened before its server starts opens as soon as it answers, also from a pool's old connection."""
+    server = EmbeddedPostgres(
+        scratch_directory() / "late", bin_dir=server_programs(), sync_init=False
+    )
+    try:
+        await server.start()
+        await server.stop()
+        waiting = asyncio.create_task(wait_until_there(server.target()))
+        await server.start()
+        async with asyncio.timeout(10):
+            await waiting
+        async with open_pool(server.target()) as pool:
+            assert await pool.fetchval("SELECT 1") == 1
+            await server.kill()
+            with pytest.raises(StoreUnavailable), map_store_errors():
+                await pool.fetchval("SELECT 1")
+            await server.start()
+            assert await pool.fetchval("SELECT 2") == 2
+    finally:
+        await server.kill()
+        server.remove()
+        server.home.parent.rmdir()
+
+
+async def test_a_wrong_password_is_not_waited_for(gatherer_db: Target) -> None:
+    """Waiting is for databases that are away, not for one that refuses us."""
+    with pytest.raises(StoreRefused):
+        await wait_until_there(replace(gatherer_db, password="wrong"))
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("SELECT * FROM nowhere", SchemaMismatch),
+        ("SELECT nothing FROM lanes", SchemaMismatch),
+        ("INSERT INTO gatherer_identity SELECT * FROM gatherer_identity", StoreConflict),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", StoreUnavailable),
+        ("SET statement_timeout = 10; SELECT pg_sleep(1)", StoreUnavailable),
+    ],
+)
+async def test_errors_are_mapped_by_what_to_do(
+    gatherer_db: Target, statement: str, error: type[StoreError]
+) -> None:
+    """Missing schema, taken keys and lost connections become the store's own errors, with the cause chained."""
+    async with connect(gatherer_db) as conn:
+        with pytest.raises(error) as raised, map_store_errors():
+            await conn.execute(statement)
+        assert raised.value.__cause__ is not None
+
+
+async def test_a_closed_connection_is_unavailable_and_misuse_is_not(gatherer_db: Target) -> None:
+    """The driver's one class for both is told apart: only the first may be retried."""
+    async with connect(gatherer_db) as conn:
+        await conn.close()
+        with pytest.raises(StoreUnavailable), map_store_errors():
+            await conn.execute("SELECT 1")
+    async with connect(gatherer_db) as conn:
+        with pytest.raises(asyncpg.InterfaceError), map_store_errors():
+            await conn.fetch("SELECT $1::int")
+
+
+async def test_a_service_waits_for_its_schema(gatherer_db: Target) -> None:
+    """wait_for_level returns once the level fits, and at stop."""
+    stop = asyncio.Event()
+    async with open_pool(gatherer_db) as pool:
+        async with asyncio.timeout(5):
+            await wait_for_level(pool, "gatherer", stop)
+        await pool.execute("UPDATE schema_level SET level = 0")
+        waiting = asyncio.create_task(wait_for_level(pool, "gatherer", stop))
+        await pool.execute("SELECT 1")
+        assert not waiting.done()
+        stop.set()
+        async with asyncio.timeout(5):
+            await waiting
+
+
+def test_the_password_is_in_no_text() -> None:
+    """Neither repr nor address shows it."""
+    assert "secret" not in repr(_nowhere()) + _nowhere().address
