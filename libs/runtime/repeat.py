@@ -15,7 +15,10 @@ from libs.telemetry.logging import get_logger
 log = get_logger(__name__)
 
 FAULT_WAIT_S_MIN: Final = 0.5
-FAULT_WAIT_S_MAX: Final = 30.0
+STORE_WAIT_S_MAX: Final = 2.0
+"""Longest wait for the zone's own database, seconds: what waits for it is late by that much when it is back."""
+EXCHANGE_WAIT_S_MAX: Final = 30.0
+"""Longest wait for the exchange, seconds; its client has waited before."""
 
 
 def is_worth_repeating(error: Exception) -> bool:
@@ -53,7 +56,8 @@ async def repeat(
                 "task_fault", task=name, error=f"{type(error).__name__}: {error}", wait_s=wait
             )
             await runtime.sleep(wait)
-            wait = min(2 * wait, FAULT_WAIT_S_MAX)
+            longest = STORE_WAIT_S_MAX if isinstance(error, StoreError) else EXCHANGE_WAIT_S_MAX
+            wait = min(2 * wait, longest)
             continue
         if faults:
             log.info("task_recovered", task=name, faults=faults)

@@ -8,35 +8,16 @@ from libs.exchange.rest import RestClient
 from libs.marketdata.rows import ExchangeStatusRow
 from libs.runtime.clock import Clock
 from libs.store.catalogue import lend
+from libs.store.dead_lanes import dead_instances
 from libs.store.lanes import close_dead_lanes
 from libs.store.partitions import ensure_partitions
-from libs.store.pool import Pool, map_store_errors
+from libs.store.pool import Pool
 from libs.store.scribe import Scribe
 from libs.telemetry.logging import get_logger
 
 log = get_logger(__name__)
 
 PROCESS: Final = "registry"
-
-_DEAD = """
-select distinct l.instance
-from lanes l
-left join shards s on s.shard = l.process
-left join leases e on e.name = l.process
-where l.closed_at is null and l.instance <> $1
-  and pg_postmaster_start_time() < clock_timestamp() - $2::float8 * interval '1 second'
-  and case
-        when s.shard is not null then
-            (s.instance <> l.instance and l.opened_at < s.heartbeat_at)
-            or s.expires_at < clock_timestamp() - $2::float8 * interval '1 second'
-        when e.name is not null then
-            (e.holder <> l.instance and l.opened_at < clock_timestamp() - $2::float8 * interval '1 second')
-            or e.expires_at < clock_timestamp() - $2::float8 * interval '1 second'
-        else l.opened_at < clock_timestamp() - interval '5 minutes'
-      end
-"""
-"""Instances with open lanes whose process is gone by the database's clock: another instance took its name, or its
-lease ended a whole lease ago while the server was up. A process that is wrongly taken for dead opens a new lane."""
 
 
 class Housekeeper:
@@ -58,12 +39,10 @@ class Housekeeper:
             ensured = await ensure_partitions(conn, "gatherer", self._clock.now())
             self.partitions_made += len(ensured.made)
             self._note_default(ensured.default_rows)
-            with map_store_errors():
-                dead = await conn.fetch(_DEAD, self._instance, self._lease_s)
-            for row in dead:
-                closed = await close_dead_lanes(conn, instance=row["instance"])
+            for instance in await dead_instances(conn, self._instance, self._lease_s):
+                closed = await close_dead_lanes(conn, instance=instance)
                 self.lanes_closed += len(closed)
-                log.info("dead_lanes_closed", instance=row["instance"], lanes=len(closed))
+                log.info("dead_lanes_closed", instance=instance, lanes=len(closed))
         self.rounds += 1
 
     def _note_default(self, rows: dict[str, int]) -> None:
