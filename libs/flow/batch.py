@@ -54,6 +54,9 @@ class Source(Protocol):
     def key(self) -> SidKey: ...
 
     @property
+    def slot(self) -> str: ...
+
+    @property
     def ended(self) -> bool:
         """True when no frame can come any more: after the next drain it is forgotten."""
         ...

@@ -50,6 +50,9 @@ _RELEASED = "delete from slot_assignments where slot = $1 and shard = $2 and sta
 _OTHERS_DRAIN = """
 select exists(select from shards where shard <> $1 and draining and expires_at > clock_timestamp())
 """
+_SUCCESSOR = """
+select exists(select from shards where shard <> $1 and not draining and expires_at > clock_timestamp())
+"""
 _PLANNER = """
 update planner set holder = $1, expires_at = clock_timestamp() + $2,
     epoch = epoch + case when holder = $1 and expires_at > clock_timestamp() then 0 else 1 end
@@ -169,6 +172,12 @@ async def others_drain(conn: AnyConnection, shard: str) -> bool:
     """True while another shard of the zone is draining."""
     with map_store_errors():
         return bool(await conn.fetchval(_OTHERS_DRAIN, shard))
+
+
+async def has_successor(conn: AnyConnection, shard: str) -> bool:
+    """True while another live shard of the zone may take slots over."""
+    with map_store_errors():
+        return bool(await conn.fetchval(_SUCCESSOR, shard))
 
 
 # --- the markets of slots ---------------------------------------------------------------------------

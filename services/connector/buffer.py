@@ -6,7 +6,7 @@ this same door (put, peek, commit); until then memory is all there is.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,12 +71,11 @@ class Buffer:
     """Sealed batches of one family, at most rows_max rows.
 
     Attributes:
-        slot_of: names the slot of a sid, for gaps. rows: rows waiting. dropped: rows dropped, by table.
+        rows: rows waiting. dropped: rows dropped, by table.
     """
 
     family: Family
     rows_max: int
-    slot_of: Callable[[SidKey], str]
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     _pending: deque[Pending] = field(default_factory=deque)
@@ -173,7 +172,8 @@ class Buffer:
     def _dropped(self, key: SidKey | None, channel: str, batch: Batch, now: int) -> Drop:
         drop = self._drops.get(key)
         if drop is None:
-            slot = self.slot_of(key) if key else ""
+            source = batch.sources.get(key) if key else None
+            slot = source.slot if source else ""
             drop = self._drops[key] = Drop(key, channel, slot, batch.first_at, now)
         drop.received_to = now
         return drop

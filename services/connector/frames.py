@@ -7,7 +7,7 @@ stream counts, then the row goes out, and only then the frame counts. Closings t
 from uuid import UUID
 
 from libs.exchange import convert, wire
-from libs.marketdata.rows import DeltaRow
+from libs.marketdata.rows import DeltaRow, GapRow
 from libs.marketdata.streams import Stream
 from libs.marketdata.tables import Family
 from libs.marketdata.units import ValueDoesNotFit
@@ -24,6 +24,7 @@ class Frames(Judge):
 
     Attributes:
         first_snapshot_at: time of the last first snapshot, or of the last `subscribed` of a whole channel.
+        was_complete: set by the shell once everything wanted was heard; what comes later was not_subscribed before.
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class Frames(Judge):
         self._add_cut = rest.table("snapshot_cuts").append
         self._add_lifecycle = rest.table("market_lifecycle").append
         self._rest = rest
+        self._wants = settings.wants
+        self.was_complete = False
 
     # --- order books ---
 
@@ -146,9 +149,19 @@ class Frames(Judge):
         rest.touch(now)
         if stream.claimed:
             if ticker not in self.markets.seen:
-                self.first_snapshot_at = max(self.first_snapshot_at, at)
+                self._first_seen(sid, ticker, at, now)
             self.markets.see(ticker)
         self._count(sid, message.seq, at, now)
+
+    def _first_seen(self, sid: Sid, ticker: str, at: int, now: int) -> None:
+        """Note a market's first snapshot; one that came to a slot already heard was not listened to before."""
+        self.first_snapshot_at = max(self.first_snapshot_at, at)
+        if self.was_complete:
+            row = GapRow(
+                now, 0, sid.channel, self.slot, "not_subscribed", "until its first snapshot", ticker,
+                None, at, None, now, None, None, None, self.connection, sid.sid,
+            )  # fmt: skip
+            self.outlets.gap(row, now)
 
     # --- whole channels ---
 
@@ -163,7 +176,8 @@ class Frames(Judge):
                 return
             if self._judge(sid, seq, at, data, now):
                 self._lag(at - row.exchange_ts)
-                self._add_trade(row)
+                if self._wants is None or self._wants(row.ticker):
+                    self._add_trade(row)
                 self._count(sid, seq, at, now)
 
     def _ticker(self, message: wire.Ticker, data: bytes, now: int) -> None:
@@ -177,7 +191,8 @@ class Frames(Judge):
                 return
             if self._judge(sid, seq, at, data, now):
                 self._lag(at - row.exchange_ts)
-                self._add_ticker(row)
+                if self._wants is None or self._wants(row.ticker):
+                    self._add_ticker(row)
                 self._count(sid, seq, at, now)
 
     def _lifecycle(self, message: wire.LifecycleMessage, data: bytes, now: int) -> None:

@@ -5,6 +5,7 @@ row that keeps the evidence, and one row that names the cause.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -41,11 +42,12 @@ SENDING_MS_MAX = 2**62 // 1000
 class SessionSettings:
     """What a session needs to know; times in microseconds.
 
-    chunk: most tickers in a command. probe: silence after which an order-book sid is asked for a frame. silence:
+    wants: which tickers' rows of whole channels are kept; None: all. chunk: most tickers in a command. probe: silence after which an order-book sid is asked for a frame. silence:
     after which a sid without seq counts as interrupted. answer: longest wait for a command's answer.
     """
 
     use_yes_price: bool = False
+    wants: Callable[[str], bool] | None = None
     chunk: int = commands.TICKERS_PER_COMMAND_MAX
     probe: int = 10 * SECOND
     silence: int = 30 * SECOND

@@ -5,6 +5,7 @@ which go straight into the process's batchers, so that all rows of a frame stand
 intent and answers (here and in markets.py). The session never waits and never reads a clock.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import UUID
@@ -40,6 +41,8 @@ class Session(Frames):
         frames: number of frames received.
         received_at: our clock at the last frame, microseconds; 0 before the first.
     last_sent_at: time of the last frame of the sids that have ended; 0 while there are none.
+        answers: number of answers to commands; the shell ticks when it grows.
+        exported: the part of `noted` that the shell has carried over to metrics.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Session(Frames):
         self.frames = 0
         self.received_at = 0
         self.last_sent_at = 0
+        self.answers = 0
+        self.exported: Counter[str] = Counter()
         self._started_at = now
         self._asked_at: int | None = None
         self._asked_channels: frozenset[str] = frozenset()
@@ -205,6 +210,7 @@ class Session(Frames):
         return next((sid for sid in self.sids.values() if sid.is_book), None)
 
     def _subscribed(self, message: wire.Subscribed, data: bytes, now: int) -> None:
+        self.answers += 1
         channel, number = message.msg.channel, message.msg.sid
         if channel not in CHANNELS[self.kind] or number in self.sids:
             self._keep(data, now, f"subscribed to {channel[:40]!r}", None, None)
@@ -236,6 +242,7 @@ class Session(Frames):
         return sid
 
     def _ok(self, message: wire.Ok, data: bytes, now: int) -> None:
+        self.answers += 1
         sid = self._control(message, data, now)
         done = self.markets.answered(message.id, now)
         if done is not None and done.kind == "delete":
@@ -248,11 +255,13 @@ class Session(Frames):
             sid.forget_stream(ticker)
 
     def _unsubscribed(self, message: wire.Unsubscribed, data: bytes, now: int) -> None:
+        self.answers += 1
         sid = self._control(message, data, now)
         if sid is not None:
             self._end(sid, "unsubscribed", now)
 
     def _error(self, message: wire.Error, data: bytes, now: int) -> None:
+        self.answers += 1
         sid = self._control(message, data, now)
         code, text = message.msg.code, message.msg.msg
         if code in TERMINAL:

@@ -154,7 +154,7 @@ class Gatherer:
     def __init__(self, world: "World", number: int, buffer_rows: int) -> None:
         self.world, self.rng, self.number = world, world.rng, number
         self.outlets = Outlets(LIMITS, 1 << 30)
-        self.buffers = {f: Buffer(f, buffer_rows, lambda _key: "orderbook/0") for f in Family}
+        self.buffers = {f: Buffer(f, buffer_rows) for f in Family}
         self.stored = {family: Stored() for family in Family}
         self.session: Session | None = None
         self.connection: FakeConnection | None = None

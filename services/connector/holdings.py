@@ -1,0 +1,148 @@
+"""The slots this shard serves: rows that bear its name become connections, and connections answer for their rows.
+
+Nothing here decides who owns what. A row that appears is served, one that is `releasing` is given up when the hand-over
+rule is met, one that is gone is closed. When the control tables cannot be read everything stays as it is.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from libs.flow.assignment import State
+from libs.flow.placement import is_mirrored
+from libs.store import control
+from libs.store.pool import AnyConnection
+from libs.telemetry.logging import get_logger
+from services.connector.slot import Slot, Wiring
+
+log = get_logger(__name__)
+
+DROP_S_MAX = 5.0
+"""Seconds a connection may take to end; then it is ended where it is."""
+
+
+class Holdings:
+    """Slots by name, each with its running task.
+
+    Attributes:
+        slots: every slot that is served. states: of their rows, as last read.
+    """
+
+    def __init__(self, shard: str, wiring: Wiring, group: asyncio.TaskGroup) -> None:
+        self.slots: dict[str, Slot] = {}
+        self.states: dict[str, State] = {}
+        self._shard = shard
+        self._wiring = wiring
+        self._group = group
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._versions: dict[str, int] = {}
+        self.changed = False
+        self.frames_before = 0
+
+    # --- slots ---
+
+    def serve(self, name: str, tickers: Iterable[str] | None = None) -> Slot:
+        """Begin to serve a slot; without tickers an order-book slot waits for its list."""
+        slot = self.slots[name] = Slot(name, self._wiring)
+        if tickers is not None:
+            slot.want(tickers)
+        if tickers is not None or is_mirrored(name):
+            self._start(slot)
+        log.info("slot_taken", slot=name)
+        return slot
+
+    def _start(self, slot: Slot) -> None:
+        if slot.name not in self._tasks:
+            self._tasks[slot.name] = self._group.create_task(slot.run(), name=f"slot-{slot.name}")
+
+    async def drop(self, name: str, reason: str) -> None:
+        """Close a slot and wait for its connection to end."""
+        slot, task = self.slots.pop(name), self._tasks.pop(name, None)
+        self.states.pop(name, None)
+        self._versions.pop(name, None)
+        self.changed = True
+        slot.close(reason)
+        if task is not None:
+            await asyncio.wait((task,), timeout=DROP_S_MAX)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+        self.frames_before += slot.frames
+        log.info("slot_left", slot=name, reason=reason)
+
+    async def close(self, reason: str) -> None:
+        """Close every slot."""
+        async with asyncio.TaskGroup() as closing:
+            for name in list(self.slots):
+                closing.create_task(self.drop(name, reason), name=f"close-{name}")
+
+    # --- what the control tables say ---
+
+    async def follow(self, conn: AnyConnection) -> None:
+        """Look at the rows that bear our name once, and do what they ask.
+
+        Raises:
+            StoreUnavailable: the database is away; everything stays as it is.
+        """
+        rows = {row.slot: row for row in await control.owned(conn, self._shard)}
+        for name in [name for name in self.slots if name not in rows]:
+            await self.drop(name, "withdrawn")
+        for name in rows.keys() - self.slots.keys():
+            self.serve(name)
+            self.changed = True
+        self.states = {name: row.state for name, row in rows.items()}
+        await self._load_markets(conn)
+        told = False
+        for name, row in rows.items():
+            if row.state is State.ASSIGNED and self.slots[name].is_complete:
+                told |= await self._tell_live(conn, self.slots[name])
+        for name in await self._release(rows.values()):
+            told |= await control.released(conn, name, self._shard)
+        if told:
+            await control.notify(conn, control.ASSIGNMENTS)
+
+    async def _load_markets(self, conn: AnyConnection) -> None:
+        """Read the lists of markets that changed."""
+        books = [name for name in self.slots if not is_mirrored(name)]
+        versions = await control.slot_versions(conn, books) if books else {}
+        for name in books:
+            version = versions.get(name, 0)
+            if self._versions.get(name) != version:
+                slot = self.slots[name]
+                slot.want(await control.slot_markets(conn, name))
+                self._versions[name] = version
+                self.changed = True
+                self._start(slot)
+
+    async def _tell_live(self, conn: AnyConnection, slot: Slot) -> bool:
+        session = slot.session
+        start = session.listening_from if session is not None else None
+        if start is None or not await control.set_live(conn, slot.name, self._shard, start):
+            return False
+        self.states[slot.name] = State.LIVE
+        log.info("slot_live", slot=slot.name, listening_from=start)
+        return True
+
+    async def _release(self, rows: Iterable[control.Owned]) -> list[str]:
+        """Close the slots whose successor is live and surpassed: everything up to its start was heard on every sid."""
+        heard = []
+        for row in rows:
+            if row.state is State.RELEASING and row.successor_from is not None:
+                if self.slots[row.slot].has_heard(row.successor_from):
+                    heard.append(row.slot)
+                else:
+                    self.slots[row.slot].probe()
+        async with asyncio.TaskGroup() as closing:
+            for name in heard:
+                closing.create_task(self.drop(name, "handed over"), name=f"close-{name}")
+        return heard
+
+    # --- what others ask ---
+
+    def assignment(self) -> Mapping[str, frozenset[str]]:
+        """Slots and their markets, to be remembered."""
+        return {name: slot.tickers for name, slot in self.slots.items()}
+
+    @property
+    def live(self) -> int:
+        """Number of slots that are subscribed and heard."""
+        return sum(slot.is_complete for slot in self.slots.values())

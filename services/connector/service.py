@@ -1,0 +1,224 @@
+"""Composition root of the connector: what is opened, in which order, what runs, and how it ends."""
+
+import asyncio
+import gc
+from pathlib import Path
+from uuid import uuid4
+
+from libs.exchange.environments import resolve_endpoints
+from libs.exchange.errors import EndpointInvalid
+from libs.exchange.signing import load_signer
+from libs.exchange.transport import TransportSettings
+from libs.marketdata.tables import Family
+from libs.runtime.errors import ConfigInvalid
+from libs.runtime.service import Runtime
+from libs.store import control
+from libs.store.control import Planner
+from libs.store.errors import StoreError, StoreUnavailable
+from libs.store.lanes import LaneWriter
+from libs.store.notify import Listener, Notifier
+from libs.store.pool import Pool, map_store_errors, open_pool
+from libs.store.schema import check_level
+from libs.telemetry.logging import get_logger
+from services.connector import tasks
+from services.connector.buffer import Buffer
+from services.connector.holdings import Holdings
+from services.connector.outlets import Outlets
+from services.connector.pipeline import Pipeline
+from services.connector.remembered import recall
+from services.connector.report import describe, keep_reporting
+from services.connector.settings import Settings
+from services.connector.slot import Wiring
+from services.connector.successor import succeed
+from services.connector.tasks import Shard
+
+log = get_logger(__name__)
+
+GC_THRESHOLD = (200_000, 50, 100)
+"""Collect rarely: rows make no cycles, and what lives long is frozen (20 to 30 % of a saturated process)."""
+RETRY_S = 1.0
+
+
+async def run(settings: Settings, runtime: Runtime) -> None:
+    """Run the connector until SIGTERM and the hand-over after it.
+
+    Raises:
+        AuthRejected, SchemaMismatch, StoreConflict, ConfigInvalid: the process ends.
+    """
+    own = settings.connector
+    wiring_of = _wiring_factory(settings, runtime)
+    remembered = recall(Path(own.state_dir), own.shard) if own.state_dir else {}
+    try:
+        async with open_pool(
+            settings.store.target(), wait=not remembered, stop=runtime.stop, application=own.shard
+        ) as pool:
+            await _run_with_pool(settings, runtime, pool, wiring_of, remembered)
+    except StoreUnavailable:
+        if not runtime.stop.is_set():
+            raise
+
+
+def _wiring_factory(settings: Settings, runtime: Runtime) -> "WiringFactory":
+    """Check what can be wrong with the exchange's settings before anything is opened.
+
+    Raises:
+        ConfigInvalid, AuthRejected: it is wrong.
+    """
+    exchange = settings.exchange
+    try:
+        endpoints = resolve_endpoints(exchange.environment, exchange.rest_url, exchange.ws_url)
+    except EndpointInvalid as error:
+        raise ConfigInvalid(error.faults) from error
+    load_signer(exchange.api_key_id, exchange.private_key_file)
+    return WiringFactory(settings, runtime, endpoints.ws_url)
+
+
+class WiringFactory:
+    """Makes what slots share, once the pipelines are there."""
+
+    def __init__(self, settings: Settings, runtime: Runtime, url: str) -> None:
+        self._settings = settings
+        self._runtime = runtime
+        self._url = url
+
+    def make(self, outlets: Outlets, pipelines: dict[Family, Pipeline]) -> Wiring:
+        exchange = self._settings.exchange
+        return Wiring(
+            url=self._url,
+            # Read again at every connection, so that a rotated key needs no restart.
+            signer=lambda: load_signer(exchange.api_key_id, exchange.private_key_file),
+            clock=self._runtime.clock,
+            metrics=self._runtime.metrics,
+            outlets=outlets,
+            pipelines=pipelines,
+            session=self._settings.session(),
+            transport=TransportSettings(
+                connect_timeout_s=exchange.connect_timeout_s,
+                frame_bytes_max=exchange.frame_bytes_max,
+            ),
+            backoff_s_min=exchange.backoff_s_min,
+            backoff_s_max=exchange.backoff_s_max,
+            silence_s_max=exchange.silence_s_max,
+        )
+
+
+async def _run_with_pool(
+    settings: Settings,
+    runtime: Runtime,
+    pool: Pool,
+    factory: WiringFactory,
+    remembered: dict[str, frozenset[str]],
+) -> None:
+    own, instance = settings.connector, uuid4()
+    outlets = Outlets(settings.limits(), own.rejected_bytes_per_hour)
+    notifier = Notifier(pool)
+    pipelines = {
+        family: Pipeline(
+            family,
+            outlets,
+            Buffer(family, settings.batches.buffer_rows_max),
+            LaneWriter(
+                pool, family=family, process=own.shard, instance=instance, notifier=notifier
+            ),
+            runtime.clock,
+            runtime.metrics,
+        )
+        for family in Family
+    }
+    wiring = factory.make(outlets, pipelines)
+    assignments = Listener(pool, control.ASSIGNMENTS)
+    markets = Listener(pool, control.MARKETS)
+    async with runtime.tasks() as eternal, asyncio.TaskGroup() as slot_tasks:
+        holdings = Holdings(own.shard, wiring, slot_tasks)
+        shard = Shard(settings, runtime, pool, instance, holdings, Planner(own.shard))
+        describe(shard, wiring)
+        for name, tickers in remembered.items():
+            holdings.serve(name, tickers)
+        eternal.start("notify-batches", notifier.run(shard.ended))
+        eternal.start("listen-assignments", assignments.run(shard.ended))
+        eternal.start("listen-markets", markets.run(shard.ended))
+        eternal.start("relay-markets", tasks.relay(shard, markets, assignments))
+        writers = [
+            eternal.start(f"write-{family.value}", pipeline.run())
+            for family, pipeline in pipelines.items()
+        ]
+        eternal.start("heartbeat", tasks.keep_heartbeat(shard))
+        eternal.start("report", keep_reporting(shard))
+        eternal.start("follow", _begin(shard, outlets, assignments))
+        eternal.start("lifetime", _lifetime(shard, pipelines, writers))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
+        await shard.ended.wait()
+
+
+async def _begin(shard: Shard, outlets: Outlets, wake: Listener) -> None:
+    """Wait for the database, settle what a dead predecessor left, then follow the control tables."""
+    said = ""
+    while not shard.ended.is_set():
+        try:
+            with map_store_errors():
+                async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
+                    await check_level(conn, "gatherer")
+                    now = shard.runtime.clock.now()
+                    for gap in await succeed(conn, shard.name, shard.instance, now):
+                        outlets.gap(gap, now)
+            break
+        except StoreError as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("waiting_for_database", reason=said)
+            await asyncio.sleep(RETRY_S)
+    await tasks.keep_following(shard, wake)
+
+
+async def _lifetime(
+    shard: Shard, pipelines: dict[Family, Pipeline], writers: list[asyncio.Task[None]]
+) -> None:
+    """Wait for SIGTERM; hand the slots over, flush, close the lanes, and let everything end."""
+    runtime, own, clock = shard.runtime, shard.settings.connector, shard.runtime.clock
+    await runtime.stop.wait()
+    until = clock.monotonic() + own.grace_s
+    shard.draining = True
+    runtime.health.set_ready(False, "draining")
+    await _hand_over(shard, until)
+    await shard.holdings.close("drained")
+    for pipeline in pipelines.values():
+        pipeline.finish()
+    _, late = await asyncio.wait(writers, timeout=max(own.flush_s, until - clock.monotonic()))
+    if late:
+        rows = {p.family.value: p.buffer.rows + p.batcher.count for p in pipelines.values()}
+        log.error("rows_left_behind", **rows)
+        for task in late:
+            task.cancel()
+    else:
+        await _close_lanes(shard, pipelines)
+    shard.ended.set()
+
+
+async def _hand_over(shard: Shard, until: float) -> None:
+    """Keep capturing until every slot is live elsewhere, nobody is there to take them, or the grace is over."""
+    clock = shard.runtime.clock
+    while shard.holdings.slots and clock.monotonic() < until:
+        try:
+            await tasks.heartbeat_once(shard)
+            with map_store_errors():
+                async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
+                    await shard.planner.give_up(conn)
+                    if not await control.has_successor(conn, shard.name):
+                        return
+        except StoreUnavailable as error:
+            shard.away("drain", error)
+        await asyncio.sleep(RETRY_S / 2)
+
+
+async def _close_lanes(shard: Shard, pipelines: dict[Family, Pipeline]) -> None:
+    try:
+        async with asyncio.timeout(shard.settings.connector.flush_s):
+            for pipeline in pipelines.values():
+                await pipeline.lane.close()
+            with map_store_errors():
+                async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
+                    await control.deregister(conn, shard.name, shard.instance)
+    except (StoreUnavailable, TimeoutError) as error:
+        log.warning("lanes_left_open", error=str(error))

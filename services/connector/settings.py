@@ -1,0 +1,140 @@
+"""The connector's settings: the common sections it uses and its own."""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from libs.flow.batch import Limits
+from libs.marketdata.capture import CaptureFilter
+from libs.marketdata.tables import Family
+from libs.runtime.sections import (
+    BatchSettings,
+    CaptureSettings,
+    Count,
+    ExchangeSettings,
+    HealthSettings,
+    LogSettings,
+    MetricsSettings,
+    Seconds,
+    SlotSettings,
+    StoreSettings,
+)
+from libs.runtime.settings import Between
+from services.connector.judge import SessionSettings
+
+TICKERS_REMEMBERED = 200_000
+"""Tickers whose verdict of the capture filter is kept; a hundred bytes each."""
+MILLISECOND = 1_000
+SECOND = 1_000_000
+
+
+@dataclass(frozen=True)
+class ConnectorSettings:
+    """Who this shard is, and how it takes up slots and gives them away."""
+
+    shard: str
+    """The shard's name, unique in its zone and the same after a restart: the pod's name. No default, so that two never
+    share one."""
+    template_hash: str = ""
+    """Hash of the pod template, so that a rollout moves slots once. Empty: all shards count as alike."""
+    capacity: Annotated[int, Between(1, 1_000)] = 1
+    """This shard's share of the slots relative to the others (a number without unit). 1: all alike."""
+    lease_s: Seconds = 6.0
+    """Seconds until a silent shard counts as gone. 6 s, the zone's contract: three heartbeats; others expect it."""
+    heartbeat_s: Seconds = 2.0
+    """Seconds between two heartbeats. 2 s, a third of the lease."""
+    plan_s: Seconds = 1.0
+    """Seconds between two looks for assignments and markets (and plans) when no wake-up comes."""
+    settle_s: Seconds = 2.0
+    """Seconds a new planner waits before its first plan, so that shards that start together are all seen."""
+    probe_s: Seconds = 10.0
+    """Seconds of silence after which an order-book connection is asked for a snapshot, so that a lost last frame shows."""
+    answer_s: Seconds = 30.0
+    """Seconds a command may stay without its answer; then the connection is opened anew."""
+    subscribe_chunk: Count = 500
+    """Markets of one command. 500 are known to work; the exchange publishes no limit."""
+    use_yes_price: bool = False
+    """Orientation of no prices asked for and expected. False: each side in its own leg, as it is stored."""
+    grace_s: Seconds = 600.0
+    """Seconds after SIGTERM that slots are kept for others to take over. 600 s, the pod's own grace."""
+    flush_s: Seconds = 20.0
+    """Seconds that the last batches may take to be committed at the end."""
+    rejected_bytes_per_hour: Count = 64 * 1024 * 1024
+    """Bytes of unreadable frames kept per hour. 64 MiB, so that a change at the exchange cannot fill the disk."""
+    state_dir: str = ""
+    """Directory of the last assignment, from which a restarted connector captures without a database. Empty: not kept."""
+
+    def check(self) -> Iterator[str]:
+        """What spans fields."""
+        if not self.shard:
+            yield "shard: must not be empty"
+        if self.heartbeat_s * 2 > self.lease_s:
+            yield "heartbeat_s: must be at most half of lease_s, or one lost heartbeat ends the lease"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the connector reads of config/gatherer.yaml."""
+
+    zone: str
+    """The zone's name; a label only."""
+    exchange: ExchangeSettings
+    """Which exchange, as whom, how gently."""
+    store: StoreSettings
+    """The zone's own database."""
+    connector: ConnectorSettings
+    """The connector's own section."""
+    account: str = "default"
+    """The exchange account whose connections this zone uses."""
+    health: HealthSettings = field(default_factory=HealthSettings)
+    """Where /livez, /readyz and /health answer."""
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    """Where /metrics answers."""
+    log: LogSettings = field(default_factory=LogSettings)
+    """What is logged, and how."""
+    slots: SlotSettings = field(default_factory=SlotSettings)
+    """The zone's connection slots."""
+    batches: BatchSettings = field(default_factory=BatchSettings)
+    """When rows become a transaction."""
+    capture: CaptureSettings = field(default_factory=CaptureSettings)
+    """Which markets are captured; the registry applies it."""
+
+    def session(self) -> SessionSettings:
+        """What a session needs of it."""
+        own = self.connector
+        return SessionSettings(
+            use_yes_price=own.use_yes_price,
+            chunk=own.subscribe_chunk,
+            wants=self._wants(),
+            probe=int(own.probe_s * SECOND),
+            silence=int(self.exchange.silence_s_max * SECOND),
+            answer=int(own.answer_s * SECOND),
+        )
+
+    def _wants(self) -> Callable[[str], bool] | None:
+        """The capture filter as far as a ticker alone tells; None when everything passes."""
+        names = CaptureFilter.__dataclass_fields__
+        chosen = CaptureFilter(**{name: getattr(self.capture, name) for name in names})
+        if chosen.is_everything and chosen.combos:
+            return None
+        return functools.lru_cache(maxsize=TICKERS_REMEMBERED)(chosen.may_want)
+
+    def limits(self) -> dict[Family, Limits]:
+        """When a batch of each family is due."""
+        b = self.batches
+        return {
+            Family.DELTAS: Limits(b.deltas_rows, b.bytes_max, b.deltas_age_ms * MILLISECOND),
+            Family.TRADES: Limits(b.trades_rows, b.bytes_max, b.trades_age_ms * MILLISECOND),
+            Family.REST: Limits(b.snapshots_rows, b.bytes_max, b.trades_age_ms * MILLISECOND),
+        }
+
+    def slot_names(self) -> list[str]:
+        """Every slot of the zone, `kind/number`."""
+        counts = {
+            "orderbook": self.slots.orderbook,
+            "ticker": self.slots.ticker,
+            "trade": self.slots.trade,
+            "lifecycle": self.slots.lifecycle,
+        }
+        return [f"{kind}/{number}" for kind, count in counts.items() for number in range(count)]

@@ -1,0 +1,62 @@
+"""What a starting process does for the one that died under its name: close its lanes, write down its gaps."""
+
+from uuid import UUID
+
+from libs.marketdata.rows import GapRow
+from libs.store.lanes import close_dead_lanes
+from libs.store.pool import AnyConnection, map_store_errors
+
+_LAST_BATCHES = 200
+"""Batches of a lane that are looked at: every sid that still received has a range among them."""
+_UNCLOSED = """
+with recent as (
+    select batch_id from (
+        select batch_id, row_number() over (partition by lane order by batch_no desc) as nth
+        from ingest_batches where lane = any($1)
+    ) b where nth <= $2
+)
+select r.connection, r.sid, r.channel, max(r.seq_to) as seq, max(r.sent_to) as sent_at,
+    max(r.received_at) as received_at
+from listen_ranges r
+where r.batch_id in (select batch_id from recent)
+  and not exists (
+    select from listen_closed c
+    where c.connection = r.connection and c.sid = r.sid and c.ticker is null
+      and c.batch_id >= (select min(batch_id) from recent) and c.reason not in ('seq', 'rejected', 'silent'))
+group by r.connection, r.sid, r.channel
+order by r.connection, r.sid
+"""
+
+
+async def succeed(conn: AnyConnection, shard: str, instance: UUID, now: int) -> list[GapRow]:
+    """Close the open lanes of earlier instances; return a `process_died` gap for every sid that had not been closed.
+
+    Raises:
+        StoreUnavailable: the database is away; call again.
+    """
+    lanes = await close_dead_lanes(conn, process=shard, survivor=instance)
+    if not lanes:
+        return []
+    with map_store_errors():
+        rows = await conn.fetch(_UNCLOSED, lanes, _LAST_BATCHES)
+    return [
+        GapRow(
+            now,
+            0,
+            row["channel"],
+            "",
+            "process_died",
+            f"{shard}",
+            None,
+            row["sent_at"],
+            None,
+            row["received_at"],
+            now,
+            row["seq"],
+            None,
+            None,
+            row["connection"],
+            row["sid"],
+        )
+        for row in rows
+    ]

@@ -1,0 +1,184 @@
+"""The connector's loops, each with its single turn: heartbeat, plan, follow assignments."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from libs.flow.assignment import MOVES_MAX, plan
+from libs.runtime.service import Runtime
+from libs.store import control
+from libs.store.control import Planner
+from libs.store.errors import StoreUnavailable
+from libs.store.notify import Listener
+from libs.store.pool import Pool, map_store_errors
+from libs.telemetry.logging import get_logger
+from services.connector.holdings import Holdings
+from services.connector.remembered import remember
+from services.connector.settings import Settings
+
+log = get_logger(__name__)
+
+ACQUIRE_S_MAX = 5.0
+
+
+@dataclass(slots=True)
+class Shard:
+    """What the loops of one connector share.
+
+    Attributes:
+        draining: SIGTERM came: slots are to be taken over by others. ended: nothing is to be captured any more.
+        is_away: the control tables cannot be read.
+    """
+
+    settings: Settings
+    runtime: Runtime
+    pool: Pool
+    instance: UUID
+    holdings: Holdings
+    planner: Planner
+    draining: bool = False
+    registered: bool = False
+    is_away: bool = False
+    others_drain: bool = False
+    settled: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def name(self) -> str:
+        return self.settings.connector.shard
+
+    def away(self, task: str, error: StoreUnavailable) -> None:
+        """Note that the database is away; capture goes on."""
+        self.planner.unseen()
+        self.runtime.metrics.task_faults_total.labels(task=task).inc()
+        if not self.is_away:
+            self.is_away = True
+            log.warning("control_away", task=task, error=str(error))
+
+    def back(self) -> None:
+        """Note that it answers."""
+        if self.is_away:
+            self.is_away = False
+            log.info("control_back")
+
+
+async def heartbeat_once(shard: Shard) -> None:
+    """Register at the first turn, then prolong the lease.
+
+    Raises:
+        StoreUnavailable: the database is away.
+    """
+    own = shard.settings.connector
+    with map_store_errors():
+        async with shard.pool.acquire(timeout=ACQUIRE_S_MAX) as conn:
+            if not shard.registered:
+                await control.register(
+                    conn,
+                    own.shard,
+                    shard.instance,
+                    template_hash=own.template_hash,
+                    capacity=own.capacity,
+                )
+                shard.registered = True
+            load = float(len(shard.holdings.slots))
+            kept = await control.heartbeat(
+                conn, own.shard, shard.instance, load=load, draining=shard.draining
+            )
+            shard.others_drain = await control.others_drain(conn, own.shard)
+    if not kept:
+        # A doubled capture is free; two processes that fight for one name are not, and only a person can tell them apart.
+        log.error("shard_name_taken", shard=own.shard)
+
+
+async def plan_once(shard: Shard) -> None:
+    """Plan if it is ours to plan: take the row, read, decide, write.
+
+    Raises:
+        StoreUnavailable: the database is away.
+    """
+    settings, planner = shard.settings, shard.planner
+    with map_store_errors():
+        async with shard.pool.acquire(timeout=ACQUIRE_S_MAX) as conn:
+            now = shard.runtime.clock.monotonic()
+            if shard.draining or not await planner.take(conn, now):
+                return
+            if planner.held_for < settings.connector.settle_s:
+                return
+            zone = await planner.read(conn)
+            if zone is None:
+                return
+            slots = settings.slots
+            changes = plan(
+                settings.slot_names(),
+                zone.shards,
+                zone.rows,
+                moves_max=min(MOVES_MAX, slots.connections_max - slots.total),
+            )
+            if not changes.is_empty and await planner.write(conn, changes):
+                log.info(
+                    "planned", insert=len(changes.insert), release=len(changes.release),
+                    withdraw=len(changes.withdraw), restore=len(changes.restore), bury=len(changes.bury),
+                )  # fmt: skip
+                await control.notify(conn, control.ASSIGNMENTS)
+
+
+async def follow_once(shard: Shard) -> None:
+    """Serve what the rows say, and remember it.
+
+    Raises:
+        StoreUnavailable: the database is away.
+    """
+    holdings = shard.holdings
+    with map_store_errors():
+        async with shard.pool.acquire(timeout=ACQUIRE_S_MAX) as conn:
+            await holdings.follow(conn)
+    directory = shard.settings.connector.state_dir
+    if holdings.changed and directory:
+        try:
+            remember(Path(directory), shard.name, holdings.assignment())
+        except OSError as error:
+            log.warning("assignment_not_kept", error=str(error))
+    holdings.changed = False
+
+
+async def keep_heartbeat(shard: Shard) -> None:
+    """Heartbeats until the end."""
+    while not shard.ended.is_set():
+        try:
+            await heartbeat_once(shard)
+        except StoreUnavailable as error:
+            shard.away("heartbeat", error)
+        await _wait(shard, shard.settings.connector.heartbeat_s)
+
+
+async def keep_following(shard: Shard, wake: Listener) -> None:
+    """Plan and follow until the end: every second, and when woken."""
+    while not shard.ended.is_set():
+        wake.event.clear()
+        try:
+            await plan_once(shard)
+            await follow_once(shard)
+            shard.back()
+        except StoreUnavailable as error:
+            shard.away("follow", error)
+        await _wait(shard, shard.settings.connector.plan_s, wake.event)
+
+
+async def relay(shard: Shard, source: Listener, target: Listener) -> None:
+    """Wake the follower for another channel too."""
+    while not shard.ended.is_set():
+        if await source.wait(1.0):
+            target.event.set()
+
+
+async def _wait(shard: Shard, seconds: float, wake: asyncio.Event | None = None) -> None:
+    """Wait; the end of the shard or a wake-up comes earlier."""
+    waits = [asyncio.ensure_future(shard.ended.wait())]
+    if wake is not None:
+        waits.append(asyncio.ensure_future(wake.wait()))
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
