@@ -44,7 +44,8 @@ class Cutting:
             self.cuts += 1
             loop, conn = asyncio.get_running_loop(), writer._conn
             if conn is not None:
-                loop.call_later(self._rng.uniform(0, 0.02), conn.terminate)
+                # As the network cuts it: the driver learns of it from its transport.
+                loop.call_later(self._rng.uniform(0, 0.02), conn._transport.abort)  # type: ignore[attr-defined]
         merged = await self._merge(writer, transaction)
         if 0.3 <= fate < 0.45:
             self.cuts += 1

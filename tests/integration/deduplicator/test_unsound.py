@@ -45,6 +45,7 @@ async def test_a_changed_row_quarantines_its_gatherer_and_the_others_go_on(
             " ORDER BY batch_no LIMIT 1",
             lane,
         )
+        assert bad is not None
         await conn.execute(
             "UPDATE orderbook_deltas SET size_delta = size_delta + 1 WHERE batch_id = $1"
             " AND ctid = (SELECT min(ctid) FROM orderbook_deltas WHERE batch_id = $1)",
