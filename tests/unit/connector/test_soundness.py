@@ -79,4 +79,4 @@ def test_losses_stay_tight(seed: int) -> None:
     for ticker in world.tickers:
         spans = union((c.from_ts, c.to_ts) for c in world.claims() if c.ticker == ticker)
         assert spans and spans[-1][1] >= end + 2_000_000
-        assert spans[-1][0] <= end + 2_500_000
+        assert spans[-1][0] <= end + 3_500_000

@@ -205,6 +205,8 @@ class Gatherer:
 
     def spoil(self, frames: list[bytes]) -> list[bytes]:
         faults, rng = self.world.faults, self.rng
+        if any(b'"subscribed"' in frame for frame in frames):
+            return frames
         if frames and "loss" in faults and rng.random() < 0.03:
             first = rng.randrange(len(frames))
             del frames[first : rng.randint(first + 1, len(frames))]
