@@ -18,6 +18,7 @@ from libs.store.batches import seal
 from libs.store.lanes import LaneWriter
 from libs.store.notify import Notifier
 from libs.store.pool import Target, open_pool
+from services.registry.slots import slot_name
 from tests.integration.registry.world import QUICK, Zone, running_zone
 
 SECOND = 1_000_000
@@ -262,3 +263,38 @@ async def test_the_exchange_away_is_waited_for(gatherer_db: Target, tmp_path: Pa
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(2), zone.registry(exchange=away):
                 raise AssertionError("ready without an exchange")
+
+
+async def test_an_announced_market_that_never_comes_is_removed(
+    gatherer_db: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REST does not know it after a bounded number of looks: not wanted any more, so its slot is not asked for it."""
+    monkeypatch.setattr("services.registry.sync.MISS_WAIT", 1_000)
+    async with (
+        running_zone(gatherer_db, tmp_path) as zone,
+        zone.registry(registry=SLOW),
+        connector(gatherer_db) as feed,
+    ):
+        metadata = {"additional_metadata": {"event_ticker": "KXGHOST-26"}}
+        await feed.say(heard("created", "KXGHOST-26-T1", metadata))
+
+        async def removed() -> bool:
+            found = await market(zone, "KXGHOST-26-T1")
+            return found is not None and found["status"] == "removed" and not found["wanted"]
+
+        await zone.until(removed)
+        versions = "select count(*) from market_versions where ticker = 'KXGHOST-26-T1'"
+        assert await zone.value(versions) == 0
+
+
+async def test_another_number_of_slots_moves_markets(gatherer_db: Target, tmp_path: Path) -> None:
+    """A restart with more slots places every market by the new number and raises both slots' versions."""
+    async with running_zone(gatherer_db, tmp_path) as zone:
+        async with zone.registry():
+            before = dict(await zone.conn.fetch("select ticker, slot from markets"))
+        slots = replace(zone.settings.slots, orderbook=9)
+        async with zone.registry(slots=slots):
+            after = dict(await zone.conn.fetch("select ticker, slot from markets"))
+        moved = {ticker for ticker in after if after[ticker] != before[ticker]}
+        assert after == {ticker: slot_name(ticker, 9) for ticker in before}
+        assert {after[ticker] for ticker in moved} <= {"orderbook/8"}
