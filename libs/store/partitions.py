@@ -8,6 +8,7 @@ its own lock, and only when what it holds is proved to be elsewhere.
 from dataclasses import dataclass
 
 from libs.marketdata.tables import Table
+from libs.store.errors import StoreUnavailable
 from libs.store.partition_plan import (
     DatabaseKind,
     Horizon,
@@ -124,19 +125,27 @@ async def ensure_partitions(
     TimescaleDB. Call it at start and every few minutes.
 
     Raises:
-        StoreUnavailable: a lock was not to be had within 1 s; ask again.
+        StoreUnavailable: a table's lock was not to be had within 1 s; the others have theirs. Ask again.
     """
     with map_store_errors():
         if await has_timescale(conn):
             return Ensured((), {})
         existing = await existing_partitions(conn)
         made: list[Partition] = []
+        busy: StoreUnavailable | None = None
         for table in partitioned_tables(kind).values():
             there = [partition for partition in existing if partition.table == table.name]
             wanted = partitions_around(table.name, now, width_of(table, kind), horizon or Horizon())
             new = missing(wanted, there)
-            await _make(conn, table, new)
-            made += new
+            try:
+                with map_store_errors():
+                    await _make(conn, table, new)
+            except StoreUnavailable as error:
+                busy = error
+            else:
+                made += new
+        if busy is not None:
+            raise busy
         return Ensured(tuple(made), await count_default_rows(conn, kind))
 
 

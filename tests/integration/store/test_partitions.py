@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from libs.marketdata.units import DAY, HOUR
+from libs.store.errors import StoreUnavailable
 from libs.store.partition_drop import drop_partitions_archived, drop_partitions_released
 from libs.store.partitions import (
     Horizon,
@@ -132,6 +133,20 @@ async def test_a_writer_at_work_does_not_keep_partitions_from_being_made(
             await _delta(writer, NOW + 5)
             ensured = await ensure_partitions(conn, "gatherer", NOW + 5 * HOUR, SMALL)
             assert [p for p in ensured.made if p.table == "orderbook_deltas"]
+
+
+@PLAIN_ONLY
+async def test_a_busy_table_does_not_keep_the_others_from_theirs(gatherer_db: Target) -> None:
+    """Who holds one default partition for long makes that table wait for the next call, and no other."""
+    async with connect(gatherer_db) as conn, connect(gatherer_db) as reader:
+        async with reader.transaction():
+            await reader.fetch("SELECT * FROM orderbook_deltas_default")
+            with pytest.raises(StoreUnavailable):
+                await ensure_partitions(conn, "gatherer", NOW, SMALL)
+            assert await _at(conn, "orderbook_deltas", NOW) is None
+            assert await _at(conn, "tickers", NOW) is not None
+        await ensure_partitions(conn, "gatherer", NOW, SMALL)
+        assert await _at(conn, "orderbook_deltas", NOW) is not None
 
 
 async def _batch(

@@ -70,6 +70,12 @@ async def test_commits_are_safe_and_the_password_is_private(server: EmbeddedPost
     assert server.password not in repr(server.target())
 
 
+async def test_the_terminal_s_interrupt_does_not_reach_the_server(server: EmbeddedPostgres) -> None:
+    """The server is in a session of its own: Ctrl-C is ours to handle, in order."""
+    pid = family.postmaster_pid(server.data)
+    assert pid is not None and os.getsid(pid) == pid != os.getsid(0)
+
+
 async def test_without_the_password_nobody_comes_in(server: EmbeddedPostgres) -> None:
     """A connection from this machine with another password is refused."""
     target = server.target()
