@@ -27,6 +27,7 @@ from libs.store.merge_transaction import (
 from libs.store.pool import Connection, Target, connect, map_store_errors
 
 APPLICATION: Final = "kalshi-data-merger"
+RELEASE_S_MAX: Final = 5.0
 
 
 class ProductionWriter:
@@ -155,11 +156,11 @@ class ProductionWriter:
     async def release(self) -> None:
         """Give the lease up, so that another writer need not wait for its end, and disconnect; never raises."""
         try:
-            async with self._fenced() as conn:
+            async with asyncio.timeout(RELEASE_S_MAX), self._fenced() as conn:
                 await conn.execute(sql.RELEASE_LEASE)
                 await conn.execute("COMMIT")
-        except (WriterFenced, HistoryChanged):
-            pass  # whoever holds it now needs nothing of us
+        except (WriterFenced, HistoryChanged, TimeoutError):
+            pass  # whoever holds it now needs nothing of us, and else it ends by itself
         async with self._turn:
             await self._disconnect()
 

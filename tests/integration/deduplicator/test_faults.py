@@ -87,7 +87,7 @@ async def test_a_deduplicator_killed_twenty_times_ends_exact(databases: Database
         for zone, rows in zip(databases.zones.values(), heard, strict=True):
             await zone.write(rows[turn * 100 : turn * 100 + 100])
         if rng.random() < 0.7:
-            await deduplicator.until(lambda health: health.get("merges"))
+            await deduplicator.until(lambda health: health["merges"] or health["drained"])
         await deduplicator.kill()
     await merge_all(databases)
     merged = await merged_keys(databases.conn)
