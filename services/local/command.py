@@ -19,6 +19,8 @@ from services.local.topology import ZONE_NAMES
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 DEMO_WINDOW_S = 10.0
+OPENS_IN_S = 15.0
+PIPE_WIDTH = 130
 
 
 def main(argv: list[str]) -> int:
@@ -28,7 +30,7 @@ def main(argv: list[str]) -> int:
     if fault:
         sys.stderr.write(f"kalshi-data local: {fault}\n")
         return EXIT_USAGE
-    console = Console(stderr=False, highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     logging.configure("text", "warning", "local", "")
     try:
         return asyncio.run(_interruptible(arguments, console))
@@ -73,6 +75,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         window_s=DEMO_WINDOW_S if arguments.demo else 3600.0,
         seed=arguments.seed,
         fresh=arguments.demo,
+        opens_in_s=OPENS_IN_S if arguments.demo else 0.0,
     )
 
 

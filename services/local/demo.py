@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.live import Live
 
+from libs.marketdata.units import SECOND
 from libs.runtime.clock import Clock
 from services.local import live
 from services.local.judge import judge_run
@@ -28,6 +29,9 @@ async def run_demo(options: Options, seconds: float, console: Console, clock: Cl
     async with LocalRun(options, clock) as run:
         await _start(run, console)
         screen = Screen(run, console)
+        await screen.watch(
+            (run.opens_at - clock.now()) / SECOND, "waiting for the exchange to open"
+        )
         victim = options.zones[-1] if len(options.zones) > 1 else None
         phases = [
             (CUT_AT, "capturing"),

@@ -16,6 +16,7 @@ from services.local.sessions import Sessions, read_session_journal
 from services.local.stored import Snapshot, Stored, count_rows, read_claims, read_stored
 from services.local.truth import Market, Truth, read_market_journal
 from services.local.verdict import (
+    SLACK,
     ClaimIndex,
     Gap,
     Verdict,
@@ -97,7 +98,7 @@ def _causes(
 
     def of(ticker: str) -> Sequence[Span]:
         start, end = lives[ticker]
-        return sessions.unsubscribed(keys, ORDERBOOK_CHANNEL, ticker, (start - SECOND, end))
+        return sessions.unsubscribed(keys, ORDERBOOK_CHANNEL, ticker, (start - SLACK, end + SLACK))
 
     return of
 

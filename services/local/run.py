@@ -15,6 +15,7 @@ import yaml
 
 import services
 from libs.exchange.keyfiles import make_key_pair
+from libs.marketdata.units import SECOND
 from libs.runtime.clock import Clock
 from libs.runtime.health import fetch_health
 from libs.store.pool import Target
@@ -59,6 +60,8 @@ class Options:
     private_key_file: Path | None = None
     window_s: float = 3600.0
     seed: int = 1
+    opens_in_s: float = 0.0
+    """The simulated exchange begins to trade so long after its start: gatherers can be there from the first order."""
     fresh: bool = False
     """Forget what an earlier run left in the directory."""
 
@@ -101,6 +104,7 @@ class LocalRun:
         self.configs: dict[str, Path] = {}
         self.simulator: SimulatorControl | None = None
         self.archive = self._dir / "archive"
+        self.opens_at = 0
         self._killed_at: dict[str, int] = {}
         self._back_at: dict[str, int] = {}
 
@@ -205,6 +209,14 @@ class LocalRun:
         config = production_config(template, zones, production, self.archive, self.options.window_s)
         self._write(PRODUCTION, config)
 
+    def _opening(self) -> int:
+        """When the simulated exchange begins to trade, microseconds, a whole second; 0: at once."""
+        if not self.options.opens_in_s:
+            return 0
+        self.opens_at = self._clock.now() + int(self.options.opens_in_s * SECOND)
+        self.opens_at -= self.opens_at % SECOND
+        return self.opens_at
+
     async def start_simulator(self) -> Exchange:
         """Start the simulated exchange with one API key a zone; return how it is reached."""
         private, public = make_key_pair(self._dir / "keys")
@@ -214,6 +226,7 @@ class LocalRun:
             "host": "127.0.0.1",
             "port": port,
             "seed": self.options.seed,
+            "epoch_us": self._opening(),
             "keys": [{"key_id": key, "public_key_file": str(public)} for key in keys.values()],
             "journal_dir": str(self.journal_dir),
         }

@@ -4,7 +4,6 @@ Pure. Missing: published and not stored. Extra: stored and never published; alwa
 lies where nobody claims to have listened. Tight: every gap has a cause in the journals and is at most 10 s wider.
 """
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -69,23 +68,42 @@ def judge(
     table: str, truth: Iterable[Fact], stored: Iterable[Fact], claims: ClaimIndex
 ) -> TableVerdict:
     """Compare as multisets: facts of equal identity are anonymous, only their number counts."""
-    moments: dict[Key, list[int]] = {}
-    for fact in truth:
-        moments.setdefault((fact.ticker, fact.identity), []).append(fact.moment)
-    wanted = Counter({key: len(found) for key, found in moments.items()})
-    held = Counter((fact.ticker, fact.identity) for fact in stored)
-    missing, extra = wanted - held, held - wanted
+    wanted, held = _moments(truth), _moments(stored)
+    counts = [sum(map(len, moments.values())) for moments in (wanted, held)]
+    missing = {key: _left_over(moments, held.get(key, [])) for key, moments in wanted.items()}
+    extra = {
+        key: len(moments) - len(wanted.get(key, ()))
+        for key, moments in held.items()
+        if len(moments) > len(wanted.get(key, ()))
+    }
     unsound = [
         (key, moment)
-        for key, count in missing.items()
-        for moment in sorted(moments[key])[-count:]
+        for key, moments in missing.items()
+        for moment in moments
         if claims.heard(key[0], moment)
     ]
     examples = [f"extra {key}" for key in sorted(extra, key=repr)[:3]]
     examples += [f"missing where somebody listened {case}" for case in unsound[:3]]
     return TableVerdict(
-        table, wanted.total(), held.total(), missing.total(), extra.total(), len(unsound), tuple(examples)
+        table, counts[0], counts[1], sum(map(len, missing.values())), sum(extra.values()),
+        len(unsound), tuple(examples),
     )  # fmt: skip
+
+
+def _moments(facts: Iterable[Fact]) -> dict[Key, list[int]]:
+    found: dict[Key, list[int]] = {}
+    for fact in facts:
+        found.setdefault((fact.ticker, fact.identity), []).append(fact.moment)
+    return found
+
+
+def _left_over(published: Sequence[int], stored: Sequence[int]) -> list[int]:
+    """Return the published moments that no stored one stands for; each stands for the nearest that is left."""
+    left = list(published)
+    for moment in stored:
+        if left:
+            left.remove(min(left, key=lambda other: abs(other - moment)))
+    return left
 
 
 class Gap(NamedTuple):

@@ -28,10 +28,11 @@ def test_a_missing_fact_is_unsound_only_where_somebody_listened() -> None:
     assert (verdict.missing, verdict.unsound, verdict.holds) == (1, 1, False)
 
 
-def test_the_last_of_equal_facts_are_those_that_are_missing() -> None:
-    """Facts without a time of their own are anonymous: one of two is there, so the later one is missing."""
+def test_of_equal_facts_the_one_that_nothing_stored_is_near_to_is_missing() -> None:
+    """Facts without a time of their own are anonymous; where they were seen tells which of them is missing."""
     twice = [Fact("A", 1 * SECOND, "paused"), Fact("A", 5 * SECOND, "paused")]
-    assert judge("t", twice, [Fact("A", 0, "paused")], HEARD_A).holds
+    assert judge("t", twice, [Fact("A", 2 * SECOND, "paused")], HEARD_A).holds
+    assert not judge("t", twice, [Fact("A", 6 * SECOND, "paused")], HEARD_A).holds
     assert not judge("t", twice, [], HEARD_A).holds
 
 
