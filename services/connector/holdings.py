@@ -37,6 +37,7 @@ class Holdings:
         self._versions: dict[str, int] = {}
         self.changed = False
         self.frames_before = 0
+        self._closed = False
 
     # --- slots ---
 
@@ -70,7 +71,8 @@ class Holdings:
         log.info("slot_left", slot=name, reason=reason)
 
     async def close(self, reason: str) -> None:
-        """Close every slot."""
+        """Close every slot; rows that bear our name are not served any more."""
+        self._closed = True
         async with asyncio.TaskGroup() as closing:
             for name in list(self.slots):
                 closing.create_task(self.drop(name, reason), name=f"close-{name}")
@@ -84,6 +86,8 @@ class Holdings:
             StoreUnavailable: the database is away; everything stays as it is.
         """
         rows = {row.slot: row for row in await control.owned(conn, self._shard)}
+        if self.is_closed():
+            return
         for name in [name for name in self.slots if name not in rows]:
             await self.drop(name, "withdrawn")
         for name in rows.keys() - self.slots.keys():
@@ -91,10 +95,13 @@ class Holdings:
             self.changed = True
         self.states = {name: row.state for name, row in rows.items()}
         await self._load_markets(conn)
+        if self.is_closed():
+            return
         told = False
         for name, row in rows.items():
-            if row.state is State.ASSIGNED and self.slots[name].is_complete:
-                told |= await self._tell_live(conn, self.slots[name])
+            slot = self.slots.get(name)
+            if slot is not None and row.state is State.ASSIGNED and slot.is_complete:
+                told |= await self._tell_live(conn, slot)
         for name in await self._release(rows.values()):
             told |= await control.released(conn, name, self._shard)
         if told:
@@ -107,8 +114,11 @@ class Holdings:
         for name in books:
             version = versions.get(name, 0)
             if self._versions.get(name) != version:
-                slot = self.slots[name]
-                slot.want(await control.slot_markets(conn, name))
+                tickers = await control.slot_markets(conn, name)
+                slot = self.slots.get(name)
+                if slot is None:
+                    continue
+                slot.want(tickers)
                 self._versions[name] = version
                 self.changed = True
                 self._start(slot)
@@ -126,17 +136,22 @@ class Holdings:
         """Close the slots whose successor is live and surpassed: everything up to its start was heard on every sid."""
         heard = []
         for row in rows:
-            if row.state is State.RELEASING and row.successor_from is not None:
-                if self.slots[row.slot].has_heard(row.successor_from):
+            slot = self.slots.get(row.slot)
+            if slot is not None and row.state is State.RELEASING and row.successor_from is not None:
+                if slot.has_heard(row.successor_from):
                     heard.append(row.slot)
                 else:
-                    self.slots[row.slot].probe()
+                    slot.probe()
         async with asyncio.TaskGroup() as closing:
             for name in heard:
                 closing.create_task(self.drop(name, "handed over"), name=f"close-{name}")
         return heard
 
     # --- what others ask ---
+
+    def is_closed(self) -> bool:
+        """True after close(): nothing is served any more."""
+        return self._closed
 
     def assignment(self) -> Mapping[str, frozenset[str]]:
         """Slots and their markets, to be remembered."""

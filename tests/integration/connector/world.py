@@ -1,0 +1,130 @@
+"""A zone for connectors: a simulated exchange, a fresh database with its markets, connectors running in this process."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from libs.exchange.keyfiles import make_key_pair
+from libs.marketdata.listening import Claim, claims
+from libs.marketdata.rows import ROW_TYPES
+from libs.runtime.clock import SystemClock
+from libs.runtime.health import HealthState
+from libs.runtime.secret import Secret
+from libs.runtime.sections import BatchSettings, ExchangeSettings, SlotSettings, StoreSettings
+from libs.runtime.service import Runtime
+from libs.store.pool import Target
+from libs.telemetry.metrics import Metrics
+from services.connector.service import run
+from services.connector.settings import ConnectorSettings, Settings
+from services.simulator.server import SimulatorServer, running_simulator
+from services.simulator.settings import KeySettings, SimulatorSettings
+
+SLOTS = SlotSettings(orderbook=2, ticker=1, trade=1, lifecycle=1, connections_max=50)
+QUICK = ConnectorSettings(shard="connector-a-1", plan_s=0.2, settle_s=0.3, heartbeat_s=0.5, probe_s=1.0, flush_s=10)
+
+
+@dataclass
+class Zone:
+    """What a test holds: the exchange, the database, and the settings of a connector."""
+
+    simulator: SimulatorServer
+    target: Target
+    settings: Settings
+    conn: Any
+
+    @asynccontextmanager
+    async def connector(self, **own: Any) -> AsyncIterator[Runtime]:
+        """Run a connector from ready until the block ends, then stop it as a signal would."""
+        clock, metrics = SystemClock(), Metrics("a")
+        health = HealthState("connector", "a", clock, metrics)
+        runtime = Runtime(clock, asyncio.Event(), health, metrics)
+        settings = replace(self.settings, connector=replace(self.settings.connector, **own))
+        task = asyncio.ensure_future(run(settings, runtime))
+        try:
+            await self.until(lambda: _owns(runtime) or task.done())
+            yield runtime
+        finally:
+            runtime.stop.set()
+            async with asyncio.timeout(30):
+                await task
+
+    async def until(self, holds: Callable[[], Any], timeout_s: float = 20.0) -> None:
+        """Wait until something holds, looking every 20 ms; it may be a coroutine function."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                found = holds()
+                if inspect.isawaitable(found):
+                    found = await found
+                if found:
+                    return
+                await asyncio.sleep(0.02)
+
+    async def list_markets(self) -> None:
+        """Do what the registry does: give every listed market a slot."""
+        tickers = sorted(self.simulator.exchange.listings)
+        await self.conn.executemany(
+            "insert into markets (ticker, event_ticker, series_ticker, status, is_combo, wanted, slot, updated_at,"
+            " content_hash, body) values ($1, $1, $1, 'active', false, true, $2, 0, 0, '{}')"
+            " on conflict do nothing",
+            [(t, f"orderbook/{n % SLOTS.orderbook}") for n, t in enumerate(tickers)],
+        )  # fmt: skip
+        await self.conn.execute(
+            "insert into slot_versions select distinct slot, 1 from markets on conflict (slot)"
+            " do update set version = slot_versions.version + 1"
+        )
+        await self.conn.execute("select pg_notify('kd_markets', '')")
+
+    async def rows(self, table: str) -> list[Any]:
+        """Return every committed row of a table."""
+        row_type: Any = ROW_TYPES[table]
+        columns = ", ".join(row_type._fields)
+        return [row_type(*row) for row in await self.conn.fetch(f"select {columns} from {table}")]
+
+    async def claims(self) -> list[Claim]:
+        """Return what the committed listening rows prove."""
+        return claims(
+            await self.rows("listen_ranges"),
+            await self.rows("listen_opened"),
+            await self.rows("listen_closed"),
+        )
+
+
+def _owns(runtime: Runtime) -> bool:
+    document = runtime.health.document()
+    return bool(document["ready"] and document.get("slots"))
+
+
+@asynccontextmanager
+async def running_zone(target: Target, directory: Path, **simulated: Any) -> AsyncIterator[Zone]:
+    """Run a simulator with these settings over a fresh database."""
+    private, public = make_key_pair(directory)
+    values = {"port": 0, "markets": 12, "rate": 300.0, "new_market_every_s": 0.0, "quiet_ms": 1500} | simulated
+    world = SimulatorSettings(keys=(KeySettings("key", str(public)),), **values)
+    async with running_simulator(world) as simulator:
+        exchange = ExchangeSettings(
+            api_key_id="key", private_key_file=str(private), environment="simulator", rest_url=simulator.rest_url,
+            ws_url=simulator.ws_url, backoff_s_min=0.1, backoff_s_max=1.0,
+        )  # fmt: skip
+        # The services' own role, so that what they may not do shows here.
+        store = StoreSettings(
+            database=target.database, user="kd_writer", password=Secret(target.password), host=target.host,
+            port=target.port, pool_size_max=12,
+        )  # fmt: skip
+        settings = Settings(
+            zone="a", exchange=exchange, store=store, connector=QUICK, slots=SLOTS, batches=BatchSettings()
+        )
+        conn = await asyncpg.connect(
+            host=target.host, port=target.port, database=target.database, user=target.user, password=target.password
+        )
+        try:
+            zone = Zone(simulator, target, settings, conn)
+            await zone.list_markets()
+            yield zone
+        finally:
+            await conn.close()
