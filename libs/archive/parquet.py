@@ -71,7 +71,7 @@ def write_parquet(table: Table, source: Path, target: Path) -> Written:
     ranges = _Ranges(table)
     with pyarrow.parquet.ParquetWriter(
         target, schema, compression="zstd", version="2.6", use_dictionary=texts,  # type: ignore[arg-type]  # the stubs lack lists
-        
+
         column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"), write_page_index=True,
     ) as writer:  # fmt: skip
         for group in _row_groups(_batches(columns, schema, source), schema):

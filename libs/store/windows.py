@@ -8,7 +8,6 @@ object holds them. Both tables change in one transaction, so that a crash forget
 from dataclasses import dataclass
 from pathlib import Path
 
-
 from libs.archive.keys import Window
 from libs.archive.manifest import Manifest
 from libs.marketdata.tables import Kind, Table, production_columns, production_key
@@ -33,7 +32,7 @@ async def note_pending(pool: Pool, table: Table, width: int) -> int:
                 "SELECT merge_no FROM archive_progress WHERE table_name = $1", table.name
             )
             await conn.execute(
-                f"INSERT INTO archive_pending (table_name, window_from, window_to)"  # noqa: S608 - our own names
+                f"INSERT INTO archive_pending (table_name, window_from, window_to)"
                 f" SELECT DISTINCT $1, {_start(table)}, {_start(table)} + $2::bigint FROM {table.name}"
                 f" WHERE merge_no > $3 AND merge_no <= $4 ON CONFLICT DO NOTHING",
                 table.name, width, done or 0, merge_no or 0,
@@ -103,7 +102,7 @@ async def copy_window(
     """COPY the rows with merge_from < merge_no <= merge_to as CSV in the order of the key; return their number."""
     with target.open("wb") as file:
         status = await conn.copy_from_query(
-            f"SELECT {_select_list(table)} FROM {table.name} WHERE {table.time_column} >= $1"  # noqa: S608
+            f"SELECT {_select_list(table)} FROM {table.name} WHERE {table.time_column} >= $1"
             f" AND {table.time_column} < $2 AND merge_no > $3 AND merge_no <= $4 ORDER BY {_order(table)}",
             window.start, window.end, merge_from, merge_to, output=file, format="csv", timeout=3600,
         )  # fmt: skip

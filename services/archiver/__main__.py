@@ -1,4 +1,4 @@
-"""python -m services.archiver --config FILE"""
+"""python -m services.archiver --config FILE."""
 
 from libs.runtime.sections import DEDUPLICATOR_FILE
 from libs.runtime.service import service_main

@@ -3,6 +3,7 @@
 import uuid
 
 from libs.archive.objects import ObjectStore
+from libs.runtime.repeat import repeat
 from libs.runtime.service import Runtime
 from libs.store.leases import Lease
 from libs.store.pool import open_pool
@@ -24,5 +25,8 @@ async def run(settings: Settings, runtime: Runtime) -> None:
             return
         runtime.health.ready = True
         async with runtime.tasks() as tasks:
-            tasks.start("export-windows", Archiver(own, pool, store, runtime).run(lease))
+            archiver = Archiver(own, pool, store, runtime)
+            tasks.start("export-windows", archiver.run(lease))
+            turn = repeat(runtime, "drop-partitions", archiver.drop_once, own.retention_poll_s)
+            tasks.start("drop-partitions", turn)
         await lease.release()

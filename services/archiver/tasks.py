@@ -8,7 +8,8 @@ from libs.runtime.service import Runtime
 from libs.store import windows
 from libs.store.errors import StoreUnavailable
 from libs.store.leases import Lease
-from libs.store.pool import Pool
+from libs.store.partition_drop import drop_partitions_archived
+from libs.store.pool import Pool, map_store_errors
 from libs.telemetry.logging import get_logger
 from services.archiver.export import export_window
 from services.archiver.settings import ArchiverSettings
@@ -70,6 +71,17 @@ class Archiver:
         if age >= self._settings.close_after_s * SECOND:
             return True
         return age > 0 and await windows.heard_beyond(self._pool, window.end)
+
+    async def drop_once(self) -> None:
+        """Let production's old partitions go, those that the archive accounts for."""
+        before = self._runtime.clock.now() - int(self._settings.retention_s * SECOND)
+        with map_store_errors():
+            async with self._pool.acquire() as conn:
+                gone = await drop_partitions_archived(conn, before)
+        for partition, why in gone.kept:
+            log.warning("partition_kept", partition=partition.name, reason=why)
+        if gone.dropped:
+            log.info("partitions_dropped", partitions=[p.name for p in gone.dropped])
 
     async def run(self, lease: Lease) -> None:
         """Export until stop, then export the open windows too; what cannot be reached is tried again each round."""

@@ -19,7 +19,7 @@ from services.local.topology import ZONE_NAMES
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 DEMO_WINDOW_S = 10.0
-OPENS_IN_S = 15.0
+OPENS_IN_S = 20.0
 PIPE_WIDTH = 130
 
 

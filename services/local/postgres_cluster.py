@@ -29,6 +29,8 @@ SETTINGS: dict[str, str] = {
     "max_wal_senders": "0",
     "max_wal_size": "512MB",
     "max_locks_per_transaction": "256",
+    # New rows must be summarised soon: readers find them by BRIN.
+    "autovacuum_naptime": "2s",
     "jit": "off",
     "huge_pages": "off",
     "timezone": "UTC",

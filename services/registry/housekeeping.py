@@ -10,9 +10,11 @@ from libs.runtime.clock import Clock
 from libs.store.catalogue import lend
 from libs.store.dead_lanes import dead_instances
 from libs.store.lanes import close_dead_lanes
+from libs.store.partition_drop import drop_partitions_released
 from libs.store.partitions import ensure_partitions
 from libs.store.pool import Pool
 from libs.store.scribe import Scribe
+from libs.store.summaries import Summaries
 from libs.telemetry.logging import get_logger
 
 log = get_logger(__name__)
@@ -31,7 +33,9 @@ class Housekeeper:
         self.rounds = 0
         self.partitions_made = 0
         self.lanes_closed = 0
+        self.partitions_dropped = 0
         self.default_rows: dict[str, int] = {}
+        self._summaries = Summaries()
 
     async def round_once(self) -> None:
         """Make partitions ahead and close the lanes of the dead."""
@@ -44,6 +48,19 @@ class Housekeeper:
                 self.lanes_closed += len(closed)
                 log.info("dead_lanes_closed", instance=instance, lanes=len(closed))
         self.rounds += 1
+
+    async def summarize_once(self) -> None:
+        """Keep the rows of new batches findable: readers look them up by batch_id."""
+        async with lend(self._pool) as conn:
+            await self._summaries.keep_up(conn)
+
+    async def drop_once(self) -> None:
+        """Let the partitions go of which the deduplicator has released every batch."""
+        async with lend(self._pool) as conn:
+            gone = await drop_partitions_released(conn, self._clock.now())
+        self.partitions_dropped += len(gone.dropped)
+        if gone.dropped:
+            log.info("partitions_dropped", partitions=[p.name for p in gone.dropped])
 
     def _note_default(self, rows: dict[str, int]) -> None:
         if rows and rows != self.default_rows:

@@ -153,6 +153,7 @@ def _describe(
         lambda: {
             "rounds": housekeeper.rounds,
             "partitions_made": housekeeper.partitions_made,
+            "partitions_dropped": housekeeper.partitions_dropped,
             "lanes_closed": housekeeper.lanes_closed,
             "default_rows": housekeeper.default_rows,
         },

@@ -44,6 +44,8 @@ class RegistrySettings:
     """Seconds the registry's lease lasts; renewed every third of it. 6 s, as for shards."""
     housekeeping_s: Seconds = 30.0
     """Seconds between two rounds of housekeeping: partitions ahead, lanes of the dead. 30 s, since nothing waits for it."""
+    drop_s: Seconds = 3600.0
+    """Seconds between two looks for partitions that may go: those of which every batch is released. 1 h, a chunk's width."""
 
 
 @dataclass(frozen=True)

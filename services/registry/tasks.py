@@ -16,6 +16,7 @@ from services.registry.sync import Syncer
 
 CLOCK_S: Final = 0.25
 LOOK_S: Final = 0.25
+SUMMARIZE_S: Final = 1.0
 COUNT_S: Final = 10.0
 FOLLOW_S_MIN: Final = 0.05
 """Least time between two looks for lifecycle rows, seconds: wake-ups come with every commit of the zone."""
@@ -82,5 +83,7 @@ def start_periodic(
         ("record-status", recorder.status_once, own.status_s),
         ("record-schedule", recorder.schedule_once, own.schedule_s),
         ("keep-house", housekeeper.round_once, own.housekeeping_s),
+        ("summarize", housekeeper.summarize_once, SUMMARIZE_S),
+        ("drop-partitions", housekeeper.drop_once, own.drop_s),
     ):
         tasks.start(name, repeat(runtime, name, work, period_s))
