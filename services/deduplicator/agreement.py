@@ -59,19 +59,16 @@ class Agreement:
         self.compared = 0
 
     def observe(self, gatherer: int, rows: Iterable[DeltaRow]) -> list[Disagreement]:
-        """Follow rows of one lane in their order; return what they contradict."""
+        """Follow the rows of a lane's next batches; return what they contradict.
+
+        Rows of one batch may come in any order (the database promises none): they are put into that of their frames.
+        """
         if not self._sample:
             return []
-        watched, found = self._watched, []
-        for row in rows:
-            is_watched = watched.get(row.ticker)
-            if is_watched is None:
-                is_watched = self._watch(row.ticker)
-            if is_watched:
-                disagreement = self._follow(gatherer, row)
-                if disagreement is not None:
-                    found.append(disagreement)
-        return found
+        watched = [row for row in rows if self._is_watched(row.ticker)]
+        watched.sort(key=lambda row: (row.connection, row.sid, row.seq))
+        found = (self._follow(gatherer, row) for row in watched)
+        return [disagreement for disagreement in found if disagreement is not None]
 
     def forget(self, gatherer: int | None = None) -> None:
         """Forget open milliseconds (of one gatherer): rows between may be missing, or will be read again."""
@@ -81,7 +78,10 @@ class Agreement:
         for key in [key for key in self._open if key[0] == gatherer]:
             del self._open[key]
 
-    def _watch(self, ticker: str) -> bool:
+    def _is_watched(self, ticker: str) -> bool:
+        known = self._watched.get(ticker)
+        if known is not None:
+            return known
         if len(self._watched) >= self._streams_max:
             self._watched.clear()
         is_watched = zlib.crc32(ticker.encode()) % self._sample == 0

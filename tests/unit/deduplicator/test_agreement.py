@@ -77,3 +77,12 @@ def test_memory_is_bounded() -> None:
         agreement.observe(1, [row._replace(ticker=f"T{number}") for row in whole(1)])
     assert len(agreement._open) == 3
     assert len(agreement._told) == 2
+
+
+def test_rows_of_a_batch_may_come_in_any_order() -> None:
+    """A database gives rows back in no promised order: the frames' own order counts."""
+    agreement = Agreement(sample=1)
+    rows = [row._replace(seq=seq) for seq, row in enumerate(whole(5, -5), 1)]
+    assert agreement.observe(1, rows) == []
+    assert agreement.observe(2, [rows[2], rows[0], rows[1]]) == []
+    assert agreement.compared == 1
