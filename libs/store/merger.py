@@ -70,6 +70,10 @@ class ProductionWriter:
             except (StoreUnavailable, TimeoutError) as error:
                 await self._disconnect()
                 raise StoreUnavailable(str(error) or "production does not answer") from error
+            except BaseException:
+                # Cancelled, perhaps: an open transaction would keep the lease row locked for our successor.
+                await self._disconnect()
+                raise
 
     async def merge(self, transaction: MergeTransaction) -> Merged:
         """Commit one transaction, all of it or nothing, and return what it inserted.
@@ -161,8 +165,11 @@ class ProductionWriter:
                 await conn.execute("COMMIT")
         except (WriterFenced, HistoryChanged, TimeoutError):
             pass  # whoever holds it now needs nothing of us, and else it ends by itself
-        async with self._turn:
-            await self._disconnect()
+        await self.close()
+
+    async def close(self) -> None:
+        """Disconnect and leave the lease to its end."""
+        await self._disconnect()
 
     async def _take_over(self, merge_no_floor: int) -> Standing | None:
         conn = await self._connect()

@@ -33,18 +33,21 @@ async def run(settings: Settings, runtime: Runtime) -> None:
         GathererReader(source, board, writer, own, runtime.clock, runtime.metrics)
         for source in settings.gatherers
     ]
-    async with runtime.tasks() as tasks:
-        working = [
-            _start_reader(tasks, reader, source.zone, runtime.stop)
-            for reader, source in zip(readers, settings.gatherers, strict=True)
-        ]
-        working.append(tasks.start("merge", merging.run(runtime.stop)))
-        keeper = Housekeeping(board, writer, production, own, runtime.clock)
-        working.append(tasks.start("housekeeping", keeper.run(runtime.stop)))
-        tasks.start("readiness", _watch_readiness(runtime, board, merging))
-        tasks.start("grace", _end_after_grace(runtime.stop, working, own.grace_s))
-    # Only after an orderly end: whoever crashes leaves the lease to its end, as one that is killed does.
-    await writer.release()
+    try:
+        async with runtime.tasks() as tasks:
+            working = [
+                _start_reader(tasks, reader, source.zone, runtime.stop)
+                for reader, source in zip(readers, settings.gatherers, strict=True)
+            ]
+            working.append(tasks.start("merge", merging.run(runtime.stop)))
+            keeper = Housekeeping(board, writer, production, own, runtime.clock)
+            working.append(tasks.start("housekeeping", keeper.run(runtime.stop)))
+            tasks.start("readiness", _watch_readiness(runtime, board, merging))
+            tasks.start("grace", _end_after_grace(runtime.stop, working, own.grace_s))
+        await writer.release()
+    finally:
+        # Whoever crashes leaves the lease to its end, as one that is killed does.
+        await writer.close()
 
 
 def _start_reader(
