@@ -70,9 +70,14 @@ async def test_what_is_published_is_stored_and_claimed(gatherer_db: Target, tmp_
         ended: Any = zone.simulator.state()["end_ts"]
         late = [k for k in await published(zone) if started <= k[1] < ended and k[0] in wanted]
         spans = [c for c in await zone.claims() if c.channel == "orderbook_delta"]
-        heard = {t: union((c.from_ts, c.to_ts) for c in spans if c.ticker == t) for t in {c.ticker for c in spans}}
+        heard = {
+            t: union((c.from_ts, c.to_ts) for c in spans if c.ticker == t)
+            for t in {c.ticker for c in spans}
+        }
         assert [k for k in late if not covers(heard[k[0]], k[1])] == []
-        assert {r[0] for r in await zone.conn.fetch("select state from slot_assignments")} == {"live"}
+        assert {r[0] for r in await zone.conn.fetch("select state from slot_assignments")} == {
+            "live"
+        }
         assert await zone.conn.fetchval("select count(*) from lanes where closed_at is null") == 0
         assert {g.reason for g in await zone.rows("gaps")} == set()
         assert await zone.rows("trades")

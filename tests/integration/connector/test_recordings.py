@@ -36,7 +36,9 @@ class Recording:
         lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
         self.frames = [line.get("frame", line) for line in lines if "command" not in line]
         meta = path.with_suffix(".meta.json")
-        command: dict[str, Any] = json.loads(meta.read_text())["subscribe_cmd"] if meta.exists() else {}
+        command: dict[str, Any] = (
+            json.loads(meta.read_text())["subscribe_cmd"] if meta.exists() else {}
+        )
         params = command.get("params", {"use_yes_price": True})
         self.is_yes_scale = bool(params["use_yes_price"])
 
@@ -80,22 +82,28 @@ class Recording:
 
 
 async def stored(zone: Zone) -> tuple[Any, Any, Any, Any]:
-    deltas = Counter((r.ticker, r.side, r.price, r.size_delta) for r in await zone.rows("orderbook_deltas"))
+    deltas = Counter(
+        (r.ticker, r.side, r.price, r.size_delta) for r in await zone.rows("orderbook_deltas")
+    )
     books = Counter(
-        (r.ticker, tuple(map(tuple, r.yes)), tuple(map(tuple, r.no))) for r in await zone.rows("orderbook_snapshots")
+        (r.ticker, tuple(map(tuple, r.yes)), tuple(map(tuple, r.no)))
+        for r in await zone.rows("orderbook_snapshots")
     )
     trades = {
         (r.trade_id, r.ticker, r.size, r.yes_price, r.no_price, r.taker_side, bool(r.is_block))
         for r in await zone.rows("trades")
     }
     tickers = Counter(
-        (r.ticker, r.price, r.yes_bid, r.yes_ask, r.volume, r.open_interest) for r in await zone.rows("tickers")
+        (r.ticker, r.price, r.yes_bid, r.yes_ask, r.volume, r.open_interest)
+        for r in await zone.rows("tickers")
     )
     return deltas, books, trades, tickers
 
 
 @pytest.mark.parametrize("name", FILES)
-async def test_every_recorded_message_is_stored_exactly(gatherer_db: Target, tmp_path: Path, name: str) -> None:
+async def test_every_recorded_message_is_stored_exactly(
+    gatherer_db: Target, tmp_path: Path, name: str
+) -> None:
     """Every delta, trade, ticker and snapshot of the recording, with exact integer prices and sizes."""
     if not RECORDED.is_dir():
         pytest.skip("no recordings beside the repository")

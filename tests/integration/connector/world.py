@@ -26,7 +26,9 @@ from services.simulator.server import SimulatorServer, running_simulator
 from services.simulator.settings import KeySettings, SimulatorSettings
 
 SLOTS = SlotSettings(orderbook=2, ticker=1, trade=1, lifecycle=1, connections_max=50)
-QUICK = ConnectorSettings(shard="connector-a-1", plan_s=0.2, settle_s=0.3, heartbeat_s=0.5, probe_s=1.0, flush_s=10)
+QUICK = ConnectorSettings(
+    shard="connector-a-1", plan_s=0.2, settle_s=0.3, heartbeat_s=0.5, probe_s=1.0, flush_s=10
+)
 
 
 @dataclass
@@ -104,7 +106,13 @@ def _owns(runtime: Runtime) -> bool:
 async def running_zone(target: Target, directory: Path, **simulated: Any) -> AsyncIterator[Zone]:
     """Run a simulator with these settings over a fresh database."""
     private, public = make_key_pair(directory)
-    values = {"port": 0, "markets": 12, "rate": 300.0, "new_market_every_s": 0.0, "quiet_ms": 1500} | simulated
+    values = {
+        "port": 0,
+        "markets": 12,
+        "rate": 300.0,
+        "new_market_every_s": 0.0,
+        "quiet_ms": 1500,
+    } | simulated
     world = SimulatorSettings(keys=(KeySettings("key", str(public)),), **values)
     async with running_simulator(world) as simulator:
         exchange = ExchangeSettings(
@@ -117,10 +125,19 @@ async def running_zone(target: Target, directory: Path, **simulated: Any) -> Asy
             port=target.port, pool_size_max=12,
         )  # fmt: skip
         settings = Settings(
-            zone="a", exchange=exchange, store=store, connector=QUICK, slots=SLOTS, batches=BatchSettings()
+            zone="a",
+            exchange=exchange,
+            store=store,
+            connector=QUICK,
+            slots=SLOTS,
+            batches=BatchSettings(),
         )
         conn = await asyncpg.connect(
-            host=target.host, port=target.port, database=target.database, user=target.user, password=target.password
+            host=target.host,
+            port=target.port,
+            database=target.database,
+            user=target.user,
+            password=target.password,
         )
         try:
             zone = Zone(simulator, target, settings, conn)
