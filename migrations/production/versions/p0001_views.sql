@@ -87,7 +87,7 @@ SELECT channel, ticker, lower(hole) AS from_ts, upper(hole) AS to_ts
          GROUP BY channel, ticker) heard
  CROSS JOIN LATERAL unnest(holes) AS hole;
 
--- Coverage: increments summed; late copies are of facts that are counted already ---------------------------------------------------------------------------------------
+-- Coverage: increments summed; late copies are of facts that are counted already ---------------------------------
 
 CREATE VIEW coverage_by_minute AS
 SELECT table_name, minute, gatherers, coalesce(sum(facts) FILTER (WHERE NOT is_late), 0)::bigint AS facts,
