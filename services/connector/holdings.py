@@ -52,8 +52,18 @@ class Holdings:
         return slot
 
     def _start(self, slot: Slot) -> None:
-        if slot.name not in self._tasks:
-            self._tasks[slot.name] = self._group.create_task(slot.run(), name=f"slot-{slot.name}")
+        if slot.name not in self._tasks and not self._closed:
+            self._tasks[slot.name] = self._group.create_task(
+                self._run(slot), name=f"slot-{slot.name}"
+            )
+
+    async def _run(self, slot: Slot) -> None:
+        try:
+            await slot.run()
+        except BaseException:
+            # The group ends with this: nothing more may be started in it.
+            self._closed = True
+            raise
 
     async def drop(self, name: str, reason: str) -> None:
         """Close a slot and wait for its connection to end."""

@@ -1,28 +1,20 @@
 """A connector between a real simulated exchange and a real database."""
 
 import asyncio
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from libs.marketdata.listening import covers, union
 from libs.store.pool import Target
+from services.local.truth import read_market_journal
 from tests.integration.connector.world import Zone, running_zone
 
 S = 1_000_000
 
 
-def journal(zone: Zone) -> list[dict[str, Any]]:
-    zone.simulator.market_journal.flush()
-    lines = Path(zone.simulator.market_journal.path).read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-async def published(zone: Zone) -> Counter[tuple[Any, ...]]:
+def published(zone: Zone) -> Counter[tuple[Any, ...]]:
     """What the exchange's journal says was published, as anonymous deltas."""
-    from services.local.truth import read_market_journal
-
     zone.simulator.market_journal.flush()
     lines = Path(zone.simulator.market_journal.path).read_bytes().splitlines()
     truth = read_market_journal(lines)
@@ -35,7 +27,7 @@ async def published(zone: Zone) -> Counter[tuple[Any, ...]]:
 
 async def check(zone: Zone) -> None:
     """Nothing extra; nothing missing inside a claim; claims of every market."""
-    truth = await published(zone)
+    truth = published(zone)
     rows = await zone.rows("orderbook_deltas")
     stored: Counter[tuple[Any, ...]] = Counter()
     for r in rows:
@@ -68,7 +60,7 @@ async def test_what_is_published_is_stored_and_claimed(gatherer_db: Target, tmp_
         wanted = {r[0] for r in await zone.conn.fetch("select ticker from markets")}
         # After the end every sid gets one more frame, which proves what came before it and not itself.
         ended: Any = zone.simulator.state()["end_ts"]
-        late = [k for k in await published(zone) if started <= k[1] < ended and k[0] in wanted]
+        late = [k for k in published(zone) if started <= k[1] < ended and k[0] in wanted]
         spans = [c for c in await zone.claims() if c.channel == "orderbook_delta"]
         heard = {
             t: union((c.from_ts, c.to_ts) for c in spans if c.ticker == t)
