@@ -103,7 +103,7 @@ def test_mirrors_of_a_whole_channel_stand_apart(shards: list[str]) -> None:
 @given(names, st.data())
 @settings(max_examples=40)
 def test_a_shard_that_goes_moves_only_what_it_had(shards: list[str], data: st.DataObject) -> None:
-    """Few moves: the others keep their slots but for what keeps mirrors apart."""
+    """Few moves: the others keep their slots but for what a mirror pushes out."""
     if len(shards) < 3:
         return
     rows, _ = settle(SLOTS, [alive(n) for n in shards], [])
@@ -112,9 +112,11 @@ def test_a_shard_that_goes_moves_only_what_it_had(shards: list[str], data: st.Da
     after = owners(
         settle(SLOTS, [Shard(n, n != gone, expired_for=LIVE_WITHIN) for n in shards], rows)[0]
     )
-    moved = [s for s in SLOTS if before[s] != after[s]]
-    assert {s for s in SLOTS if before[s] == gone} <= set(moved)
-    assert all(before[s] == gone or is_mirrored(s) for s in moved)
+    moved = {s for s in SLOTS if before[s] != after[s]}
+    lost = {s for s in SLOTS if before[s] == gone}
+    assert lost <= moved
+    # A mirror has to go to one of few shards, and where that one is full it pushes a slot out.
+    assert len(moved - lost) <= sum(map(is_mirrored, moved))
 
 
 @given(names)

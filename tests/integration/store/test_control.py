@@ -1,0 +1,154 @@
+"""Control tables on a real server: leases, the planner's fence, and moves from assigned to deleted."""
+
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import pytest
+
+from libs.flow.assignment import Pair, Plan, State, plan
+from libs.store import control
+from libs.store.control import Owned, Planner
+from libs.store.pool import Connection, Target, connect
+
+SLOTS = ["orderbook/0", "orderbook/1", "trade/0", "trade/1"]
+
+
+@pytest.fixture
+async def conn(gatherer_db: Target) -> AsyncIterator[Connection]:
+    """A connection to a fresh zone."""
+    async with connect(gatherer_db) as opened:
+        yield opened
+
+
+async def begin(conn: Connection, *names: str) -> dict[str, UUID]:
+    instances = {name: uuid4() for name in names}
+    for name, instance in instances.items():
+        await control.register(conn, name, instance, template_hash="x", capacity=1)
+    return instances
+
+
+async def expire(conn: Connection, name: str) -> None:
+    await conn.execute(
+        "update shards set expires_at = clock_timestamp() - interval '1 minute' where shard = $1",
+        name,
+    )
+
+
+async def test_a_heartbeat_belongs_to_the_last_instance_of_a_name(conn: Connection) -> None:
+    """A restarted container takes the name over; its epoch is the largest."""
+    first = (await begin(conn, "a"))["a"]
+    second = (await begin(conn, "a"))["a"]
+    assert not await control.heartbeat(conn, "a", first, load=1, draining=False)
+    assert await control.heartbeat(conn, "a", second, load=1, draining=True)
+    assert await conn.fetchval("select epoch from shards where shard = 'a'") == 2
+    assert await control.others_drain(conn, "b")
+    assert not await control.others_drain(conn, "a")
+    assert not await control.has_successor(conn, "b")
+
+
+async def test_the_live_shard_with_the_lowest_name_plans(conn: Connection) -> None:
+    """Nobody else, until its planner row has expired and the database was seen up for a lease."""
+    await begin(conn, "a", "b")
+    first, second = Planner("a"), Planner("b")
+    assert not await second.take(conn, 0.0)
+    assert await first.take(conn, 0.0)
+    assert first.epoch == 1
+    assert await first.take(conn, 1.0)
+    assert (first.epoch, first.held_for) == (1, 1.0)
+    await expire(conn, "a")
+    await conn.execute("update planner set expires_at = clock_timestamp() - interval '1 second'")
+    assert not await second.take(conn, 1.0)
+    judging = Planner("b")
+    judging._up_for, judging._seen_at = 100.0, 0.0
+    await conn.execute("select pg_sleep(0)")
+    up_s = await conn.fetchval(
+        "select extract(epoch from clock_timestamp() - pg_postmaster_start_time())::float8"
+    )
+    assert await judging.take(conn, 10.0) is (up_s >= control.LEASE_S)
+
+
+async def test_a_plan_is_fenced_by_the_planners_epoch(conn: Connection) -> None:
+    """A planner that was overtaken writes nothing."""
+    await begin(conn, "a")
+    old = Planner("a")
+    assert await old.take(conn, 0.0)
+    await conn.execute("update planner set epoch = epoch + 1, holder = 'operator'")
+    assert not await old.write(conn, Plan(insert=[Pair("orderbook/0", "a")]))
+    assert await conn.fetchval("select count(*) from slot_assignments") == 0
+    assert old.epoch is None
+
+
+async def test_a_slot_moves_make_before_break(conn: Connection) -> None:
+    """assigned, live, releasing with the successor's start, deleted."""
+    await begin(conn, "a", "b")
+    planner = Planner("a")
+    await planner.take(conn, 0.0)
+
+    async def step() -> Plan:
+        zone = await planner.read(conn)
+        assert zone is not None
+        made = plan(SLOTS, zone.shards, zone.rows)
+        assert await planner.write(conn, made)
+        return made
+
+    assert len((await step()).insert) == 4
+    for name in ("a", "b"):
+        for row in await control.owned(conn, name):
+            assert row.state is State.ASSIGNED
+            assert await control.set_live(conn, row.slot, name, 100)
+            assert not await control.set_live(conn, row.slot, name, 200)
+    assert (await step()).is_empty
+    mine = {row.slot for row in await control.owned(conn, "b")}
+    await conn.execute("update shards set draining = true where shard = 'b'")
+    assert {pair.slot for pair in (await step()).insert} == mine
+    slot = min(mine)
+    assert not await control.released(conn, slot, "b")
+    assert await control.set_live(conn, slot, "a", 300)
+    assert (await step()).release == [Pair(slot, "b")]
+    row = next(r for r in await control.owned(conn, "b") if r.slot == slot)
+    assert row == Owned(slot, State.RELEASING, 1, 300)
+    assert await control.released(conn, slot, "b")
+    assert slot not in {r.slot for r in await control.owned(conn, "b")}
+
+
+async def test_expired_shards_are_judged_only_after_a_lease_of_seeing_the_database(
+    conn: Connection,
+) -> None:
+    """After an outage every lease is old and nobody is dead."""
+    await begin(conn, "a", "b")
+    planner = Planner("a")
+    await planner.take(conn, 0.0)
+    await expire(conn, "b")
+    assert await planner.read(conn) is None
+    planner.unseen()
+    assert planner.epoch is None
+
+
+async def test_rows_of_the_living_are_never_buried(conn: Connection) -> None:
+    """A shard that came back meanwhile keeps its row."""
+    await begin(conn, "a", "b")
+    planner = Planner("a")
+    await planner.take(conn, 0.0)
+    await planner.write(conn, Plan(insert=[Pair("orderbook/0", "b"), Pair("orderbook/1", "b")]))
+    await planner.write(conn, Plan(bury=[Pair("orderbook/0", "b")]))
+    assert len(await control.owned(conn, "b")) == 2
+    await expire(conn, "b")
+    await planner.write(
+        conn, Plan(bury=[Pair("orderbook/0", "b")], withdraw=[Pair("orderbook/1", "b")])
+    )
+    assert await control.owned(conn, "b") == []
+    await planner.give_up(conn)
+    assert await Planner("a").take(conn, 0.0)
+
+
+async def test_a_slots_markets_are_those_wanted(conn: Connection) -> None:
+    """With the version they were listed under."""
+    await conn.execute(
+        "insert into markets (ticker, event_ticker, series_ticker, status, is_combo, wanted, slot, updated_at,"
+        " content_hash, body) values ('B', '', '', '', false, true, 'orderbook/0', 0, 0, ''),"
+        " ('A', '', '', '', false, true, 'orderbook/0', 0, 0, ''),"
+        " ('C', '', '', '', false, false, 'orderbook/0', 0, 0, '')"
+    )
+    await conn.execute("insert into slot_versions values ('orderbook/0', 7)")
+    assert await control.slot_versions(conn, ["orderbook/0", "orderbook/1"]) == {"orderbook/0": 7}
+    assert await control.slot_markets(conn, "orderbook/0") == ["A", "B"]
