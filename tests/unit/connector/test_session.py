@@ -119,10 +119,10 @@ def test_intent_becomes_a_subscribe_and_chunks_of_add_markets() -> None:
     )
     for seq, ticker in enumerate("AB", start=1):
         desk.snapshot(seq, ticker)
-    assert not desk.session.is_complete
+    complete = [desk.session.is_complete]
     desk.send("ok", 3, id=second["id"])
     desk.snapshot(4, "C")
-    assert desk.session.is_complete
+    assert [*complete, desk.session.is_complete] == [False, True]
     assert desk.session.listening_from == (T0 + 4) * MS + S
 
 
@@ -380,10 +380,11 @@ def test_a_lifecycle_slot_holds_both_channels() -> None:
     desk = Desk("lifecycle/0")
     (command,) = desk.commands()
     assert command["params"]["channels"] == ["market_lifecycle_v2", "multivariate_market_lifecycle"]
+    complete = []
     for sid, channel in enumerate(command["params"]["channels"], start=1):
-        assert not desk.session.is_complete
+        complete.append(desk.session.is_complete)
         desk.send("subscribed", sid=None, id=command["id"], msg={"channel": channel, "sid": sid})
-    assert desk.session.is_complete
+    assert [*complete, desk.session.is_complete] == [False, False, True]
     msg = {"market_ticker": "A", "event_type": "activated"}
     desk.send("market_lifecycle_v2", 1, msg=msg)
     assert [(r.event_type, r.seq) for r in desk.rows("market_lifecycle")] == [("activated", 1)]

@@ -60,12 +60,13 @@ def test_without_faults_everything_is_stored_and_claimed(seed: int) -> None:
     world.gatherers[0].dial_at = 0
     world.run()
     check(world)
+    begun = (EPOCH + 2_000) * MS
     for ticker in world.tickers:
         spans = union((c.from_ts, c.to_ts) for c in world.claims() if c.ticker == ticker)
         assert len(spans) == 1
-        assert spans[0][0] <= (EPOCH + 2_000) * MS
+        assert spans[0][0] <= begun
         assert spans[0][1] >= (EPOCH + world.duration) * MS
-    assert world.facts() - world.stored() <= {f for f in world.facts() if f[1] < spans[0][0]}
+    assert world.facts() - world.stored() <= {f for f in world.facts() if f[1] < begun}
 
 
 @given(seed=SEEDS)
