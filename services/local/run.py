@@ -160,7 +160,11 @@ class LocalRun:
     async def start_databases(self) -> None:
         """Start every server, each with its own directory and port, and migrate them."""
         for name in (*self.zones, PRODUCTION):
-            server = EmbeddedPostgres(self._dir / f"postgres-{name}")
+            home = self._dir / f"postgres-{name}"
+            if self.options.fresh:
+                # Its home may be elsewhere, where the server's own user can reach it.
+                EmbeddedPostgres(home).remove()
+            server = EmbeddedPostgres(home)
             self.servers[name] = server
             self._stack.push_async_callback(server.stop)
         await asyncio.gather(*(self._prepare(server) for server in self.servers.values()))
