@@ -176,9 +176,8 @@ class Batcher:
         if not rows and not notes:
             self._first_at = None
             return None
-        for name, listening in zip(LISTEN_TABLES, _listening(notes.values()), strict=True):
-            if listening:
-                rows[name] = listening
+        listening = zip(LISTEN_TABLES, _listening(notes.values()), strict=True)
+        rows.update((name, told) for name, told in listening if told)
         sources = {key: self._sources[key] for key in notes}
         for key in [key for key, source in self._sources.items() if source.ended]:
             del self._sources[key]

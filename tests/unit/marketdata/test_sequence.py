@@ -11,7 +11,8 @@ S = 1_000_000
 def test_the_subscribed_answer_is_frame_zero() -> None:
     """A sid without any other frame has proved 0..0."""
     sequence = Sequence(7 * S)
-    assert sequence.running == (0, 7 * S)
+    first = sequence.running
+    assert first == (0, 7 * S)
     assert sequence.drain() == [Run(0, 0, 7 * S, 7 * S)]
     assert sequence.running is None
     assert sequence.drain() == []
