@@ -20,6 +20,9 @@ VERBS = {
     "local": Verb("services.local.command", "run the whole platform on this machine"),
     "migrate": Verb("services.migrate.command", "bring a database's schema to this version"),
     "status": Verb("services.local.status_command", "show what a running platform is doing"),
+    "readmit": Verb(
+        "services.deduplicator.readmit", "let a quarantined gatherer back into the merge"
+    ),
     "config": Verb("services.cli.config_command", "show the configuration a service would use"),
     "run": Verb(
         "services.cli.run_command", "be one service: kalshi-data run SERVICE --config FILE"

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -12,11 +12,13 @@ from libs.marketdata.units import SECOND
 from libs.runtime.clock import Clock
 from services.local import live
 from services.local.judge import judge_run
+from services.local.processes import ProcessFailed
 from services.local.report import print_verdict
 from services.local.run import LocalRun, Options
 
 T = TypeVar("T")
 REFRESH_S = 1.0
+POLL_S = 0.2
 PLAIN_EVERY = 10
 SETTLE_S_MAX = 30.0
 DRAIN_S_MAX = 60.0
@@ -98,7 +100,7 @@ async def _finish(run: LocalRun, console: Console) -> None:
             f"stopping every {service}",
             run.supervisor.stop(run.names(service=service), SETTLE_S_MAX),
         )
-    await _step(console, "waiting for the merge", _drained(run))
+    await _step(console, "waiting for the merge", _drained(run, run.clock.now()))
     for service in ("deduplicator", "archiver"):
         await _step(
             console,
@@ -108,25 +110,49 @@ async def _finish(run: LocalRun, console: Console) -> None:
 
 
 async def _settled(run: LocalRun) -> None:
-    """Wait until no connector has received a frame for a second, at most SETTLE_S_MAX."""
-    async with asyncio.timeout(SETTLE_S_MAX):
-        before: Any = None
-        while True:
-            frames = [
-                (await run.health(name)).get("frames") for name in run.names(service="connector")
-            ]
-            if frames == before and None not in frames:
-                return
-            before = frames
-            await asyncio.sleep(REFRESH_S)
+    """Wait until no connector has received a frame for a second.
+
+    Raises:
+        ProcessFailed: they still do after SETTLE_S_MAX.
+    """
+    before: Any = None
+
+    async def settled() -> bool:
+        nonlocal before
+        names = run.names(service="connector")
+        frames = [(await run.health(name)).get("frames") for name in names]
+        is_same, before = frames == before and None not in frames, frames
+        return is_same
+
+    await _until(run, settled, REFRESH_S, SETTLE_S_MAX, "connectors still receive frames")
 
 
-async def _drained(run: LocalRun) -> None:
-    """Wait until the deduplicator has read every lane of every zone to its end, at most DRAIN_S_MAX."""
-    async with asyncio.timeout(DRAIN_S_MAX):
-        while not (await run.health("deduplicator")).get("drained"):
-            run.supervisor.check()
-            await asyncio.sleep(0.2)
+async def _drained(run: LocalRun, since: int) -> None:
+    """Wait until the deduplicator has read every lane of every zone to its end, later than `since` (microseconds).
+
+    Raises:
+        ProcessFailed: it has not after DRAIN_S_MAX.
+    """
+
+    async def drained() -> bool:
+        return ((await run.health("deduplicator")).get("drained_at") or 0) > since
+
+    await _until(run, drained, POLL_S, DRAIN_S_MAX, "the deduplicator has not read everything")
+
+
+async def _until(
+    run: LocalRun,
+    check: Callable[[], Awaitable[bool]],
+    every_s: float,
+    within_s: float,
+    failure: str,
+) -> None:
+    end = time.monotonic() + within_s
+    while not await check():
+        run.supervisor.check()
+        if time.monotonic() > end:
+            raise ProcessFailed(f"{failure} after {within_s:.0f} s")
+        await asyncio.sleep(every_s)
 
 
 class Screen:

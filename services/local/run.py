@@ -96,7 +96,7 @@ class LocalRun:
 
     def __init__(self, options: Options, clock: Clock) -> None:
         self.options = options
-        self._clock = clock
+        self.clock = clock
         self._dir = options.state_dir
         self._stack = AsyncExitStack()
         self.supervisor = Supervisor(self._dir / "logs")
@@ -149,7 +149,7 @@ class LocalRun:
 
     def note(self, event: str, zone: str = "") -> None:
         """Write one line of the life-cycle journal: what was done to whom, and when."""
-        line = json.dumps({"at": self._clock.now(), "event": event, "zone": zone})
+        line = json.dumps({"at": self.clock.now(), "event": event, "zone": zone})
         with (self._dir / "lifecycle.jsonl").open("a") as file:
             file.write(line + "\n")
 
@@ -217,7 +217,7 @@ class LocalRun:
         """When the simulated exchange begins to trade, microseconds, a whole second; 0: at once."""
         if not self.options.opens_in_s:
             return 0
-        self.opens_at = self._clock.now() + int(self.options.opens_in_s * SECOND)
+        self.opens_at = self.clock.now() + int(self.options.opens_in_s * SECOND)
         self.opens_at -= self.opens_at % SECOND
         return self.opens_at
 
@@ -270,13 +270,13 @@ class LocalRun:
     async def kill_zone(self, zone: str) -> None:
         """A power cut of one zone: kill -9 of its processes and of its PostgreSQL server; its directory stays."""
         self.note("zone_killed", zone)
-        self._killed_at[zone] = self._clock.now()
+        self._killed_at[zone] = self.clock.now()
         await asyncio.gather(self.supervisor.kill(self.names(zone)), self.servers[zone].kill())
 
     async def revive_zone(self, zone: str) -> None:
         """Power back: the server recovers by itself, then the zone's processes start as on any day."""
         self.note("zone_power_back", zone)
-        self._back_at[zone] = self._clock.now()
+        self._back_at[zone] = self.clock.now()
         await self.servers[zone].start(START_S_MAX)
         await self.start_zone(zone)
 

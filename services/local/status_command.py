@@ -111,6 +111,9 @@ async def _figures(conn: Connection, *, is_production: bool) -> dict[str, Any]:
 def _print(found: dict[str, dict[str, Any]], console: Console) -> None:
     zones = {name: entry for name, entry in found.items() if name != "production"}
     console.print(_zones(zones))
+    for name, entry in zones.items():
+        if "error" in entry:
+            console.print(f"[red]zone {name} is away[/red] {entry['address']}: {entry['error']}")
     production = found["production"]
     if "error" in production:
         console.print(
@@ -135,7 +138,7 @@ def _zones(zones: dict[str, dict[str, Any]]) -> Table:
     )
     for name, entry in zones.items():
         if "error" in entry:
-            table.add_row(name, f"away: {entry['error']}", style="red")
+            table.add_row(name, "away", style="red")
             continue
         table.add_row(
             name, str(entry["shards"]), str(entry["live_slots"]), f"{entry['wanted']:,} of {entry['markets']:,}",
