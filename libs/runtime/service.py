@@ -4,8 +4,8 @@
         service_main("registry", Settings, run, foreign=sections.GATHERER_FILE)
 
 `run(settings, runtime)` opens its resources in one `async with` list, starts its loops in `runtime.tasks()`, and returns
-after `runtime.stop` was set. Exit statuses: 0 stopped as asked, 1 fault, 2 configuration, 3 the exchange refused the key,
-4 a second writer, 5 the schema does not fit.
+after `runtime.stop` was set. Exit statuses: 0 stopped as asked (also while a database was away), 1 fault, 2 configuration,
+3 the exchange refused the key, 4 a second writer, 5 the schema does not fit.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from libs.runtime.sections import HealthSettings, LogSettings, MetricsSettings
 from libs.runtime.settings import ConfigInvalid, load_settings
 from libs.runtime.signals import stop_on_signals
 from libs.runtime.version import build_info
-from libs.store.errors import SchemaMismatch, StoreConflict
+from libs.store.errors import SchemaMismatch, StoreConflict, StoreUnavailable
 from libs.telemetry import logging, tracing
 from libs.telemetry.metrics import Metrics
 
@@ -184,13 +184,24 @@ async def _run(
             runtime = Runtime(clock, stop, state, metrics, server.port)
             lag = asyncio.create_task(_watch_loop(runtime), name="watch-loop")
             try:
-                await run(settings, runtime)
+                await orderly(run(settings, runtime), stop)
             finally:
                 lag.cancel()
                 await asyncio.wait([lag])
         if not stop.is_set():
             raise EternalTaskEnded(f"the service {name} ended before the stop signal")
         log.info("stopped")
+
+
+async def orderly(work: Awaitable[None], stop: asyncio.Event) -> None:
+    """Do a service's work; that a database is away while the service stops is an orderly end, and logged."""
+    try:
+        await work
+    except Exception as error:
+        leaves = _leaves(error)
+        if not (stop.is_set() and all(isinstance(leaf, StoreUnavailable) for leaf in leaves)):
+            raise
+        log.warning("stopped_without_database", error=str(leaves[0]))
 
 
 async def _watch_loop(runtime: Runtime) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from libs.archive.keys import ObjectKey, Window
@@ -14,12 +15,18 @@ from libs.store.pool import Pool
 
 
 async def export_window(
-    pool: Pool, store: ObjectStore, table: Table, window: Window, work_dir: str | None = None
+    pool: Pool,
+    store: ObjectStore,
+    table: Table,
+    window: Window,
+    fence: Callable[[], Awaitable[None]],
+    work_dir: str | None = None,
 ) -> Manifest | None:
     """Export the rows of a window that no object holds yet; return the manifest, or None when there are none.
 
     The object is put and read back before its manifest is recorded: a crash between leaves an object that the next
-    attempt writes again under the same name.
+    attempt writes again under the same name. `fence` raises when another archiver is at work: it is asked before the
+    object is put, because that one may have written another object of this name, and before the manifest is recorded.
 
     Raises:
         ArchiveError: the object store refused, or read back something else.
@@ -33,9 +40,11 @@ async def export_window(
             return None
         written = await asyncio.to_thread(write_parquet, table, rows, parquet)
         key = ObjectKey(table.name, window, exported.supplement)
+        await fence()
         await asyncio.to_thread(store.put, str(key), parquet, written.sha256)
         manifest = manifest_of(key, exported, written)
         await asyncio.to_thread(store.put_small, key.manifest, encode_manifest(manifest))
+    await fence()
     await windows.record_manifest(pool, manifest)
     return manifest
 

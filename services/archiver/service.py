@@ -1,11 +1,12 @@
 """Composition of the archiver: production's pool, the lease, the object store, one loop."""
 
+import asyncio
 import uuid
 
 from libs.archive.objects import ObjectStore
+from libs.runtime.leasing import keep_lease, leased
 from libs.runtime.repeat import repeat
 from libs.runtime.service import Runtime
-from libs.store.leases import Lease
 from libs.store.pool import open_pool
 from libs.store.schema import wait_for_level
 from services.archiver.settings import Settings, storage_options
@@ -13,20 +14,25 @@ from services.archiver.tasks import Archiver
 
 
 async def run(settings: Settings, runtime: Runtime) -> None:
-    """Be the archiver until stop; windows that are open then are exported too."""
+    """Be the archiver until stop; windows that are open then are exported too.
+
+    Raises:
+        LeaseLost: another archiver took over; the process ends.
+        StoreUnavailable: production was away at the end.
+    """
     own = settings.archiver
     store = ObjectStore(own.root, storage_options(own.s3))
     async with open_pool(
         settings.production.target(), stop=runtime.stop, application="kalshi-data archiver"
     ) as pool:
         await wait_for_level(pool, "production", runtime.stop)
-        lease = Lease(pool, "archiver", uuid.uuid4(), own.lease_s)
-        if not await lease.acquire(runtime.stop):
-            return
-        runtime.health.ready = True
-        async with runtime.tasks() as tasks:
-            archiver = Archiver(own, pool, store, runtime)
-            tasks.start("export-windows", archiver.run(lease))
-            turn = repeat(runtime, "drop-partitions", archiver.drop_once, own.retention_poll_s)
-            tasks.start("drop-partitions", turn)
-        await lease.release()
+        async with leased(pool, "archiver", uuid.uuid4(), own.lease_s, runtime) as lease:
+            if lease is None:
+                return
+            archiver, done = Archiver(own, pool, store, runtime, lease), asyncio.Event()
+            runtime.health.ready = True
+            async with runtime.tasks() as tasks:
+                tasks.start("keep-lease", keep_lease(runtime, lease, done))
+                tasks.start("export-windows", archiver.run(done))
+                turn = repeat(runtime, "drop-partitions", archiver.drop_once, own.retention_poll_s)
+                tasks.start("drop-partitions", turn)

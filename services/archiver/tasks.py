@@ -1,9 +1,13 @@
 """The archiver's loop and its once-half."""
 
+import asyncio
+import functools
+
 from libs.archive.keys import Window
 from libs.archive.objects import ArchiveError, ObjectStore
 from libs.marketdata.tables import GATHERER_TABLES, Table
 from libs.marketdata.units import SECOND
+from libs.runtime.leasing import renew_or_end
 from libs.runtime.service import Runtime
 from libs.store import windows
 from libs.store.errors import StoreUnavailable
@@ -21,9 +25,15 @@ class Archiver:
     """Exports what is due. `closing` true: windows still open are exported too (the process is being stopped)."""
 
     def __init__(
-        self, settings: ArchiverSettings, pool: Pool, store: ObjectStore, runtime: Runtime
+        self,
+        settings: ArchiverSettings,
+        pool: Pool,
+        store: ObjectStore,
+        runtime: Runtime,
+        lease: Lease,
     ) -> None:
         self._settings = settings
+        self._fence = functools.partial(renew_or_end, lease)
         self._pool = pool
         self._store = store
         self._runtime = runtime
@@ -35,6 +45,7 @@ class Archiver:
 
         Raises:
             ArchiveError, StoreUnavailable: what is left stays pending; call again.
+            LeaseLost: another archiver is at work; nothing was recorded since.
         """
         written = 0
         for name in self._settings.tables:
@@ -48,7 +59,7 @@ class Archiver:
             if not (closing or known or await self._is_closed(window)):
                 continue
             manifest = await export_window(
-                self._pool, self._store, table, window, self._settings.work_dir
+                self._pool, self._store, table, window, self._fence, self._settings.work_dir
             )
             if manifest is None:
                 continue
@@ -83,18 +94,21 @@ class Archiver:
         if gone.dropped:
             log.info("partitions_dropped", partitions=[p.name for p in gone.dropped])
 
-    async def run(self, lease: Lease) -> None:
-        """Export until stop, then export the open windows too; what cannot be reached is tried again each round."""
-        while await self._runtime.sleep(self._settings.poll_s):
-            await self._round(lease)
-        await self._round(lease, closing=True)
+    async def run(self, done: asyncio.Event) -> None:
+        """Export until stop, then export the open windows too, and set `done`.
 
-    async def _round(self, lease: Lease, *, closing: bool = False) -> None:
+        What cannot be reached is tried again each round.
+
+        Raises:
+            LeaseLost: another archiver is at work.
+        """
+        while await self._runtime.sleep(self._settings.poll_s):
+            await self._round()
+        await self._round(closing=True)
+        done.set()
+
+    async def _round(self, *, closing: bool = False) -> None:
         try:
-            if not await lease.renew():
-                log.warning("lease_lost", lease=lease.name)
-                if not await lease.acquire(self._runtime.stop):
-                    return
             await self.export_once(closing=closing)
             error = ""
         except (ArchiveError, StoreUnavailable) as failure:

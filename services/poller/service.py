@@ -5,10 +5,10 @@ from typing import Final
 from uuid import uuid4
 
 from libs.marketdata.tables import Family
-from libs.runtime.leasing import keep_lease, release
+from libs.runtime.leasing import keep_lease, leased
 from libs.runtime.rest import Rest, open_rest
 from libs.runtime.service import Runtime
-from libs.store.errors import LaneLost, StoreUnavailable
+from libs.store.errors import LaneLost
 from libs.store.lanes import LaneWriter
 from libs.store.leases import Lease
 from libs.store.notify import Notifier
@@ -29,24 +29,16 @@ async def run(settings: Settings, runtime: Runtime) -> None:
 
     Raises:
         AuthRejected, SchemaMismatch, StoreConflict, LeaseLost: the process ends.
+        StoreUnavailable: the database was away at the end.
     """
     own = settings.poller
-    try:
-        async with (
-            open_pool(settings.store.target(), stop=runtime.stop, application=PROCESS) as pool,
-            open_rest(settings.exchange, own.read_share, runtime.clock, runtime.stop) as rest,
-        ):
-            lease = Lease(pool, PROCESS, uuid4(), own.lease_s)
-            runtime.health.set_ready(False, "waiting for the lease")
-            if not await lease.acquire(runtime.stop):
-                return
-            try:
-                await _run_with_lease(settings, runtime, pool, rest, lease)
-            finally:
-                await release(lease)
-    except StoreUnavailable:
-        if not runtime.stop.is_set():
-            raise
+    async with (
+        open_pool(settings.store.target(), stop=runtime.stop, application=PROCESS) as pool,
+        open_rest(settings.exchange, own.read_share, runtime.clock, runtime.stop) as rest,
+        leased(pool, PROCESS, uuid4(), own.lease_s, runtime) as lease,
+    ):
+        if lease is not None:
+            await _run_with_lease(settings, runtime, pool, rest, lease)
 
 
 async def _run_with_lease(

@@ -20,6 +20,7 @@ from libs.runtime.clock import ManualClock, SystemClock
 from libs.runtime.health import HealthState
 from libs.runtime.secret import Secret
 from libs.runtime.service import Runtime
+from libs.store.leases import Lease
 from libs.store.pool import Pool, Target, connect, open_pool
 from libs.telemetry.metrics import Metrics
 from services.archiver.export import export_window
@@ -76,13 +77,24 @@ class Production:
             )  # fmt: skip
 
 
+class OwnLease(Lease):
+    """A lease nobody else wants."""
+
+    async def renew(self) -> bool:
+        return True
+
+
+async def no_fence() -> None:
+    return
+
+
 def archiver(pool: Pool, store: ObjectStore, now: int, **settings: Any) -> Archiver:
     own = ArchiverSettings(
         root="unused", window_s=10, close_after_s=3600, tables=(ORDERBOOK_DELTAS.name,), **settings
     )
-    clock, metrics = ManualClock(now), Metrics("")
+    clock, metrics, lease = ManualClock(now), Metrics(""), OwnLease(pool, "x", uuid.uuid4(), 9.0)
     runtime = Runtime(clock, asyncio.Event(), HealthState("archiver", "", clock, metrics), metrics)
-    return Archiver(own, pool, store, runtime)
+    return Archiver(own, pool, store, runtime, lease)
 
 
 async def manifests(pool: Pool) -> list[tuple[int, int, int, int]]:
@@ -193,7 +205,8 @@ async def test_a_re_export_is_byte_identical(
     await archiver(pool, one, now).export_once(closing=True)
     (key,) = [k for k in one.names() if k.endswith(".parquet")]
     await pool.execute("DELETE FROM archive_manifests")
-    assert await export_window(pool, two, ORDERBOOK_DELTAS, parse_key(key).window) is not None
+    window = parse_key(key).window
+    assert await export_window(pool, two, ORDERBOOK_DELTAS, window, no_fence) is not None
     assert one.get(key) == two.get(key)
 
 

@@ -14,7 +14,7 @@ from libs.runtime.clock import Clock, SystemClock
 from libs.runtime.health import HealthState
 from libs.runtime.secret import Secret
 from libs.runtime.sections import CaptureSettings, ExchangeSettings, SlotSettings, StoreSettings
-from libs.runtime.service import Runtime
+from libs.runtime.service import Runtime, orderly
 from libs.store.pool import Target
 from libs.telemetry.metrics import Metrics
 from services.registry.service import run
@@ -51,7 +51,7 @@ class Zone:
         clock: Clock = SystemClock()
         metrics = Metrics("a")
         runtime = Runtime(clock, asyncio.Event(), HealthState(name, "a", clock, metrics), metrics)
-        task = asyncio.ensure_future(work(settings, runtime))
+        task = asyncio.ensure_future(orderly(work(settings, runtime), runtime.stop))
         try:
             await self.until(lambda: runtime.health.ready or task.done())
             if task.done():

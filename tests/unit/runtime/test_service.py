@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from libs.exchange.errors import AuthRejected
 from libs.runtime.sections import HealthSettings, LogSettings, MetricsSettings
 from libs.runtime.service import service_main
+from libs.store.errors import StoreUnavailable
 
 @dataclass(frozen=True)
 class Settings:
@@ -39,6 +40,8 @@ async def work(settings, runtime):
     runtime.health.ready = True
     while await runtime.sleep(60):
         pass
+    if settings.mode == "store-away":
+        raise StoreUnavailable("away")
     if settings.mode == "slow":
         await asyncio.sleep(0.5)
     print("flushed", flush=True)
@@ -49,6 +52,8 @@ async def fail():
 async def run(settings, runtime):
     if settings.mode == "end":
         return
+    if settings.mode == "store-away-early":
+        raise StoreUnavailable("away")
     if settings.mode == "crash":
         raise RuntimeError("broken")
     async with runtime.tasks() as tasks:
@@ -101,6 +106,16 @@ def test_a_signal_stops_in_order_and_a_second_does_not_hurt(number: signal.Signa
     assert [line["event"] for line in lines] == ["already_stopping", "stopped"]
 
 
+def test_a_database_away_at_the_end_is_an_orderly_end() -> None:
+    """Status 0 and a line that says so: whoever stops a platform may stop its database first."""
+    process = start(KALSHI_DATA_MODE="store-away")
+    wait_ready(process)
+    process.send_signal(signal.SIGTERM)
+    status, lines, _ = finish(process)
+    assert status == 0
+    assert [line["event"] for line in lines] == ["stopping", "stopped_without_database", "stopped"]
+
+
 def test_every_line_carries_service_and_zone() -> None:
     """Bound once by the frame."""
     process = start(KALSHI_DATA_MODE="end")
@@ -116,6 +131,7 @@ def test_every_line_carries_service_and_zone() -> None:
         ("task-ends", 1, "EternalTaskEnded", False),
         ("crash", 1, "RuntimeError", True),
         ("refused", 3, "AuthRejected", False),
+        ("store-away-early", 1, "StoreUnavailable", False),
     ],
 )
 def test_what_ends_a_service_is_logged_once_and_becomes_its_status(
