@@ -49,8 +49,7 @@ async def keep_lease(runtime: Runtime, lease: Lease, done: asyncio.Event | None 
     Raises:
         LeaseLost: another process has it.
     """
-    end = runtime.stop if done is None else done
-    while not await _is_set_within(end, lease.ttl_s / 3):
+    while await runtime.sleep(lease.ttl_s / 3, done):
         try:
             await renew_or_end(lease)
         except StoreUnavailable as error:
@@ -66,15 +65,6 @@ async def renew_or_end(lease: Lease) -> None:
     """
     if not await lease.renew():
         raise LeaseLost(f"the lease {lease.name} was taken by another process")
-
-
-async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 async def _release(lease: Lease) -> None:

@@ -3,10 +3,11 @@
 Every field says what it means, its unit, and why its default is what it is. An empty text means "not set".
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from libs.marketdata.capture import CaptureFilter
 from libs.runtime.convert import Between
 from libs.runtime.secret import Secret
 from libs.store.pool import Target
@@ -164,6 +165,30 @@ class SlotSettings:
             )
 
 
+def account_faults(zones: Sequence[tuple[str, str, SlotSettings]]) -> list[str]:
+    """Say which accounts are asked for more connections than they may hold: one sentence an account, none if all fit.
+
+    The exchange counts connections by account, so zones of one account share its connections_max (the smallest that they
+    state counts); one connection must stay free, since a hand-over opens the new one before the old one closes.
+
+    Args:
+        zones: (zone, account, slots) of every zone there is; only who knows all of them can ask.
+    """
+    faults = []
+    for account in sorted({account for _, account, _ in zones}):
+        sharing = [(zone, slots) for zone, name, slots in zones if name == account]
+        allowed = min(slots.connections_max for _, slots in sharing)
+        needed = sum(slots.total for _, slots in sharing) + 1
+        if needed > allowed:
+            sums = " + ".join(f"{slots.total} of {zone}" for zone, slots in sharing)
+            faults.append(
+                f"account {account}: {sums} + 1 to move are {needed} connections,"
+                f" {needed - allowed} above its connections_max of {allowed};"
+                " lower the slots or give zones accounts of their own"
+            )
+    return faults
+
+
 @dataclass(frozen=True)
 class BatchSettings:
     """When rows become a transaction: whichever of count, bytes and age comes first."""
@@ -179,7 +204,7 @@ class BatchSettings:
     snapshots_rows: Count = 100
     """Rows of a batch of snapshots. 100, because one row holds a whole book."""
     snapshots_age_ms: Milliseconds = 1000
-    """Longest a snapshot waits, milliseconds. 1 s: nobody waits for them."""
+    """Longest a snapshot, or another row of no stream, waits, milliseconds. 1 s: nobody waits for them."""
     bytes_max: Count = 8 * 1024 * 1024
     """Largest batch, bytes of rows. 8 MiB bounds one COPY's memory and time on a slow disk."""
     buffer_rows_max: Count = 500_000
@@ -211,6 +236,11 @@ class CaptureSettings:
     """Markets to leave out, by ticker. Empty (default): none."""
     combos: bool = False
     """Whether multivariate (combination) markets are captured. No by default: they are many and mostly empty."""
+
+    def capture_filter(self) -> CaptureFilter:
+        """Say it as the pure filter."""
+        fields = CaptureFilter.__dataclass_fields__
+        return CaptureFilter(**{name: getattr(self, name) for name in fields})
 
 
 @dataclass(frozen=True)

@@ -113,15 +113,15 @@ class Runtime:
                 raise
             raise only from only.__cause__
 
-    async def sleep(self, seconds: float) -> bool:
-        """Wait, at most until `stop`.
+    async def sleep(self, seconds: float, until: asyncio.Event | None = None) -> bool:
+        """Wait, at most until `stop`, or until another event in its place.
 
         Returns:
-            Whether the process should go on.
+            Whether the process should go on: the event was not set.
         """
         try:
             async with asyncio.timeout(seconds):
-                await self.stop.wait()
+                await (until or self.stop).wait()
         except TimeoutError:
             return True
         return False

@@ -1,10 +1,17 @@
 """Settings of the archiver."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from libs.marketdata.tables import GATHERER_TABLES
 from libs.runtime.secret import Secret
-from libs.runtime.sections import HealthSettings, LogSettings, MetricsSettings, StoreSettings
+from libs.runtime.sections import (
+    HealthSettings,
+    LogSettings,
+    MetricsSettings,
+    Seconds,
+    StoreSettings,
+)
 
 
 @dataclass(frozen=True)
@@ -27,26 +34,34 @@ class ArchiverSettings:
 
     root: str
     """Where objects go: s3://bucket/prefix, or a folder's path. No default: an archive must be chosen."""
-    window_s: float = 3600.0
+    window_s: Seconds = 3600.0
     """Width of a window, seconds: one object per table and window. An hour keeps objects in the tens of megabytes."""
-    close_after_s: float = 900.0
+    close_after_s: Seconds = 900.0
     """A window closes at the latest this long after its end, seconds, even when a gatherer is away; what comes later
     becomes a supplement."""
-    poll_s: float = 10.0
+    poll_s: Seconds = 10.0
     """Pause between two looks for windows to export, seconds."""
     tables: tuple[str, ...] = tuple(GATHERER_TABLES)
     """Tables to archive: all of them by default, since claims and gaps prove what the facts are worth."""
-    retention_s: float = 604_800.0
+    retention_s: Seconds = 604_800.0
     """Age at which production's partitions may go, seconds, and only when manifests account for every row. 7 days:
     2,200 deltas a second are about 40 GB a day with the key's index, so that 500 GB hold them with room to spare."""
-    retention_poll_s: float = 3600.0
+    retention_poll_s: Seconds = 3600.0
     """Pause between two looks for partitions that may go, seconds."""
-    lease_s: float = 15.0
+    lease_s: Seconds = 15.0
     """Lease of the one archiver, seconds; another one takes over after it."""
     work_dir: str = ""
     """Folder for files being made; empty: the system's temporary folder. One window of the largest table must fit."""
     s3: S3Settings = field(default_factory=S3Settings)
     """How to reach S3."""
+
+    def check(self) -> Iterator[str]:
+        """What no type says."""
+        if not self.root:
+            yield "root: must not be empty"
+        for name in self.tables:
+            if name not in GATHERER_TABLES:
+                yield f"tables: there is no table {name}"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from libs.flow.batch import Limits
-from libs.marketdata.capture import CaptureFilter
 from libs.marketdata.tables import Family
+from libs.marketdata.units import MILLISECOND, SECOND
 from libs.runtime.sections import (
     BatchSettings,
     CaptureSettings,
@@ -21,12 +21,11 @@ from libs.runtime.sections import (
     StoreSettings,
 )
 from libs.runtime.settings import Between
+from libs.store.control import LEASE_S
 from services.connector.judge import SessionSettings
 
 TICKERS_REMEMBERED = 200_000
 """Tickers whose verdict of the capture filter is kept; a hundred bytes each."""
-MILLISECOND = 1_000
-SECOND = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,8 @@ class ConnectorSettings:
     """Hash of the pod template, so that a rollout moves slots once. Empty: all shards count as alike."""
     capacity: Annotated[int, Between(1, 1_000)] = 1
     """This shard's share of the slots relative to the others (a number without unit). 1: all alike."""
-    lease_s: Seconds = 6.0
-    """Seconds until a silent shard counts as gone. 6 s, the zone's contract: three heartbeats; others expect it."""
     heartbeat_s: Seconds = 2.0
-    """Seconds between two heartbeats. 2 s, a third of the lease."""
+    """Seconds between two heartbeats. 2 s, a third of the lease, which is the same for all (libs/store/control)."""
     plan_s: Seconds = 1.0
     """Seconds between two looks for assignments and markets (and plans) when no wake-up comes."""
     settle_s: Seconds = 2.0
@@ -69,8 +66,11 @@ class ConnectorSettings:
         """What spans fields."""
         if not self.shard:
             yield "shard: must not be empty"
-        if self.heartbeat_s * 2 > self.lease_s:
-            yield "heartbeat_s: must be at most half of lease_s, or one lost heartbeat ends the lease"
+        if self.heartbeat_s * 2 > LEASE_S:
+            yield (
+                f"heartbeat_s: must be at most half of the shards' lease of {LEASE_S} s,"
+                " or one lost heartbeat ends it"
+            )
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,7 @@ class Settings:
 
     def _wants(self) -> Callable[[str], bool] | None:
         """The capture filter as far as a ticker alone tells; None when everything passes."""
-        names = CaptureFilter.__dataclass_fields__
-        chosen = CaptureFilter(**{name: getattr(self.capture, name) for name in names})
+        chosen = self.capture.capture_filter()
         if chosen.is_everything and chosen.combos:
             return None
         return functools.lru_cache(maxsize=TICKERS_REMEMBERED)(chosen.may_want)
@@ -126,7 +125,7 @@ class Settings:
         return {
             Family.DELTAS: Limits(b.deltas_rows, b.bytes_max, b.deltas_age_ms * MILLISECOND),
             Family.TRADES: Limits(b.trades_rows, b.bytes_max, b.trades_age_ms * MILLISECOND),
-            Family.REST: Limits(b.snapshots_rows, b.bytes_max, b.trades_age_ms * MILLISECOND),
+            Family.REST: Limits(b.snapshots_rows, b.bytes_max, b.snapshots_age_ms * MILLISECOND),
         }
 
     def slot_names(self) -> list[str]:

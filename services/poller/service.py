@@ -69,7 +69,7 @@ async def _run_with_lease(
         pool,
         trades,
         clock,
-        settings.capture_filter(),
+        settings.capture.capture_filter(),
         own,
         settings.batches.trades_rows,
     )

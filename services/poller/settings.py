@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from libs.marketdata.capture import CaptureFilter
 from libs.runtime.sections import (
     BatchSettings,
     CaptureSettings,
@@ -66,8 +65,3 @@ class Settings:
     """Which markets are captured; repaired trades are of these alone."""
     poller: PollerSettings = field(default_factory=PollerSettings)
     """The poller's own section."""
-
-    def capture_filter(self) -> CaptureFilter:
-        """Return the capture section as the pure filter."""
-        fields = CaptureFilter.__dataclass_fields__
-        return CaptureFilter(**{name: getattr(self.capture, name) for name in fields})

@@ -66,7 +66,11 @@ async def _run_with_lease(
         on_lost=lane_lost,
     )
     rules = Rules(
-        settings.capture_filter(), settings.slots.orderbook, int(own.open_ahead_s * SECOND), {}, {}
+        settings.capture.capture_filter(),
+        settings.slots.orderbook,
+        int(own.open_ahead_s * SECOND),
+        {},
+        {},
     )
     keeper = Keeper(pool, scribe, moved, clock, rules, int(own.cache_s * SECOND))
     syncer = Syncer(rest.client, keeper, pool, clock, settings)

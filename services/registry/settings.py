@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from libs.marketdata.capture import CaptureFilter
 from libs.runtime.sections import (
     CaptureSettings,
     ExchangeSettings,
@@ -72,11 +71,6 @@ class Settings:
     """Which markets are captured."""
     registry: RegistrySettings = field(default_factory=RegistrySettings)
     """The registry's own section."""
-
-    def capture_filter(self) -> CaptureFilter:
-        """Return the capture section as the pure filter."""
-        fields = CaptureFilter.__dataclass_fields__
-        return CaptureFilter(**{name: getattr(self.capture, name) for name in fields})
 
     def fingerprint(self) -> str:
         """Name what decides where a market goes; another one asks for a full listing."""

@@ -10,7 +10,7 @@ from libs.runtime.clock import ManualClock
 from libs.runtime.health import HealthState
 from libs.runtime.leasing import LeaseLost, keep_lease
 from libs.runtime.repeat import is_worth_repeating, repeat
-from libs.runtime.service import Runtime
+from libs.runtime.service import Runtime, orderly
 from libs.store.errors import SchemaMismatch, StoreConflict, StoreUnavailable
 from libs.store.leases import Lease
 from libs.telemetry.metrics import Metrics
@@ -22,10 +22,10 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     clock, metrics = ManualClock(0), Metrics("a")
     made = Runtime(clock, asyncio.Event(), HealthState("s", "a", clock, metrics), metrics)
 
-    async def sleep(_: Runtime, seconds: float) -> bool:
+    async def sleep(_: Runtime, seconds: float, until: asyncio.Event | None = None) -> bool:
         clock.advance(seconds)
         await asyncio.sleep(0)
-        return not made.stop.is_set()
+        return not (until or made.stop).is_set()
 
     monkeypatch.setattr(Runtime, "sleep", sleep)
     return made
@@ -122,3 +122,33 @@ async def test_a_lost_lease_ends_the_process_a_lost_database_does_not(runtime: R
     with pytest.raises(LeaseLost, match="taken by another"):
         await keep_lease(runtime, lease)
     assert runtime.clock.monotonic() == pytest.approx(8.0)
+
+
+async def test_a_lease_may_be_kept_beyond_stop(runtime: Runtime) -> None:
+    """For work that goes on after it: until that says it is done."""
+    done = asyncio.Event()
+
+    class Counted(FakeLease):
+        async def renew(self) -> bool:
+            runtime.stop.set()
+            if runtime.clock.monotonic() >= 10.0:
+                done.set()
+            return True
+
+    await keep_lease(runtime, Counted([]), done)
+    assert runtime.clock.monotonic() == pytest.approx(12.0)
+
+
+async def test_every_store_away_at_the_stop_is_orderly_anything_else_is_not() -> None:
+    """Several tasks may have lost the database together; one other fault among them is told."""
+    stop = asyncio.Event()
+
+    async def fail(*errors: Exception) -> None:
+        raise ExceptionGroup("tasks", list(errors))
+
+    with pytest.raises(ExceptionGroup):
+        await orderly(fail(StoreUnavailable("away")), stop)
+    stop.set()
+    await orderly(fail(StoreUnavailable("away"), StoreUnavailable("away")), stop)
+    with pytest.raises(ExceptionGroup):
+        await orderly(fail(StoreUnavailable("away"), ValueError("ours")), stop)
