@@ -130,7 +130,8 @@ class RestClient(HttpReader):
 
     async def market(self, ticker: str) -> Answer[Json]:
         """Read one market; ApiError with status 404 may only mean that it was created a moment ago."""
-        raw = await self.request(f"/markets/{quote(ticker, safe='')}")
+        path = f"/markets/{quote(ticker, safe='')}"
+        raw = await self.request(path, endpoint="/markets/{ticker}")
         market = decode_answer(raw, Json).value.get("market")
         if not isinstance(market, dict):
             raise Undecodable("REST answer: no market in it")
@@ -140,7 +141,8 @@ class RestClient(HttpReader):
 
     async def orderbook(self, ticker: str) -> Answer[RestBook]:
         """Read one book, all levels; up to about 15 s old."""
-        raw = await self.request(f"/markets/{quote(ticker, safe='')}/orderbook")
+        path = f"/markets/{quote(ticker, safe='')}/orderbook"
+        raw = await self.request(path, endpoint="/markets/{ticker}/orderbook")
         answer = decode_answer(raw, RestBook)
         answer.value.ticker = ticker
         return answer

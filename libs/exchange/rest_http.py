@@ -24,6 +24,9 @@ from libs.flow.backoff import Backoff
 from libs.flow.token_bucket import TokenBucket
 
 Params = Sequence[tuple[str, str]]
+CountAttempt = Callable[[str, str], None]
+"""Told of every attempt: its endpoint (the path, with {ticker} for a market's) and HTTP status, NO_ANSWER if none came."""
+NO_ANSWER = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class HttpReader:
         settings: RestSettings | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        count: CountAttempt | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._base_path = path_of(self._base_url)
@@ -77,6 +81,7 @@ class HttpReader:
         self.settings = settings or RestSettings()
         self._sleep = sleep
         self._jitter = jitter
+        self._count = count
         self.requests = 0
         """Attempts made since the start."""
         self.limited = 0
@@ -87,14 +92,16 @@ class HttpReader:
         path: str,
         params: Params = (),
         is_answer: Callable[[int, bytes], bool] | None = None,
+        *,
+        endpoint: str = "",
     ) -> RawAnswer:
-        """Read one path, repeating what is worth repeating."""
+        """Read one path, repeating what is worth repeating. endpoint: how it is counted, the path itself by default."""
         limits = self.settings
         backoff = Backoff(limits.backoff_s_min, limits.backoff_s_max, self._jitter)
         while True:
             await self._sleep(self._bucket.reserve(self._clock.monotonic()))
             try:
-                return await self._attempt(path, params, is_answer)
+                return await self._attempt(path, params, is_answer, endpoint or path)
             except ExchangeError as error:
                 if not error.retryable or backoff.failures + 1 >= limits.attempts_max:
                     raise
@@ -106,7 +113,11 @@ class HttpReader:
             await self._sleep(delay)
 
     async def _attempt(
-        self, path: str, params: Params, is_answer: Callable[[int, bytes], bool] | None
+        self,
+        path: str,
+        params: Params,
+        is_answer: Callable[[int, bytes], bool] | None,
+        endpoint: str,
     ) -> RawAnswer:
         limits = self.settings
         requested_at = self._clock.now()
@@ -117,16 +128,21 @@ class HttpReader:
         self.requests += 1
         # The signature is over the path as it is sent, so the client must not quote it a second time.
         url = URL(self._base_url + path, encoded=True).with_query(params)
+        counted = NO_ANSWER
         try:
             async with self._session.get(
                 url, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
-                body = await _read_body(response, limits.body_bytes_max)
                 status, answered = response.status, response.headers
+                counted = str(status)
+                body = await _read_body(response, limits.body_bytes_max)
         except TimeoutError as error:
             raise TransportError(f"GET {path}: no answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
             raise TransportError(f"GET {path}: {type(error).__name__}: {error}") from error
+        finally:
+            if self._count:
+                self._count(endpoint, counted)
         received_at = self._clock.now()
         if is_answer is None or not is_answer(status, body):
             raise_for_answer(status, body, answered)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from libs.exchange.environments import resolve_endpoints
 from libs.exchange.errors import AuthRejected, EndpointInvalid, ExchangeError, TransportError
@@ -14,6 +14,7 @@ from libs.flow.token_bucket import TokenBucket
 from libs.runtime.clock import Clock
 from libs.runtime.errors import ConfigInvalid
 from libs.runtime.sections import ExchangeSettings
+from libs.runtime.service import Runtime
 from libs.telemetry.logging import get_logger
 
 log = get_logger(__name__)
@@ -26,13 +27,17 @@ BURST_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """The client, its bucket, and the share (0..1) of the account this process may use."""
+    """The client, its bucket, and the share (0..1) of the account this process may use.
+
+    account: whose budget it is; zones of one account share it, so /health and the log name it.
+    """
 
     client: RestClient
     bucket: TokenBucket
     share: float
     clock: Clock
     reads_per_s: float
+    account: str
 
     async def respect_account_limits(self) -> float:
         """Ask the account for its budget and slow down to our share of it; never faster than configured.
@@ -53,15 +58,27 @@ class Rest:
         if rate > 0:
             now = self.clock.monotonic()
             self.bucket.set_rate(now, rate, max(1.0, rate * BURST_S))
-            log.info("read_budget", tier=limits.usage_tier, reads_per_s=rate, share=self.share)
+            log.info(
+                "read_budget", account=self.account, tier=limits.usage_tier, reads_per_s=rate,
+                share=self.share,
+            )  # fmt: skip
         return self.bucket.rate
+
+    def describe(self) -> dict[str, Any]:
+        """What /health says of it."""
+        return {
+            "account": self.account,
+            "requests": self.client.requests,
+            "limited": self.client.limited,
+            "reads_per_s": self.bucket.rate,
+        }
 
 
 @asynccontextmanager
 async def open_rest(
-    exchange: ExchangeSettings, share: float, clock: Clock, stop: asyncio.Event
+    exchange: ExchangeSettings, account: str, share: float, runtime: Runtime
 ) -> AsyncIterator[Rest]:
-    """Open the client for as long as it is entered; nothing is sent yet. After `stop` every request fails at once.
+    """Open the client for as long as it is entered; nothing is sent yet. After the stop every request fails at once.
 
     Raises:
         ConfigInvalid: an address of the exchange cannot be right.
@@ -75,25 +92,27 @@ async def open_rest(
     rate = exchange.reads_per_s * share
     bucket = TokenBucket(rate, max(1.0, rate * BURST_S))
     limits = RestSettings(connect_timeout_s=exchange.connect_timeout_s)
+    clock, requests = runtime.clock, runtime.metrics.rest_requests_total
 
     async def sleep(seconds: float) -> None:
-        try:
-            async with asyncio.timeout(max(seconds, 0.0)):
-                await stop.wait()
-        except TimeoutError:
-            return
-        raise TransportError("stopping")
+        if not await runtime.sleep(max(seconds, 0.0)):
+            raise TransportError("stopping")
+
+    def count(endpoint: str, status: str) -> None:
+        requests.labels(endpoint, status).inc()
 
     async with open_session() as session:
 
         async def hang_up() -> None:
-            await stop.wait()
+            await runtime.stop.wait()
             await session.close()
 
         ending = asyncio.create_task(hang_up(), name="hang-up")
         try:
-            client = RestClient(ends.rest_url, signer, bucket, clock, session, limits, sleep)
-            yield Rest(client, bucket, share, clock, exchange.reads_per_s)
+            client = RestClient(
+                ends.rest_url, signer, bucket, clock, session, limits, sleep, count=count
+            )
+            yield Rest(client, bucket, share, clock, exchange.reads_per_s, account)
         finally:
             ending.cancel()
             await asyncio.wait([ending])

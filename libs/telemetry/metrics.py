@@ -132,17 +132,14 @@ class Metrics:
             LATENCY_BUCKETS,
             "family",
         )
-        self.ingest_lag_seconds = self._histogram(
-            "ingest_lag_seconds",
-            "From the exchange's time to our COMMIT, seconds.",
-            LATENCY_BUCKETS,
-        )
         self.buffer_rows = self._gauge("buffer_rows", "Rows that wait for the database.", "family")
-        self.spool_bytes = self._gauge("spool_bytes", "Bytes that wait on disk for the database.")
 
     def _define_rest(self) -> None:
         self.rest_requests_total = self._counter(
-            "rest_requests_total", "REST requests by endpoint and status.", "endpoint", "status"
+            "rest_requests_total",
+            "Attempts of REST requests by endpoint and HTTP status; none: no answer came.",
+            "endpoint",
+            "status",
         )
         self.snapshot_cycle_seconds = self._histogram(
             "snapshot_cycle_seconds", "Duration of one round of snapshots, seconds.", CYCLE_BUCKETS

@@ -69,6 +69,7 @@ class Archiver:
             metrics = self._runtime.metrics
             metrics.archive_objects_total.labels(table.name).inc()
             metrics.archive_rows_total.labels(table.name).inc(manifest.rows)
+            metrics.archive_bytes_total.labels(table.name).inc(manifest.bytes)
             metrics.archive_watermark_seconds.labels(table.name).set(window.end / SECOND)
             log.info(
                 "window_archived", table=table.name, object=manifest.object, rows=manifest.rows,

@@ -34,7 +34,7 @@ async def run(settings: Settings, runtime: Runtime) -> None:
     own = settings.poller
     async with (
         open_pool(settings.store.target(), stop=runtime.stop, application=PROCESS) as pool,
-        open_rest(settings.exchange, own.read_share, runtime.clock, runtime.stop) as rest,
+        open_rest(settings.exchange, settings.account, own.read_share, runtime) as rest,
         leased(pool, PROCESS, uuid4(), own.lease_s, runtime) as lease,
     ):
         if lease is not None:
@@ -113,11 +113,4 @@ def _describe(runtime: Runtime, rounds: Rounds, healer: Healer, rest: Rest) -> N
             "unreadable": healer.unreadable,
         },
     )
-    runtime.health.set(
-        "exchange",
-        lambda: {
-            "requests": rest.client.requests,
-            "limited": rest.client.limited,
-            "reads_per_s": rest.bucket.rate,
-        },
-    )
+    runtime.health.set("exchange", rest.describe)

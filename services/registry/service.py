@@ -36,7 +36,7 @@ async def run(settings: Settings, runtime: Runtime) -> None:
     own = settings.registry
     async with (
         open_pool(settings.store.target(), stop=runtime.stop, application=PROCESS) as pool,
-        open_rest(settings.exchange, own.read_share, runtime.clock, runtime.stop) as rest,
+        open_rest(settings.exchange, settings.account, own.read_share, runtime) as rest,
         leased(pool, PROCESS, uuid4(), own.lease_s, runtime) as lease,
     ):
         if lease is not None:
@@ -137,9 +137,7 @@ def _describe(
         lambda: {
             "exchange_active": recorder.exchange_active,
             "trading_active": recorder.trading_active,
-            "requests": rest.client.requests,
-            "limited": rest.client.limited,
-            "reads_per_s": rest.bucket.rate,
+            **rest.describe(),
         },
     )
     health.set(

@@ -230,9 +230,13 @@ async def test_objects_go_to_s3_by_configuration(
     production = Production(production_db, now)
     await production.merge(1, 2, 3)
     store = ObjectStore("s3://archive/kalshi", storage_options(s3))
-    assert await archiver(pool, store, now).export_once(closing=True) == 1
+    work = archiver(pool, store, now)
+    assert await work.export_once(closing=True) == 1
     keys = await asyncio.to_thread(lambda: list(store.names()))
     (key,) = [k for k in keys if k.endswith(".parquet")]
     assert parse_key(key).table == "orderbook_deltas"
     data = await asyncio.to_thread(store.get, key)
     assert len(data) == (await pool.fetchval("SELECT bytes FROM archive_manifests"))
+    text = work._runtime.metrics.exposition()[0].decode()
+    counted = 'kalshi_data_archive_bytes_total{table="orderbook_deltas"} '
+    assert f"{counted}{float(len(data))}" in text

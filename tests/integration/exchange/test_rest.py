@@ -371,3 +371,31 @@ async def test_every_attempt_takes_its_turn_in_the_bucket() -> None:
         for _ in range(4):
             await client.exchange_status()
     assert clock.seconds == pytest.approx(0.3)
+
+
+async def test_every_attempt_is_counted_by_endpoint_and_status() -> None:
+    """A market's name is no endpoint; an attempt without an answer counts too."""
+    handle, _ = script(
+        answer("{}", 503),
+        answer('{"market":{}}'),
+        answer('{"orderbook_fp":{}}', 404),
+        answer(STATUS),
+    )
+    counted: list[tuple[str, str]] = []
+    async with serving(handle) as (client, _):
+        client._count = lambda endpoint, status: counted.append((endpoint, status))
+        await client.market("A-B.9")
+        with pytest.raises(ApiError):
+            await client.orderbook("A-B.9")
+        await client.exchange_status()
+    client.settings = RestSettings(attempts_max=1)
+    async with open_session() as client._session:
+        with pytest.raises(TransportError):
+            await client.exchange_schedule()
+    assert counted == [
+        ("/markets/{ticker}", "503"),
+        ("/markets/{ticker}", "200"),
+        ("/markets/{ticker}/orderbook", "404"),
+        ("/exchange/status", "200"),
+        ("/exchange/schedule", "none"),
+    ]
