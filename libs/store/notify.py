@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from libs.store.errors import StoreUnavailable
 from libs.store.pool import Pool, PooledConnection, map_store_errors
+from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 
 log = get_logger(__name__)
@@ -48,9 +49,9 @@ class Notifier:
     async def run(self, stop: asyncio.Event) -> None:
         """Send wake-ups until stop is set; one that is pending then is still sent."""
         while not stop.is_set():
-            await _first_of(self._pending, stop)
+            await first_of(self._pending, stop)
             await self.send_once()
-            await _first_of(stop, timeout_s=self._interval_s)
+            await first_of(stop, timeout_s=self._interval_s)
         await self.send_once()
 
     async def send_once(self) -> bool:
@@ -85,7 +86,7 @@ class Listener:
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait for a wake-up, at most timeout_s seconds, and clear it; True when there was one."""
-        told = await _first_of(self.event, timeout_s=timeout_s)
+        told = await first_of(self.event, timeout_s=timeout_s)
         self.event.clear()
         return told
 
@@ -102,7 +103,7 @@ class Listener:
                 log.warning("listening_lost", channel=self._channel, error=str(error))
             finally:
                 self.listening = False
-            await _first_of(stop, timeout_s=RETRY_S)
+            await first_of(stop, timeout_s=RETRY_S)
 
     async def _listen(self, stop: asyncio.Event) -> None:
         gone = asyncio.Event()
@@ -120,7 +121,7 @@ class Listener:
 
     async def _hold(self, conn: PooledConnection, gone: asyncio.Event, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            await _first_of(gone, stop, timeout_s=PROBE_S)
+            await first_of(gone, stop, timeout_s=PROBE_S)
             if gone.is_set():
                 raise StoreUnavailable("the listening connection was closed")
             if not stop.is_set():
@@ -128,18 +129,3 @@ class Listener:
 
     def _heard(self, *_: Any) -> None:
         self.event.set()
-
-
-async def _first_of(*events: asyncio.Event, timeout_s: float | None = None) -> bool:
-    """Wait until one of the events is set; False when the time was over first."""
-    if any(event.is_set() for event in events):
-        return True
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        done, _ = await asyncio.wait(
-            waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-        )
-    finally:
-        for task in waiting:
-            task.cancel()
-    return bool(done)

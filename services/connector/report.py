@@ -1,9 +1,9 @@
 """What the connector says of itself: /health, readiness and gauges."""
 
-import asyncio
 from collections import Counter
 from typing import Any
 
+from libs.store.waiting import first_of
 from services.connector.slot import Slot, Wiring
 from services.connector.tasks import Shard
 
@@ -76,11 +76,7 @@ async def keep_reporting(shard: Shard) -> None:
     started = clock.monotonic()
     while not shard.ended.is_set():
         refresh(shard, clock.monotonic() - started)
-        try:
-            async with asyncio.timeout(1.0):
-                await shard.ended.wait()
-        except TimeoutError:
-            continue
+        await first_of(shard.ended, timeout_s=1.0)
 
 
 def refresh(shard: Shard, up_for_s: float) -> None:

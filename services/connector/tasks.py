@@ -12,6 +12,7 @@ from libs.store.control import Planner
 from libs.store.errors import StoreUnavailable
 from libs.store.notify import Listener
 from libs.store.pool import Pool, map_store_errors
+from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from services.connector.holdings import Holdings
 from services.connector.remembered import remember
@@ -149,7 +150,7 @@ async def keep_heartbeat(shard: Shard) -> None:
             await heartbeat_once(shard)
         except StoreUnavailable as error:
             shard.away("heartbeat", error)
-        await _wait(shard, shard.settings.connector.heartbeat_s)
+        await first_of(shard.ended, timeout_s=shard.settings.connector.heartbeat_s)
 
 
 async def keep_following(shard: Shard, wake: Listener) -> None:
@@ -162,7 +163,7 @@ async def keep_following(shard: Shard, wake: Listener) -> None:
             shard.back()
         except StoreUnavailable as error:
             shard.away("follow", error)
-        await _wait(shard, shard.settings.connector.plan_s, wake.event)
+        await first_of(shard.ended, wake.event, timeout_s=shard.settings.connector.plan_s)
 
 
 async def relay(shard: Shard, source: Listener, target: Listener) -> None:
@@ -170,15 +171,3 @@ async def relay(shard: Shard, source: Listener, target: Listener) -> None:
     while not shard.ended.is_set():
         if await source.wait(1.0):
             target.event.set()
-
-
-async def _wait(shard: Shard, seconds: float, wake: asyncio.Event | None = None) -> None:
-    """Wait; the end of the shard or a wake-up comes earlier."""
-    waits = [asyncio.ensure_future(shard.ended.wait())]
-    if wake is not None:
-        waits.append(asyncio.ensure_future(wake.wait()))
-    try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
 
+from libs.flow.backoff import Backoff
 from libs.runtime.clock import Clock
 from libs.runtime.sections import GathererSource
 from libs.store.errors import GathererUnsound, StoreError, StoreUnavailable
@@ -26,12 +27,12 @@ from libs.store.pages import (
 )
 from libs.store.pool import AnyConnection, Pool, connect, map_store_errors, open_pool
 from libs.store.schema import check_level
+from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
 from services.deduplicator.board import Board, Delivery, Feed, Status
 from services.deduplicator.merge import Reading
 from services.deduplicator.settings import DeduplicatorSettings
-from services.deduplicator.waits import wait, wait_any
 
 log = get_logger(__name__)
 
@@ -73,7 +74,7 @@ class GathererReader:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until stop is set and this gatherer is drained or away; what fails is tried again with back-off."""
-        backoff = self._settings.backoff_s_min
+        backoff = Backoff(self._settings.backoff_s_min, self._settings.backoff_s_max)
         try:
             while True:
                 try:
@@ -84,12 +85,12 @@ class GathererReader:
                     await asyncio.sleep(self._settings.backoff_s_min)
                 except (StoreError, TimeoutError) as error:
                     if self._reset_backoff:
-                        backoff, self._reset_backoff = self._settings.backoff_s_min, False
+                        backoff.reset()
+                        self._reset_backoff = False
                     self._note_away(error)
                     if stop.is_set():
                         return
-                    await wait(stop, backoff)
-                    backoff = min(2 * backoff, self._settings.backoff_s_max)
+                    await first_of(stop, timeout_s=backoff.next_delay())
         finally:
             self._feed.is_done = True
             self._board.arrived.set()
@@ -161,7 +162,7 @@ class GathererReader:
             self._feed.status = "waiting"
             if stop.is_set():
                 return False
-            await wait_any(self._board.ready, stop)
+            await first_of(self._board.ready, stop)
         if self._generation != self._board.generation:
             generation = self._board.generation
             admission = await self._writer.admit(self._identity, self._source.zone)
@@ -249,7 +250,7 @@ class GathererReader:
     async def _wait_readmitted(self, stop: asyncio.Event) -> None:
         """Ask production until an operator has re-admitted this gatherer; then its cursors are read again."""
         while not stop.is_set():
-            await wait(stop, READMISSION_POLL_S)
+            await first_of(stop, timeout_s=READMISSION_POLL_S)
             if not self._board.ready.is_set():
                 return
             admission = await self._writer.admit(self._identity, self._source.zone)
@@ -286,9 +287,9 @@ class GathererReader:
         if stop.is_set():
             await asyncio.sleep(self._settings.poll_ms_min / 1000)
             return
-        await wait(stop, self._settings.poll_ms_min / 1000)
+        await first_of(stop, timeout_s=self._settings.poll_ms_min / 1000)
         left = (self._settings.poll_ms - self._settings.poll_ms_min) / 1000
-        await wait_any(listener.event, stop, timeout_s=max(left, 0.001))
+        await first_of(listener.event, stop, timeout_s=max(left, 0.001))
         listener.event.clear()
 
 

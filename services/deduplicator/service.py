@@ -8,12 +8,12 @@ from libs.store.errors import SchemaMismatch, StoreUnavailable
 from libs.store.merger import ProductionWriter
 from libs.store.pool import Target, connect, wait_until_there
 from libs.store.schema import check_level
+from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from services.deduplicator.board import Board, Feed
 from services.deduplicator.reader import GathererReader
 from services.deduplicator.settings import Settings
 from services.deduplicator.tasks import Housekeeping, Merging
-from services.deduplicator.waits import wait, wait_any
 
 log = get_logger(__name__)
 
@@ -80,7 +80,7 @@ async def _production_there(production: Target, runtime: Runtime) -> bool:
             if not runtime.stop.is_set() and str(error) != said:
                 said = str(error)
                 log.warning("waiting", waiting_for=said)
-            await wait(runtime.stop, 1.0)
+            await first_of(runtime.stop, timeout_s=1.0)
         else:
             return True
     return False
@@ -96,7 +96,7 @@ async def _watch_readiness(runtime: Runtime, board: Board, merging: Merging) -> 
         if reason and reason != said and board.ready.is_set():
             log.warning("waiting", waiting_for=reason)
         said = reason
-        await wait_any(runtime.stop, timeout_s=HEALTHY_POLL_S)
+        await first_of(runtime.stop, timeout_s=HEALTHY_POLL_S)
 
 
 def _describe(runtime: Runtime, board: Board, merging: Merging, writer: ProductionWriter) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 
+from libs.flow.backoff import Backoff
 from libs.runtime.clock import Clock
 from libs.store.errors import StoreUnavailable
 from libs.store.merge_errors import WriterStopped
@@ -10,12 +11,12 @@ from libs.store.merge_transaction import Merged
 from libs.store.merger import ProductionWriter
 from libs.store.partitions import ensure_partitions
 from libs.store.pool import Target, connect
+from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
 from services.deduplicator.board import Board, Delivery
 from services.deduplicator.merge import MergeRoom, Plan
 from services.deduplicator.settings import DeduplicatorSettings
-from services.deduplicator.waits import wait, wait_any
 
 log = get_logger(__name__)
 
@@ -75,7 +76,8 @@ class Merging:
         """Take production over, forgetting everything; False when stop came while it was away or another's."""
         self._board.begin_anew()
         self._room.forget()
-        backoff, said = self._settings.backoff_s_min, ""
+        backoff = Backoff(self._settings.backoff_s_min, self._settings.backoff_s_max)
+        said = ""
         while True:
             try:
                 standing = await self._writer.take_over(self._board.merge_no_floor)
@@ -93,8 +95,7 @@ class Merging:
                 log.warning("waiting", waiting_for=said)
             if stop.is_set():
                 return False
-            await wait(stop, backoff)
-            backoff = min(2 * backoff, self._settings.backoff_s_max)
+            await first_of(stop, timeout_s=backoff.next_delay())
 
     async def merge_once(self) -> bool:
         """Merge what has arrived in one transaction; False when nothing has.
@@ -124,7 +125,7 @@ class Merging:
     async def _idle(self) -> None:
         """Wait for pages; keep the lease meanwhile."""
         renew_s = self._settings.lease_s / 4
-        await wait_any(self._board.arrived, timeout_s=renew_s)
+        await first_of(self._board.arrived, timeout_s=renew_s)
         if self._clock.monotonic() - self._touched_at >= renew_s:
             await self._writer.renew()
             self._touched_at = self._clock.monotonic()
@@ -190,7 +191,7 @@ class Housekeeping:
     async def run(self, stop: asyncio.Event) -> None:
         """Look after production until stop."""
         while not stop.is_set():
-            await wait_any(self._board.ready, stop)
+            await first_of(self._board.ready, stop)
             if stop.is_set():
                 return
             try:
@@ -201,7 +202,7 @@ class Housekeeping:
             except WriterStopped:
                 self._board.doubt()
             pause = min(self._settings.housekeeping_s, self._settings.cursor_copy_s)
-            await wait(stop, pause)
+            await first_of(stop, timeout_s=pause)
 
     async def keep_partitions_once(self) -> None:
         """Create partitions ahead; rows in a default partition are an alarm, never a stop."""

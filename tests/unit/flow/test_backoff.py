@@ -34,6 +34,22 @@ def test_only_a_stable_success_resets() -> None:
     assert backoff.failures == 0
 
 
+def test_a_stable_time_of_its_own_replaces_the_bound() -> None:
+    """Neither shorter because the bound is short, nor longer because it has grown."""
+    backoff = Backoff(1.0, 300.0, stable_s=60.0)
+    assert not backoff.reset_if_stable(59.9)
+    backoff.exhaust()
+    assert backoff.next_delay() == 300.0
+    assert backoff.reset_if_stable(60.0)
+    assert backoff.next_delay() == 1.0
+
+
+def test_without_jitter_the_whole_bound_is_waited() -> None:
+    """For one that waits alone."""
+    backoff = Backoff(0.2, 1.0)
+    assert [backoff.next_delay() for _ in range(4)] == [0.2, 0.4, 0.8, 1.0]
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (2.0, 1.0), (-1.0, 1.0)])
 def test_refuses_senseless_bounds(low: float, high: float) -> None:
     """Bounds must be positive and in order."""
