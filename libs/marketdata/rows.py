@@ -1,7 +1,9 @@
 """Rows: one immutable fact each, fields in the column order of tables.py, so that a row is what is packed and copied."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
+
+from libs.marketdata.tables import GAP_REASONS, Family
 
 Ladder = tuple[tuple[int, int], ...]
 """One side of a book: (price, size) ascending by price."""
@@ -225,6 +227,67 @@ class GapRow(NamedTuple):
     rows_lost: int | None
     connection: UUID | None
     sid: int | None
+
+
+LOST_CHANNELS: Final[dict[Family, tuple[str, ...]]] = {
+    Family.DELTAS: ("orderbook_delta",),
+    Family.TRADES: ("trade", "ticker"),
+    Family.REST: ("market_lifecycle_v2",),
+}
+"""The exchange channels whose facts a lost lane or batch of a family may have held. Of the rest only the lifecycle is
+told by a channel of its own; books, catalogue and status are observed again by themselves."""
+EXCHANGE_CHANNELS: Final = frozenset(
+    {
+        *(channel for channels in LOST_CHANNELS.values() for channel in channels),
+        "multivariate_market_lifecycle",
+    }
+)
+"""What `gaps.channel` may say: always a channel of the exchange, never a family or a table."""
+
+
+def gap(
+    received_at: int,
+    channel: str,
+    reason: str,
+    *,
+    row_no: int = 0,
+    slot: str = "",
+    detail: str = "",
+    ticker: str | None = None,
+    from_ts: int | None = None,
+    to_ts: int | None = None,
+    received_from: int | None = None,
+    received_to: int | None = None,
+    seq_from: int | None = None,
+    seq_to: int | None = None,
+    rows_lost: int | None = None,
+    connection: UUID | None = None,
+    sid: int | None = None,
+) -> GapRow:
+    """Build the row that names a gap's cause; what is not known is left out. Times are microseconds.
+
+    Args:
+        channel: one of EXCHANGE_CHANNELS. reason: one of GAP_REASONS.
+    """
+    assert channel in EXCHANGE_CHANNELS, channel
+    assert reason in GAP_REASONS, reason
+    return GapRow(
+        received_at, row_no, channel, slot, reason, detail, ticker, from_ts, to_ts, received_from, received_to,
+        seq_from, seq_to, rows_lost, connection, sid,
+    )  # fmt: skip
+
+
+def family_gaps(
+    received_at: int, family: str, reason: str, *, detail: str = "", received_to: int | None = None
+) -> tuple[GapRow, ...]:
+    """Build the gaps of a lost lane or batch of a family: one for each channel it may have held.
+
+    They are numbered 0, -1, ..., which no row of a batch ever is, so that they may stand beside a batch's own rows.
+    """
+    return tuple(
+        gap(received_at, channel, reason, row_no=-n, detail=detail, received_to=received_to)
+        for n, channel in enumerate(LOST_CHANNELS[Family(family)])
+    )
 
 
 ROW_TYPES: dict[str, type[tuple[object, ...]]] = {

@@ -11,7 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from libs.marketdata.binary import codec
-from libs.marketdata.rows import GapRow
+from libs.marketdata.rows import family_gaps
 from libs.store import merge_sql as sql
 from libs.store.errors import StoreError
 from libs.store.merge_rows import RowInserter
@@ -95,7 +95,7 @@ async def _step_over(
     now = await conn.fetchval(_NOW)
     lanes = list(stepped)
     segments = [
-        Segment(number, lane, merged + 1, [_gap(lane, merged, given_up, families[lane], now)])
+        Segment(number, lane, merged + 1, _gaps(lane, merged, given_up, families[lane], now))
         for lane, (merged, given_up) in stepped.items()
     ]
     done = await RowInserter(conn).insert({"gaps": segments}, merge_no)
@@ -110,28 +110,11 @@ async def _step_over(
     await conn.execute("UPDATE writer_lease SET merge_no = $1", merge_no)
 
 
-def _gap(lane: UUID, merged: int, given_up: int, family: str, now: int) -> bytes:
-    """Pack the gap row of batches that are given up; row_no 0 is no row's own number."""
-    return codec("gaps").encode(
-        GapRow(
-            received_at=now,
-            row_no=0,
-            channel=family,
-            slot="",
-            reason="dropped_at_gatherer",
-            detail=f"lane {lane} batches {merged + 1} to {given_up} given up by an operator",
-            ticker=None,
-            from_ts=None,
-            to_ts=None,
-            received_from=None,
-            received_to=None,
-            seq_from=None,
-            seq_to=None,
-            rows_lost=None,
-            connection=None,
-            sid=None,
-        )
-    )
+def _gaps(lane: UUID, merged: int, given_up: int, family: str, now: int) -> list[bytes]:
+    """Pack the gap rows of batches that are given up."""
+    detail = f"lane {lane} batches {merged + 1} to {given_up} given up by an operator"
+    rows = family_gaps(now, family, "dropped_at_gatherer", detail=detail)
+    return [codec("gaps").encode(row) for row in rows]
 
 
 def _describe(detail: str, stepped: dict[UUID, tuple[int, int]]) -> str:

@@ -7,16 +7,26 @@ this same door (put, peek, commit); until then memory is all there is.
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
 from libs.flow.batch import LISTEN_TABLES, Batch, SidKey, Source, restate
-from libs.marketdata.rows import GapRow
+from libs.marketdata.rows import LOST_CHANNELS, GapRow, gap
 from libs.marketdata.tables import GATHERER_TABLES, Family
 from libs.store.batches import PREFIX_BYTES, SealedBatch, seal
 
 GAPS_KEPT_MAX = 10_000
 """Gap rows kept over a drop of the family that carries them."""
+CHANNEL_OF_TABLE = {
+    "orderbook_deltas": "orderbook_delta",
+    "trades": "trade",
+    "tickers": "ticker",
+    "orderbook_snapshots": "orderbook_delta",
+    "snapshot_cuts": "orderbook_delta",
+    "market_lifecycle": "market_lifecycle_v2",
+}
+"""The channel whose frames fill a table; in the order in which tables name a drop's channel."""
 
 
 @dataclass(slots=True)
@@ -46,14 +56,12 @@ class Drop:
 
     def row(self, now: int) -> GapRow:
         """The gap that names the cause."""
-        return GapRow(
-            received_at=now,
-            row_no=0,
-            channel=self.channel,
+        return gap(
+            now,
+            self.channel,
+            "spool_full",
             slot=self.slot,
-            reason="spool_full",
             detail="the database is away and the buffer is full",
-            ticker=None,
             from_ts=self.from_ts,
             to_ts=self.to_ts,
             received_from=self.received_from,
@@ -164,10 +172,12 @@ class Buffer:
                 drop.from_ts = run.sent_from if drop.from_ts is None else drop.from_ts
                 drop.seq_from = run.seq_from if drop.seq_from is None else drop.seq_from
                 drop.to_ts, drop.seq_to = run.sent_to, run.seq_to
-        for name in batch.rows.keys() - {"gaps", *LISTEN_TABLES}:
+        unnamed = LOST_CHANNELS[self.family][0]
+        for name in _in_order(batch.rows.keys() - {"gaps", *LISTEN_TABLES}):
             by_key = Counter(_key_of(row) for row in batch.rows[name])
+            channel = CHANNEL_OF_TABLE.get(name, unnamed)
             for found, count in by_key.items():
-                self._dropped(found, name, batch, now).rows += count
+                self._dropped(found, channel, batch, now).rows += count
 
     def _dropped(self, key: SidKey | None, channel: str, batch: Batch, now: int) -> Drop:
         drop = self._drops.get(key)
@@ -177,6 +187,13 @@ class Buffer:
             drop = self._drops[key] = Drop(key, channel, slot, batch.first_at, now)
         drop.received_to = now
         return drop
+
+
+def _in_order(names: AbstractSet[str]) -> list[str]:
+    """Tables that name a channel first, so that a sid's drop bears its own channel."""
+    return [name for name in CHANNEL_OF_TABLE if name in names] + sorted(
+        names - CHANNEL_OF_TABLE.keys()
+    )
 
 
 def _key_of(row: Any) -> SidKey | None:

@@ -7,7 +7,7 @@ stream counts, then the row goes out, and only then the frame counts. Closings t
 from uuid import UUID
 
 from libs.exchange import convert, wire
-from libs.marketdata.rows import DeltaRow, GapRow
+from libs.marketdata.rows import DeltaRow, gap
 from libs.marketdata.streams import Stream
 from libs.marketdata.tables import Family
 from libs.marketdata.units import ValueDoesNotFit
@@ -157,9 +157,9 @@ class Frames(Judge):
         """Note a market's first snapshot; one that came to a slot already heard was not listened to before."""
         self.first_snapshot_at = max(self.first_snapshot_at, at)
         if self.was_complete:
-            row = GapRow(
-                now, 0, sid.channel, self.slot, "not_subscribed", "until its first snapshot", ticker,
-                None, at, None, now, None, None, None, self.connection, sid.sid,
+            row = gap(
+                now, sid.channel, "not_subscribed", slot=self.slot, detail="until its first snapshot",
+                ticker=ticker, to_ts=at, received_to=now, connection=self.connection, sid=sid.sid,
             )  # fmt: skip
             self.outlets.gap(row, now)
 

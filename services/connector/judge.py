@@ -12,7 +12,7 @@ from uuid import UUID
 from libs.exchange import commands, wire
 from libs.flow.placement import kind_of
 from libs.marketdata.listening import ORDERBOOK_CHANNEL
-from libs.marketdata.rows import GapRow, RejectedFrameRow
+from libs.marketdata.rows import RejectedFrameRow, gap
 from libs.marketdata.sequence import Margin, Step
 from libs.marketdata.tables import Family
 from libs.marketdata.units import SECOND
@@ -120,9 +120,11 @@ class Judge:
         seq_to: int | None = None,
         detail: str = "",
     ) -> None:
-        row = GapRow(
-            now, 0, sid.channel, self.slot, reason, detail, ticker, sid.sequence.sent_at, at,
-            sid.heard_at, now, seq_from, seq_to, None, self.connection, sid.sid,
+        """Write down what a sid missed from its last frame to `at`, exchange time."""
+        row = gap(
+            now, sid.channel, reason, slot=self.slot, detail=detail, ticker=ticker,
+            from_ts=sid.sequence.sent_at, to_ts=at, received_from=sid.heard_at, received_to=now,
+            seq_from=seq_from, seq_to=seq_to, connection=self.connection, sid=sid.sid,
         )  # fmt: skip
         self.outlets.gap(row, now)
 

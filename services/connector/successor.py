@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from libs.marketdata.rows import GapRow
+from libs.marketdata.rows import GapRow, gap
 from libs.store.lanes import close_dead_lanes
 from libs.store.pool import AnyConnection, map_store_errors
 
@@ -40,23 +40,17 @@ async def succeed(conn: AnyConnection, shard: str, instance: UUID, now: int) -> 
     with map_store_errors():
         rows = await conn.fetch(_UNCLOSED, lanes, _LAST_BATCHES)
     return [
-        GapRow(
+        gap(
             now,
-            0,
             row["channel"],
-            "",
             "process_died",
-            f"{shard}",
-            None,
-            row["sent_at"],
-            None,
-            row["received_at"],
-            now,
-            row["seq"],
-            None,
-            None,
-            row["connection"],
-            row["sid"],
+            detail=shard,
+            from_ts=row["sent_at"],
+            received_from=row["received_at"],
+            received_to=now,
+            seq_from=row["seq"],
+            connection=row["connection"],
+            sid=row["sid"],
         )
         for row in rows
     ]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from libs.marketdata.binary import codec
-from libs.marketdata.rows import GapRow
+from libs.marketdata.rows import GapRow, family_gaps
 from libs.marketdata.units import MINUTE
 from libs.store.merge_transaction import (
     CoverageRow,
@@ -148,8 +148,8 @@ class MergeRoom:
         """Record the loss; whatever may be left of the batch, its listening above all, is not merged."""
         self._agreement.forget(gatherer)
         plan.dropped_batches += 1
-        gap = codec("gaps").encode(dropped_gap(batch))
-        segment = Segment(gatherer, batch.lane, batch.batch_no, [gap])
+        gaps = [codec("gaps").encode(gap) for gap in dropped_gaps(batch)]
+        segment = Segment(gatherer, batch.lane, batch.batch_no, gaps)
         plan.transaction.rows.setdefault("gaps", []).append(segment)
 
     def _tell_far(self, plan: Plan) -> None:
@@ -185,26 +185,14 @@ def micros(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def dropped_gap(batch: ReadBatch) -> GapRow:
-    """Return the gap that records a batch whose rows the gatherer no longer has.
+def dropped_gaps(batch: ReadBatch) -> tuple[GapRow, ...]:
+    """Return the gaps that record a batch whose rows the gatherer no longer has.
 
-    It bears row_no 0, which no row of a batch has, and times of the ledger only: read twice it is the same row.
+    They bear numbers that no row of a batch has, and times of the ledger only: read twice they are the same rows.
     """
-    return GapRow(
-        received_at=micros(batch.committed_at),
-        row_no=0,
-        channel=str(batch.family),
-        slot="",
-        reason="dropped_at_gatherer",
+    return family_gaps(
+        micros(batch.committed_at),
+        batch.family,
+        "dropped_at_gatherer",
         detail=f"lane {batch.lane} batch {batch.batch_no}",
-        ticker=None,
-        from_ts=None,
-        to_ts=None,
-        received_from=None,
-        received_to=None,
-        seq_from=None,
-        seq_to=None,
-        rows_lost=None,
-        connection=None,
-        sid=None,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from libs.marketdata.rows import GapRow
+from libs.marketdata.rows import GapRow, gap
 from libs.marketdata.tables import Family
 from libs.runtime.clock import SystemClock
 from libs.runtime.service import Runtime
@@ -114,10 +114,9 @@ async def test_at_most_markets_max_a_round(gatherer_db: Target, tmp_path: Path) 
 
 def trade_gap(from_ts: int, to_ts: int) -> GapRow:
     """A gap of the trade channel as a connector writes it."""
-    return GapRow(
-        received_at=CLOCK.now(), row_no=0, channel="trade", slot="trade/0", reason="disconnected", detail="test",
-        ticker=None, from_ts=from_ts, to_ts=to_ts, received_from=from_ts, received_to=to_ts, seq_from=None,
-        seq_to=None, rows_lost=None, connection=None, sid=None,
+    return gap(
+        CLOCK.now(), "trade", "disconnected", slot="trade/0", detail="test", from_ts=from_ts, to_ts=to_ts,
+        received_from=from_ts, received_to=to_ts,
     )  # fmt: skip
 
 

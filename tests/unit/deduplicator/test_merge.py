@@ -1,10 +1,13 @@
 """The pure merge room: what is inserted, what is counted, what is known and since when."""
 
+import dataclasses
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libs.marketdata.tables import Family
+from services.deduplicator.merge import dropped_gaps
 from tests.unit.deduplicator.support import (
     LANE,
     MINUTE,
@@ -112,8 +115,15 @@ def test_a_dropped_batch_leaves_a_gap_that_is_the_same_when_read_again() -> None
     (gap,), (again,) = (staged(plan, "gaps") for plan in plans)
     assert gap == again
     assert (gap.reason, gap.row_no) == ("dropped_at_gatherer", 0)
+    assert gap.channel == "orderbook_delta"
     (cursor,) = plans[0].transaction.cursors
     assert (cursor.gatherer, cursor.lane, cursor.batch_no) == (1, LANE, 7)
+
+
+def test_a_dropped_batch_of_trades_is_a_gap_of_both_its_channels() -> None:
+    """A batch of that family may have held either; both rows have numbers of their own, so neither hides the other."""
+    gaps = dropped_gaps(dataclasses.replace(batch(7, dropped=True), family=Family.TRADES))
+    assert {(gap.channel, gap.row_no) for gap in gaps} == {("trade", 0), ("ticker", -1)}
 
 
 def test_a_time_far_from_its_receipt_is_told() -> None:

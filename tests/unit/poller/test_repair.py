@@ -3,6 +3,7 @@
 from typing import Any
 
 from libs.marketdata.rows import GapRow
+from libs.marketdata.rows import gap as make_gap
 from services.poller.repair import LOOKBACK, WIDER, Span, due_spans, joined, span_of
 
 SECOND = 1_000_000
@@ -10,10 +11,8 @@ SECOND = 1_000_000
 
 def gap(**changes: Any) -> GapRow:
     """A gap of the trade channel from 100 s to 110 s, written at 111 s."""
-    row = GapRow(
-        received_at=111 * SECOND, row_no=1, channel="trade", slot="trade/0", reason="disconnected", detail="",
-        ticker=None, from_ts=100 * SECOND, to_ts=110 * SECOND, received_from=None, received_to=None, seq_from=None,
-        seq_to=None, rows_lost=None, connection=None, sid=None,
+    row = make_gap(
+        111 * SECOND, "trade", "disconnected", slot="trade/0", from_ts=100 * SECOND, to_ts=110 * SECOND,
     )  # fmt: skip
     return row._replace(**changes)
 
