@@ -9,11 +9,13 @@ import asyncio
 from collections import Counter
 
 from libs.flow.batch import Batcher
-from libs.marketdata.rows import GapRow
+from libs.marketdata.rows import family_gaps
 from libs.marketdata.tables import Family
 from libs.runtime.clock import Clock
-from libs.store.errors import LaneLost, StoreUnavailable
+from libs.store.errors import LaneLost
 from libs.store.lanes import LaneWriter
+from libs.store.steady import Patience, reopen_steadily, write_steadily
+from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
 from services.connector.buffer import Buffer, Pending
@@ -21,16 +23,12 @@ from services.connector.outlets import Outlets
 
 log = get_logger(__name__)
 
-WAIT_S_MIN = 0.2
-WAIT_S_MAX = 5.0
-
 
 class Pipeline:
     """See the module.
 
     Attributes:
         written: rows committed by table. lag_ms: from the first row's receipt to the last commit, milliseconds.
-        away_since: monotonic seconds since which the database is away; None while it answers.
     """
 
     def __init__(
@@ -49,10 +47,10 @@ class Pipeline:
         self.written: Counter[str] = Counter()
         self.batches = 0
         self.lag_ms: float | None = None
-        self.away_since: float | None = None
         self._outlets = outlets
         self._clock = clock
         self._metrics = metrics
+        self._patience = Patience(family.value, clock.now, on_wait=self._note_rows)
         self._wake = asyncio.Event()
         self._finish: asyncio.Event = asyncio.Event()
         self._dropped = Counter[str]()
@@ -98,15 +96,8 @@ class Pipeline:
             self._waiting.set(self.batcher.count)
             if finishing and not self.batcher.count:
                 return
-            await self._sleep(age_s)
-
-    async def _sleep(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
-        self._wake.clear()
+            await first_of(self._wake, timeout_s=age_s)
+            self._wake.clear()
 
     def finish(self) -> None:
         """Let run() end once everything collected so far is committed."""
@@ -115,64 +106,39 @@ class Pipeline:
 
     async def _write(self, pending: Pending) -> None:
         started = self._clock.monotonic()
-        wait = WAIT_S_MIN
-        while True:
-            try:
-                await self.lane.write(pending.sealed)
-            except StoreUnavailable as error:
-                self._note_away(error)
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, WAIT_S_MAX)
-            except LaneLost as lost:
-                await self._leave(lost)
-                return
-            else:
-                break
+        try:
+            await write_steadily(self.lane, pending.sealed, self._patience)
+        except LaneLost as lost:
+            await self._leave(lost)
+            return
         self.buffer.commit()
         self._note_written(pending, started)
 
     def _note_written(self, pending: Pending, started: float) -> None:
-        if self.away_since is not None:
-            log.info("database_back", family=self.family.value, rows_waiting=self.buffer.rows)
-            self.away_since = None
         self.batches += 1
         self._committed.inc()
         self._flush_seconds.observe(self._clock.monotonic() - started)
-        self._waiting.set(self.buffer.rows + self.batcher.count)
+        self._note_rows()
         self.lag_ms = (self._clock.now() - pending.first_at) / 1000
         for table, rows in pending.counts.items():
             self.written[table] += rows
             self._metrics.rows_written_total.labels(table=table).inc(rows)
 
-    def _note_away(self, error: StoreUnavailable) -> None:
+    def _note_rows(self) -> None:
         self._waiting.set(self.buffer.rows + self.batcher.count)
-        if self.away_since is None:
-            self.away_since = self._clock.monotonic()
-            log.warning("database_away", family=self.family.value, error=str(error))
 
     async def _leave(self, lost: LaneLost) -> None:
         """Open a new lane, restate, and write down why."""
-        log.warning(
-            "lane_lost", family=self.family.value, lane=str(self.lane.lane), reason=lost.reason
-        )
-        old, wait = self.lane.lane, WAIT_S_MIN
-        while True:
-            try:
-                await self.lane.reopen()
-                break
-            except StoreUnavailable as error:
-                self._note_away(error)
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, WAIT_S_MAX)
+        old = self.lane.lane
+        log.warning("lane_lost", family=self.family.value, lane=str(old), reason=lost.reason)
+        await reopen_steadily(self.lane, self._patience)
         now = self._clock.now()
         # From here to the end nothing waits: everything uncommitted must stand in the buffer when it is restated.
         self._cut(now)
         self.buffer.leave(self.batcher.sources, now)
         if lost.reason != "closed":
-            self._outlets.gap(self._cause(lost, str(old), now), now)
-
-    def _cause(self, lost: LaneLost, lane: str, now: int) -> GapRow:
-        return GapRow(
-            now, 0, self.family.value, "", "database_went_back", f"{lost.reason}: lane {lane}",
-            None, None, now, None, now, None, None, None, None, None,
-        )  # fmt: skip
+            detail = f"{lost.reason}: lane {old}"
+            for gap in family_gaps(
+                now, self.family, "database_went_back", detail=detail, received_to=now
+            ):
+                self._outlets.gap(gap, now)

@@ -59,8 +59,10 @@ async def test_a_database_that_forgot_the_lane_leaves_a_cause(gatherer_db: Targe
         assert second.lane != first.lane
         assert second.batch_no == 1
         assert lost == ["unknown_lane"] or lost == ["database_went_back"]
-        gaps = await pool.fetch("select reason, batch_id from gaps")
-        assert [tuple(row) for row in gaps] == [("database_went_back", second.batch_id)]
+        gaps = await pool.fetch("select reason, channel, batch_id from gaps")
+        assert [tuple(row) for row in gaps] == [
+            ("database_went_back", "market_lifecycle_v2", second.batch_id)
+        ]
         assert await pool.fetchval("select array_agg(received_at) from exchange_status") == [2]
         await scribe.close()
 
@@ -83,7 +85,7 @@ async def test_after_stop_a_database_that_is_away_is_given_up(
     gatherer_db: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows in hand are not committed, and the caller is told so instead of waiting for ever."""
-    monkeypatch.setattr("libs.store.scribe.STOP_S_MAX", 0.1)
+    monkeypatch.setattr("libs.store.steady.STOP_S_MAX", 0.1)
     stop = asyncio.Event()
     async with open_pool(gatherer_db) as pool:
         scribe = scribe_on(pool, stop, [])
