@@ -1,7 +1,7 @@
 """Commands to the exchange as bytes, pure; ids come from the caller's counter, one per connection."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -85,11 +85,3 @@ def unsubscribe(command_id: int, sids: Sequence[int]) -> bytes:
 def list_subscriptions(command_id: int) -> bytes:
     """Ask which subscriptions this connection holds."""
     return _command(command_id, "list_subscriptions", None)
-
-
-def chunked(tickers: Sequence[str], size: int = TICKERS_PER_COMMAND_MAX) -> Iterator[Sequence[str]]:
-    """Cut a list of markets into parts of at most `size`, in order."""
-    if size < 1:
-        raise ValueError("a chunk holds at least one market")
-    for start in range(0, len(tickers), size):
-        yield tickers[start : start + size]

@@ -145,7 +145,6 @@ RETURNING gatherer
 """
 QUARANTINE = "UPDATE gatherers SET status = 'quarantined', detail = $2 WHERE gatherer = $1"
 READMIT = "UPDATE gatherers SET status = 'ok', detail = NULL WHERE gatherer = $1"
-FORGET_CURSORS = "DELETE FROM sync_cursors WHERE gatherer = $1"
 
 LAST_MERGE_OF = """
 SELECT coalesce((SELECT merge_no FROM merges WHERE merged_at <=

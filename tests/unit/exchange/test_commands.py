@@ -53,11 +53,3 @@ def test_ids_begin_at_one() -> None:
     """The exchange reads id 0 as none."""
     ids = commands.CommandIds()
     assert [ids.next(), ids.next()] == [1, 2]
-
-
-def test_chunked_keeps_order_and_size() -> None:
-    """Chunks are at most `size` long and together the list."""
-    assert list(commands.chunked(["a", "b", "c", "d", "e"], 2)) == [["a", "b"], ["c", "d"], ["e"]]
-    assert list(commands.chunked([])) == []
-    with pytest.raises(ValueError, match="at least one"):
-        list(commands.chunked(["a"], 0))
