@@ -143,15 +143,14 @@ class Holdings:
         return True
 
     async def _release(self, rows: Iterable[control.Owned]) -> list[str]:
-        """Close the slots whose successor is live and surpassed: everything up to its start was heard on every sid."""
+        """Close the slots whose successor is live and surpassed: everything up to its start was heard, or cannot be."""
         heard = []
         for row in rows:
             slot = self.slots.get(row.slot)
-            if slot is not None and row.state is State.RELEASING and row.successor_from is not None:
-                if slot.has_heard(row.successor_from):
-                    heard.append(row.slot)
-                else:
-                    slot.probe()
+            if slot is None or row.state is not State.RELEASING or row.successor_from is None:
+                continue
+            if slot.release(row.successor_from):
+                heard.append(row.slot)
         async with asyncio.TaskGroup() as closing:
             for name in heard:
                 closing.create_task(self.drop(name, "handed over"), name=f"close-{name}")

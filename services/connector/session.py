@@ -13,7 +13,7 @@ from uuid import UUID
 from libs.exchange import commands, wire
 from libs.exchange.errors import SubscriptionRejected, Undecodable
 from libs.marketdata.listening import ORDERBOOK_CHANNEL
-from libs.marketdata.rows import GapRow
+from libs.marketdata.rows import gap
 from libs.marketdata.sequence import START_MARGIN, START_MARGIN_UNSENT
 from libs.marketdata.units import SECOND
 from services.connector.errors import Unanswered
@@ -32,6 +32,14 @@ PROBE_ANSWERS = frozenset({13, 14})
 MARKET_LIMIT = 26
 RETRY_AFTER = 1 * SECOND
 REFUSALS_MAX = 3
+MUTE_AFTER = 60 * SECOND
+"""A whole channel that answers no probe of a hand-over for so long is not waited for any longer, microseconds.
+
+Twice the longest wait for any answer, so that the exchange has shown that it does not answer this question with a number.
+Two owners are free, but not for ever; what is given up is the proof of silence between this sid's last frame and the
+successor's start: at worst a gap, written down, never a claim too much."""
+PROBES_APART_MAX = 30 * SECOND
+"""Probes further apart than this (the database was away, the hand-over was taken back) do not add up, microseconds."""
 
 
 class Session(Frames):
@@ -129,13 +137,33 @@ class Session(Frames):
             for ticker in pending.tickers:
                 book.disclaim(ticker, "deleted", now)
 
-    def probe(self, now: int) -> None:
-        """Ask every sid that was silent for a second for a frame; the answer takes a number and shows losses."""
-        for sid in self.sids.values():
-            if now - max(sid.heard_at, sid.probed_at) >= SECOND:
-                self._probe(sid, now)
+    def release(self, until: int, now: int) -> bool:
+        """Take a step of the hand-over to a successor that hears everything from `until` on, exchange time.
+
+        Call it again until it says yes: then every sid that claims anything has heard everything up to there, or is a
+        whole channel that cannot be brought to say so; for that one the gap is written. Until then every sid that was
+        silent for a second is asked for a frame: the answer takes a number and shows losses. An order-book sid is
+        waited for: its answer is a book, which the exchange always gives while a market of ours is there.
+
+        Returns:
+            True when the connection may be closed.
+        """
+        behind = [s for s in self.sids.values() if s.claims_anything and s.heard_until < until]
+        if not all(_is_mute(sid, now) for sid in behind):
+            for sid in behind:
+                if now - max(sid.heard_at, sid.probed_at) >= SECOND:
+                    self._probe(sid, now)
+            return False
+        for sid in behind:
+            self.noted["mute"] += 1
+            self.write_gap(
+                sid, "silent", None, until, now, detail="handed over without an answer to probes"
+            )
+        return True
 
     def _probe(self, sid: Sid, now: int) -> None:
+        if sid.asked_at <= sid.heard_at or now - sid.probed_at > PROBES_APART_MAX:
+            sid.asked_at = now
         sid.probed_at = now
         if not sid.is_book:
             self._to_send.append(commands.get_snapshot(self.ids.next(), sid.sid, ["PROBE"]))
@@ -190,11 +218,6 @@ class Session(Frames):
         unsent = self.margin.base != START_MARGIN or not self.sids
         start = self.first_snapshot_at or self._started_at
         return start + (START_MARGIN_UNSENT if unsent else START_MARGIN)
-
-    @property
-    def heard_until(self) -> int | None:
-        """Exchange time up to which every sid of the slot heard everything; None when it has no live sid."""
-        return min((sid.heard_until for sid in self.sids.values()), default=None)
 
     # --- answers ---
 
@@ -292,9 +315,10 @@ class Session(Frames):
 
     def _refused(self, sid: Sid | None, refused: Pending, text: str, now: int) -> None:
         """Write down that markets are not captured because the exchange takes no more on this subscription."""
-        row = GapRow(
-            now, 0, ORDERBOOK_CHANNEL, self.slot, "not_subscribed", f"{len(refused.tickers)} markets: {text}",
-            None, now, None, now, None, None, None, None, self.connection, sid.sid if sid else None,
+        row = gap(
+            now, ORDERBOOK_CHANNEL, "not_subscribed", slot=self.slot,
+            detail=f"{len(refused.tickers)} markets: {text}", from_ts=now, received_from=now,
+            connection=self.connection, sid=sid.sid if sid else None,
         )  # fmt: skip
         self.outlets.gap(row, now)
 
@@ -314,3 +338,9 @@ class Session(Frames):
             if dead.is_book:
                 self.markets.forget()
         self._asked_at = None
+
+
+def _is_mute(sid: Sid, now: int) -> bool:
+    """True when a whole channel has left a run of probes without an answer for too long."""
+    is_asked = sid.asked_at > sid.heard_at and now - sid.probed_at <= PROBES_APART_MAX
+    return not sid.is_book and is_asked and now - sid.asked_at >= MUTE_AFTER

@@ -36,6 +36,7 @@ class Sid:
         counts_own: frames are counted by our own number; None until the first data frame tells.
         epoch: raised whenever all streams begin anew.
         heard_at, probed_at: when the last frame came, and when one was last asked for; our clock.
+        asked_at: when the first of the probes without an answer went out; before heard_at: there is none.
         restart_reason: set when all streams must begin anew with the next frame.
         waiting: streams with snapshots that wait for their cut.
     """
@@ -55,6 +56,7 @@ class Sid:
         self.streams: dict[str | None, Stream] = {}
         self.heard_at = now
         self.probed_at = now
+        self.asked_at = 0
         self.restart_reason: str | None = None
         self.waiting: dict[str, Stream] = {}
         self._ended = False
@@ -81,6 +83,11 @@ class Sid:
     def heard_until(self) -> int:
         """Exchange time up to which everything of this sid was heard, microseconds."""
         return self.sequence.sent_at - self.margin.value
+
+    @property
+    def claims_anything(self) -> bool:
+        """True when some stream goes on that claims to listen."""
+        return any(stream.claimed for stream in self.streams.values())
 
     def number(self, seq: int | None) -> int | None:
         """Return the number of a frame: its seq, or our own where the channel has none."""

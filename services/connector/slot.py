@@ -13,9 +13,11 @@ from uuid import uuid4
 from libs.exchange.errors import AuthRejected, ExchangeError
 from libs.exchange.signing import Signer
 from libs.exchange.transport import Connection, TransportSettings, open_connection
-from libs.marketdata.rows import GapRow
+from libs.flow.backoff import Backoff
+from libs.marketdata.rows import GapRow, gap
 from libs.marketdata.tables import Family
 from libs.runtime.clock import Clock
+from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
 from services.connector.connection_id import uuid7
@@ -29,6 +31,9 @@ log = get_logger(__name__)
 
 FRAMES_PER_READ_MAX = 512
 TICK_S = 1.0
+STABLE_S = 60.0
+"""Seconds a connection must have lasted for the next failure to be the first again. A minute: one that is dropped every
+few seconds is not hurried back to, one an hour is; a longer time would cost more hearing than it spares the exchange."""
 GOODBYE_S_MAX = 2.0
 """Seconds to wait for the answer to unsubscribe; it proves the last frames, but nothing depends on it."""
 
@@ -72,13 +77,19 @@ class Slot:
         self.is_complete = False
         self.error = "not connected yet"
         self.tickers: frozenset[str] = frozenset()
-        self.reconnects = 0
         self._frames = 0
         self._wiring = wiring
         self._closing: str | None = None
         self._poke = asyncio.Event()
         self._lost: GapRow | None = None
-        self._noted: Counter[str] = Counter()
+        self._lasted_s = 0.0
+        self._backoff = Backoff(
+            wiring.backoff_s_min,
+            wiring.backoff_s_max,
+            # By the name, whose hash differs from process to process: slots spread, and need no chance.
+            lambda: (hash(name) % 100) / 100,
+            stable_s=STABLE_S,
+        )
         kind = name.partition("/")[0]
         self._count_frames = wiring.metrics.ws_frames_received_total.labels(channel=kind)
         self._count_bytes = wiring.metrics.ws_bytes_received_total.labels(channel=kind)
@@ -97,16 +108,15 @@ class Slot:
             self.session.want(self.tickers)
         self._poke.set()
 
-    def probe(self) -> None:
-        """Ask silent sids for a frame, for the hand-over."""
-        if self.session is not None:
-            self.session.probe(self._wiring.clock.now())
-            self._poke.set()
+    def release(self, until: int) -> bool:
+        """Take a step of the hand-over to a successor that hears everything from `until` on; True: close() it now.
 
-    def has_heard(self, until: int) -> bool:
-        """True when every sid heard everything up to `until`, or there is none that could hear more."""
-        heard = self.session.heard_until if self.session else None
-        return heard is None or heard >= until
+        Without a connection there is nothing more that could be heard.
+        """
+        if self.session is None:
+            return True
+        self._poke.set()
+        return self.session.release(until, self._wiring.clock.now())
 
     def close(self, reason: str) -> None:
         """Let run() end: unsubscribe, close the socket, end the streams with this reason."""
@@ -122,35 +132,29 @@ class Slot:
         Raises:
             AuthRejected: the key is refused, and no connection of this process was ever open.
         """
-        failures = 0
         while self._closing is None:
-            complete_before = self.reconnects
+            self._lasted_s = 0.0
             try:
                 await self._connect_once()
             except AuthRejected as error:
                 if not self._wiring.was_connected:
                     raise
-                failures = 64
                 self._failed(error)
             except (ExchangeError, ConnectorError) as error:
-                failures = 64 if isinstance(error, CrossedBook) else failures + 1
                 self._failed(error)
-            if self.reconnects > complete_before:
-                failures = min(failures, 1)
             if self._closing is None:
-                await self._sleep(self._delay(failures))
+                await self._sleep(self._backoff.next_delay())
 
     def _failed(self, error: Exception) -> None:
+        """Say why there is no connection; what only a person can put right is tried again after the longest wait."""
+        needs_person = isinstance(error, CrossedBook | AuthRejected)
+        self._backoff.reset_if_stable(self._lasted_s)
+        if needs_person:
+            self._backoff.exhaust()
         self.error = f"{type(error).__name__}: {error}"
         self._wiring.metrics.ws_reconnects_total.labels(reason=type(error).__name__).inc()
-        write = log.error if isinstance(error, CrossedBook | AuthRejected) else log.warning
+        write = log.error if needs_person else log.warning
         write("connection_lost", slot=self.name, error=type(error).__name__, reason=str(error))
-
-    def _delay(self, failures: int) -> float:
-        """Double from the least to the longest wait; up to a fifth less, by the slot's name, so that they spread."""
-        wiring = self._wiring
-        delay = min(wiring.backoff_s_max, wiring.backoff_s_min * 2.0 ** max(0, failures - 1))
-        return delay * (1 - (hash(self.name) % 100) / 500)
 
     async def _sleep(self, seconds: float) -> None:
         """Wait; want() and probe() do not shorten it, close() does."""
@@ -160,11 +164,7 @@ class Slot:
             await self._poked(left)
 
     async def _poked(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._poke.wait()
-        except TimeoutError:
-            return
+        await first_of(self._poke, timeout_s=seconds)
         self._poke.clear()
 
     async def _connect_once(self) -> None:
@@ -176,11 +176,13 @@ class Slot:
             session = Session(self.name, connection, wiring.outlets, wiring.session, now)
             session.want(self.tickers)
             self.session, self.is_complete, self.error = session, False, ""
+            opened_at = clock.monotonic()
             wiring.metrics.ws_connections.inc()
             try:
                 await self._serve(conn, session)
             finally:
                 wiring.metrics.ws_connections.dec()
+                self._lasted_s = clock.monotonic() - opened_at
                 self._ended(session)
 
     async def _serve(self, conn: Connection, session: Session) -> None:
@@ -202,11 +204,15 @@ class Slot:
         self._frames += session.frames
         self.session, self.is_complete = None, False
         if self._closing is None and session.last_sent_at:
-            self._lost = GapRow(
-                now, 0, CHANNELS[session.kind][0], self.name, "disconnected", "",
-                None, session.last_sent_at, None, session.received_at, None,
-                None, None, None, session.connection, None,
-            )  # fmt: skip
+            self._lost = gap(
+                now,
+                CHANNELS[session.kind][0],
+                "disconnected",
+                slot=self.name,
+                from_ts=session.last_sent_at,
+                received_from=session.received_at,
+                connection=session.connection,
+            )
             self._wiring.outlets.gap(self._lost, now)
 
     # --- reading ---
@@ -258,12 +264,11 @@ class Slot:
         if session.was_complete:
             return
         session.was_complete = True
-        self.reconnects += 1
         lost, now = self._lost, self._wiring.clock.now()
         if lost is not None:
             self._lost = None
-            gap = lost._replace(received_at=now, to_ts=session.listening_from, received_to=now)
-            self._wiring.outlets.gap(gap, now)
+            ended = lost._replace(received_at=now, to_ts=session.listening_from, received_to=now)
+            self._wiring.outlets.gap(ended, now)
         log.info(
             "slot_heard",
             slot=self.name,

@@ -400,7 +400,66 @@ def test_a_planned_end_closes_every_sid_with_its_reason(desk: Desk) -> None:
 
 
 def test_the_hand_over_rule_compares_what_every_sid_heard(desk: Desk) -> None:
-    """sent_at of the last frame minus the margin."""
-    assert desk.session.heard_until == (T0 + 2) * MS - S
-    desk.session.probe(NOW + 10 * S)
-    assert len(desk.session.take_commands()) == 1
+    """sent_at of the last frame minus the margin; a silent sid is asked, once a second."""
+    heard = (T0 + 2) * MS - S
+    assert desk.session.release(heard, NOW + 10 * S)
+    assert desk.session.take_commands() == []
+    assert not desk.session.release(heard + 1, NOW + 10 * S)
+    assert not desk.session.release(heard + 1, NOW + 10 * S + 1)
+    (command,) = desk.session.take_commands()
+    assert json.loads(command)["params"]["action"] == "get_snapshot"
+    desk.send("orderbook_snapshot", 3, at=T0 + 10_000, msg={"market_ticker": "A"})
+    assert desk.session.release(heard + 1, NOW + 11 * S)
+    assert desk.rows("gaps") == []
+
+
+def _released_at(desk: Desk, until: int, seconds: range) -> int | None:
+    """The second at which a hand-over that asks once a second says yes."""
+    return next((n for n in seconds if desk.session.release(until, NOW + n * S)), None)
+
+
+def test_a_mute_channel_does_not_keep_two_owners_for_ever() -> None:
+    """No answer to any probe for a minute: it is closed, the cause is written, the claim ends at its last frame."""
+    desk = Desk("trade/0", ())
+    desk.subscribe()
+    until = (T0 + 5_000) * MS
+    assert _released_at(desk, until, range(2, 200)) == 62
+    (gap,) = desk.rows("gaps")
+    assert (gap.channel, gap.reason, gap.slot) == ("trade", "silent", "trade/0")
+    assert (gap.from_ts, gap.to_ts, gap.received_to) == (T0 * MS, until, NOW + 62 * S)
+    desk.session.close("handed over", NOW + 62 * S)
+    assert {(r.seq, r.sent_at) for r in desk.rows("listen_closed")} == {(0, T0 * MS)}
+    assert {r.sent_to for r in desk.rows("listen_ranges")} == {T0 * MS}
+
+
+def test_an_answer_begins_the_minute_anew() -> None:
+    """It took a number, though it was sent before the successor's start: the exchange does answer."""
+    desk = Desk("trade/0", ())
+    desk.subscribe()
+    until = (T0 + 500_000) * MS
+    assert _released_at(desk, until, range(2, 50)) is None
+    body = {"type": "error", "id": 7, "sid": 1, "seq": 1, "sending_ts_ms": T0 + 50_000}
+    desk.raw(json.dumps(body | {"msg": {"code": 14, "msg": "no"}}).encode(), NOW + 50 * S)
+    assert _released_at(desk, until, range(51, 200)) == 111
+
+
+def test_probes_of_an_earlier_hand_over_do_not_count() -> None:
+    """It was taken back; the channel may have been quiet since, and is given its minute again."""
+    desk = Desk("trade/0", ())
+    desk.subscribe()
+    until = (T0 + 5_000) * MS
+    assert _released_at(desk, until, range(2, 30)) is None
+    assert _released_at(desk, until, range(1000, 1200)) == 1060
+
+
+def test_an_order_book_is_waited_for_as_long_as_it_claims(desk: Desk) -> None:
+    """It always answers while one of its markets is there; without any it claims nothing and holds nobody up."""
+    until = (T0 + 5_000) * MS
+    assert _released_at(desk, until, range(2, 200)) is None
+    desk.session.want(())
+    (command,) = (
+        c for c in desk.commands(NOW + 200 * S) if c["params"]["action"] == "delete_markets"
+    )
+    desk.send("ok", 3, id=command["id"])
+    assert desk.session.release(until, NOW + 201 * S)
+    assert desk.rows("gaps") == []
