@@ -25,6 +25,7 @@ from libs.exchange.rest_wire import (
     decode_page,
 )
 from libs.exchange.wire import UNREADABLE
+from libs.marketdata.units import SECOND
 
 __all__ = ["RestClient", "RestSettings", "open_session"]
 
@@ -34,7 +35,6 @@ MARKETS_PER_PAGE = 1000
 TRADES_PER_PAGE = 1000
 EVENTS_PER_PAGE = 200
 BOOKS_PER_REQUEST_MAX = 100
-SECOND = 1_000_000
 MICROSECONDS_MIN = 10**14
 """Wall times in microseconds are above this (1973); a smaller number is in another unit."""
 

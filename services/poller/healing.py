@@ -9,7 +9,7 @@ from libs.exchange.rest import RestClient
 from libs.exchange.rest_wire import Page, RestTrade
 from libs.marketdata.capture import CaptureFilter
 from libs.marketdata.rows import GapRow, TradeRow
-from libs.marketdata.units import ValueDoesNotFit
+from libs.marketdata.units import SECOND, ValueDoesNotFit
 from libs.runtime.clock import Clock
 from libs.store.catalogue import get_state, lend, set_state
 from libs.store.catalogue_views import read_captured
@@ -23,7 +23,6 @@ from services.poller.settings import PollerSettings
 log = get_logger(__name__)
 
 STATE_KEY: Final = "repair_cursors"
-SECOND: Final = 1_000_000
 
 
 class Healer:

@@ -5,6 +5,7 @@ from typing import Final
 
 from libs.exchange.errors import AuthRejected, ExchangeError
 from libs.exchange.rest import RestClient
+from libs.marketdata.units import SECOND
 from libs.runtime.service import Runtime
 from libs.store.catalogue import lend
 from libs.store.catalogue_views import read_busiest, read_open
@@ -18,7 +19,6 @@ from services.poller.settings import PollerSettings
 
 log = get_logger(__name__)
 
-SECOND: Final = 1_000_000
 EMPTY_WAIT_S: Final = 1.0
 """Seconds until the catalogue is asked again when it has no open market."""
 BUSIEST_MAX: Final = 20_000

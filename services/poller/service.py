@@ -5,6 +5,7 @@ from typing import Final
 from uuid import uuid4
 
 from libs.marketdata.tables import Family
+from libs.marketdata.units import SECOND
 from libs.runtime.leasing import keep_lease, leased
 from libs.runtime.rest import Rest, open_rest
 from libs.runtime.service import Runtime
@@ -21,7 +22,6 @@ from services.poller.rounds import Rounds
 from services.poller.settings import Settings
 
 PROCESS: Final = "poller"
-SECOND: Final = 1_000_000
 
 
 async def run(settings: Settings, runtime: Runtime) -> None:

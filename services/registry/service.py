@@ -4,6 +4,7 @@ from typing import Any
 from uuid import uuid4
 
 from libs.marketdata.tables import Family
+from libs.marketdata.units import SECOND
 from libs.runtime.leasing import keep_lease, leased
 from libs.runtime.rest import Rest, open_rest
 from libs.runtime.service import Runtime
@@ -22,8 +23,6 @@ from services.registry.housekeeping import PROCESS, Housekeeper, StatusRecorder
 from services.registry.keeper import Keeper
 from services.registry.settings import Settings
 from services.registry.sync import Syncer
-
-SECOND = 1_000_000
 
 
 async def run(settings: Settings, runtime: Runtime) -> None:

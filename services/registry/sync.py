@@ -9,6 +9,7 @@ from typing import Final
 
 from libs.exchange.rest import RestClient
 from libs.exchange.rest_wire import Json, Page
+from libs.marketdata.units import SECOND
 from libs.runtime.clock import Clock
 from libs.store.catalogue import get_state, lend, read_markets, set_state
 from libs.store.catalogue_views import read_wanted
@@ -19,7 +20,6 @@ from services.registry.settings import Settings
 
 log = get_logger(__name__)
 
-SECOND: Final = 1_000_000
 STATE_KEY: Final = "listing"
 TICKERS_PER_LOOK: Final = 100
 LOOK_CHARS_MAX: Final = 4_000

@@ -1,4 +1,4 @@
-"""Key pairs, and the one question asked of a signed request: did the holder of this key id sign this, just now?
+"""The one question asked of a signed request: did the holder of this key id sign this, just now?
 
 The signed text is timestamp + METHOD + path without query string; RSA-PSS with SHA-256, salt as long as the digest.
 """
@@ -6,21 +6,19 @@ The signed text is timestamp + METHOD + path without query string; RSA-PSS with 
 import base64
 import binascii
 import enum
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from libs.exchange.signing import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from libs.runtime.errors import ConfigInvalid
 from services.simulator.settings import KeySettings
 
-KEY_HEADER = "KALSHI-ACCESS-KEY"
-TIMESTAMP_HEADER = "KALSHI-ACCESS-TIMESTAMP"
-SIGNATURE_HEADER = "KALSHI-ACCESS-SIGNATURE"
+# Said again, from the exchange's documentation, not taken from libs/exchange/signing: a judge that verified with the
+# signer's own rule would accept the signer's mistakes.
 _PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=hashes.SHA256.digest_size)
 
 
@@ -44,41 +42,6 @@ class Refusal(enum.Enum):
         b'{"error":{"code":"authentication_error","message":"authentication_error",'
         b'"details":"INCORRECT_API_KEY_SIGNATURE"}}'
     )
-
-
-@dataclass(frozen=True, slots=True)
-class KeyPair:
-    """Files of one key pair: `private_key_file` for the client, `settings` for the simulator."""
-
-    key_id: str
-    private_key_file: Path
-    public_key_file: Path
-
-    @property
-    def settings(self) -> KeySettings:
-        return KeySettings(key_id=self.key_id, public_key_file=str(self.public_key_file))
-
-
-def make_key(directory: Path, name: str = "simulator") -> KeyPair:
-    """Write a fresh RSA key pair to DIRECTORY: NAME.pem (private, PKCS#8, mode 600) and NAME.pub.pem."""
-    directory.mkdir(parents=True, exist_ok=True)
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    private = directory / f"{name}.pem"
-    public = directory / f"{name}.pub.pem"
-    private.touch(mode=0o600)
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    encoded = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    public.write_bytes(encoded)
-    key_id = str(uuid.uuid5(uuid.NAMESPACE_OID, encoded.decode()))
-    return KeyPair(key_id=key_id, private_key_file=private, public_key_file=public)
 
 
 class KeyRing:

@@ -11,13 +11,14 @@ from typing import cast
 
 from aiohttp import web
 
+from libs.exchange.signing import KEY_HEADER
 from libs.marketdata.units import MILLISECOND
 from libs.runtime.clock import Clock, SystemClock
 from services.simulator import control
 from services.simulator.connection import COMMAND_BYTES_MAX, Connection
 from services.simulator.exchange import Exchange
 from services.simulator.journal import Journal
-from services.simulator.keys import KEY_HEADER, KeyRing
+from services.simulator.keys import KeyRing
 from services.simulator.recording import read_recording
 from services.simulator.replay import Replay
 from services.simulator.rest import Rest, guard, refused

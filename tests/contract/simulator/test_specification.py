@@ -10,10 +10,10 @@ import jsonschema
 import pytest
 import yaml
 
-from services.simulator.keys import make_key
 from services.simulator.server import SimulatorServer, running_simulator
 from services.simulator.settings import SimulatorSettings
 from tests.integration.simulator.client import connected, get, signed
+from tests.support.keys import make_key
 
 SPECS = Path(__file__).parents[3] / ".." / "shared" / "kalshi" / "specs"
 ASYNCAPI = SPECS / "asyncapi-2026-08-22.yaml"

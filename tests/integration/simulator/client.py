@@ -13,8 +13,8 @@ import aiohttp
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from services.simulator.keys import KeyPair
 from services.simulator.server import SimulatorServer
+from tests.support.keys import KeyPair
 
 WS_PATH = "/trade-api/ws/v2"
 

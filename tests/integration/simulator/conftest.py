@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.simulator.keys import KeyPair, make_key
 from services.simulator.settings import SimulatorSettings
+from tests.support.keys import KeyPair, make_key
 
 SHARED = Path(__file__).parents[3] / ".." / "shared" / "kalshi"
 

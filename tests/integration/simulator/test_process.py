@@ -12,10 +12,10 @@ from typing import Any
 
 import aiohttp
 
-from services.simulator.keys import KeyPair
 from services.simulator.model import ModelPlan, market_journal
 from services.simulator.settings import SimulatorSettings
 from tests.integration.simulator.client import Client, signed
+from tests.support.keys import KeyPair
 
 ROOT = Path(__file__).parents[3]
 

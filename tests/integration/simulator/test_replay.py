@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from libs.marketdata.units import PRICE_ONE, format_price, parse_price
-from services.simulator.keys import KeyPair
 from services.simulator.server import running_simulator
 from services.simulator.settings import ReplaySettings, SimulatorSettings
 from tests.integration.simulator.client import connected, get
+from tests.support.keys import KeyPair
 
 Make = Callable[..., SimulatorSettings]
 FILES = (
