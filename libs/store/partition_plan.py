@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from libs.marketdata.tables import GATHERER_TABLES, Table
-from libs.marketdata.units import DAY, HOUR
+from libs.marketdata.units import DAY, HOUR, SECOND
 
 DatabaseKind = Literal["gatherer", "production"]
+
+BIGINT_MIN, BIGINT_MAX = -(2**63), 2**63 - 1
+CALENDAR_FROM, CALENDAR_TO = 0, 253_402_300_800 * SECOND
+"""The moments that are named by their date: years 1970 to 9999, microseconds."""
 
 PRODUCTION_HOURLY = frozenset({"orderbook_deltas", "tickers"})
 _MARK = re.compile(r"\s*/\*partition by (\w+) width (\d+)\*/")
@@ -59,20 +63,30 @@ def width_of(table: Table, kind: DatabaseKind) -> int:
 
 
 def partition_name(table: str, start: int, width: int) -> str:
-    """Name a partition after its first moment in UTC: `..._p20261121`, with the hour when narrower than a day."""
-    moment = dt.datetime.fromtimestamp(start // 1_000_000, tz=dt.UTC)
+    """Name a partition after its first moment in UTC: `..._p20261121`, with the hour when narrower than a day.
+
+    A moment that no four-digit year holds is named by its microseconds: `..._us5000000000000000000`, `..._usm5` for -5.
+    """
+    if not CALENDAR_FROM <= start < CALENDAR_TO:
+        return f"{table}_us{'m' if start < 0 else ''}{abs(start)}"
+    moment = dt.datetime.fromtimestamp(start // SECOND, tz=dt.UTC)
     if width >= DAY:
         return f"{table}_p{moment:%Y%m%d}"
     return f"{table}_p{moment:%Y%m%d_%H}" if width >= HOUR else f"{table}_p{moment:%Y%m%d_%H%M%S}"
 
 
 def partitions_around(table: str, now: int, width: int, horizon: Horizon) -> list[Partition]:
-    """Return the partitions that cover [now - behind, now + ahead], ascending."""
-    first = (now - horizon.behind) // width * width
-    return [
-        Partition(table, partition_name(table, start, width), start, start + width)
-        for start in range(first, now + horizon.ahead + 1, width)
-    ]
+    """Return the partitions that cover [now - behind, now + ahead], ascending; cut off where bigint ends.
+
+    The very last microsecond of bigint has no partition, since an end is exclusive: the default one holds it.
+    """
+    first = max(now - horizon.behind, BIGINT_MIN) // width * width
+    last = min(now + horizon.ahead, BIGINT_MAX - 1)
+    made = []
+    for aligned in range(first, last + 1, width):
+        start, end = max(aligned, BIGINT_MIN), min(aligned + width, BIGINT_MAX)
+        made.append(Partition(table, partition_name(table, start, width), start, end))
+    return made
 
 
 def missing(wanted: Iterable[Partition], existing: Iterable[Partition]) -> list[Partition]:

@@ -67,7 +67,6 @@ SELECT hypertable_name AS parent, format('%I.%I', chunk_schema, chunk_name) AS n
 """
 
 _MAKE_ONE = """
-LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE;
 CREATE TABLE {name} (LIKE {table} INCLUDING ALL);
 LOCK TABLE {table}_default IN ACCESS EXCLUSIVE MODE;
 WITH moved AS (DELETE FROM {table}_default WHERE {column} >= {start} AND {column} < {end} RETURNING *)
@@ -134,39 +133,46 @@ async def ensure_partitions(
         made: list[Partition] = []
         busy: StoreUnavailable | None = None
         for table in partitioned_tables(kind).values():
-            there = [partition for partition in existing if partition.table == table.name]
             wanted = partitions_around(table.name, now, width_of(table, kind), horizon or Horizon())
-            new = missing(wanted, there)
+            if not missing(wanted, _of(table, existing)):
+                continue
             try:
                 with map_store_errors():
-                    await _make(conn, table, new)
+                    made += await _make(conn, table, wanted)
             except StoreUnavailable as error:
                 busy = error
-            else:
-                made += new
         if busy is not None:
             raise busy
         return Ensured(tuple(made), await count_default_rows(conn, kind))
 
 
-async def _make(conn: AnyConnection, table: Table, new: list[Partition]) -> None:
-    """Make partitions in one transaction. Attaching locks out neither readers nor writers of the other partitions."""
-    if not new:
-        return
-    script = "".join(
-        _MAKE_ONE.format(
-            table=table.name,
-            column=table.time_column,
-            name=partition.name,
-            start=partition.start,
-            end=partition.end,
-        )
-        for partition in new
-    )
-    async with conn.transaction():
+def _of(table: Table, partitions: list[Partition]) -> list[Partition]:
+    return [partition for partition in partitions if partition.table == table.name]
+
+
+async def _make(conn: AnyConnection, table: Table, wanted: list[Partition]) -> list[Partition]:
+    """Make what is missing in one transaction. Attaching locks out neither readers nor writers of the other partitions.
+
+    What is missing is found out under the table's lock: another process may have made it a moment ago.
+    """
+    async with conn.transaction(isolation="read_committed"):
         await act_as_owner(conn)
         await conn.execute("SET LOCAL lock_timeout = '1s'")
-        await conn.execute(script)
+        await conn.execute(f"LOCK TABLE ONLY {table.name} IN SHARE UPDATE EXCLUSIVE MODE")
+        new = missing(wanted, _of(table, await existing_partitions(conn)))
+        script = "".join(
+            _MAKE_ONE.format(
+                table=table.name,
+                column=table.time_column,
+                name=partition.name,
+                start=partition.start,
+                end=partition.end,
+            )
+            for partition in new
+        )
+        if script:
+            await conn.execute(script)
+    return new
 
 
 async def count_default_rows(conn: AnyConnection, kind: DatabaseKind) -> dict[str, int]:

@@ -3,6 +3,7 @@
 The same tests run on TimescaleDB (KALSHI_TEST_TIMESCALE=1), where chunks make themselves.
 """
 
+import asyncio
 from dataclasses import replace
 from uuid import UUID, uuid4
 
@@ -78,6 +79,31 @@ async def test_partitions_are_made_once(gatherer_db: Target) -> None:
             "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE 'orderbook_deltas%'"
         )
         assert [row[0] for row in owners] == ["kd_owner"]
+
+
+@PLAIN_ONLY
+async def test_two_processes_may_make_the_same_partitions(gatherer_db: Target) -> None:
+    """Both find them missing at once: each is made by one of the two, and neither fails."""
+    async with connect(gatherer_db) as one, connect(gatherer_db) as other:
+        made = await asyncio.gather(
+            ensure_partitions(one, "gatherer", NOW, SMALL),
+            ensure_partitions(other, "gatherer", NOW, SMALL),
+        )
+        names = [partition.name for ensured in made for partition in ensured.made]
+        assert len(set(names)) == len(names)
+        there = {p.name for p in await existing_partitions(one)}
+        assert set(names) <= there and "orderbook_deltas_p20300317_18" in names
+
+
+@PLAIN_ONLY
+@pytest.mark.parametrize("moment", [-(2**63), -1, 2**63 - 1, 1_795_000_000_000_000_000])
+async def test_partitions_of_impossible_times_are_made(gatherer_db: Target, moment: int) -> None:
+    """Whatever time is asked for, the server takes the ranges; a row finds its place."""
+    async with connect(gatherer_db) as conn:
+        await ensure_partitions(conn, "gatherer", moment, SMALL)
+        await _delta(conn, moment)
+        assert (await ensure_partitions(conn, "gatherer", moment, SMALL)).made == ()
+        assert await conn.fetchval("SELECT exchange_ts FROM orderbook_deltas") == moment
 
 
 @PLAIN_ONLY

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from libs.marketdata.tables import GATHERER_TABLES
 from libs.marketdata.units import DAY, HOUR
 from libs.store.partition_plan import (
+    BIGINT_MAX,
+    BIGINT_MIN,
     ArchivedWindow,
     Horizon,
     Partition,
@@ -52,6 +54,24 @@ def test_every_moment_of_the_horizon_has_exactly_one_partition(
     assert made[-1].start <= now + ahead < made[-1].end
     assert all(one.end == other.start for one, other in itertools.pairwise(made))
     assert all(p.start % HOUR == 0 and p.end - p.start == HOUR for p in made)
+
+
+@given(st.integers(BIGINT_MIN, BIGINT_MAX), st.sampled_from([HOUR, DAY]))
+def test_no_moment_that_a_row_may_have_is_too_much(now: int, width: int) -> None:
+    """Before 1970, beyond the calendar, at either end of bigint: adjacent ranges within bigint, with names of their own."""
+    made = partitions_around("market_lifecycle", now, width, Horizon())
+    assert made[0].start <= now and made[-1].end >= min(now + 1, BIGINT_MAX)
+    assert all(BIGINT_MIN <= p.start < p.end <= BIGINT_MAX for p in made)
+    assert all(one.end == other.start for one, other in itertools.pairwise(made))
+    names = [p.name for p in made]
+    assert len(set(names)) == len(names)
+    assert all(len(name) < 64 and name.replace("_", "").isalnum() for name in names)
+
+
+def test_moments_beyond_the_calendar_are_named_by_their_microseconds() -> None:
+    """A year of five digits or before 1970 has no date in the name."""
+    assert partition_name("trades", 2**62, DAY) == "trades_us4611686018427387904"
+    assert partition_name("trades", -DAY, DAY) == "trades_usm86400000000"
 
 
 def test_a_partition_of_another_width_is_not_doubled() -> None:
