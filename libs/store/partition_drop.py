@@ -1,7 +1,8 @@
 """Letting partitions go: whole, under their own lock, and only when what they hold is proved to be elsewhere.
 
 A gatherer's partition goes when the deduplicator has released every batch that touches it; production's when its
-manifests account for every row of it. Age alone decides nothing.
+manifests account for every row of it. Age alone decides nothing. A gatherer's ledger is read once a round, for all
+partitions; what came after that reading is looked at again under each partition's lock (ledger_survey.py).
 """
 
 from collections.abc import Callable, Coroutine, Iterable
@@ -10,6 +11,7 @@ from typing import Any, LiteralString
 
 from libs.marketdata.units import DAY
 from libs.store.errors import StoreUnavailable
+from libs.store.ledger_survey import survey_ledger
 from libs.store.partition_plan import (
     ArchivedWindow,
     Partition,
@@ -26,24 +28,6 @@ EMPTY_KEPT = 4 * DAY
 LOCK_WAIT_MS = 900
 """Below PostgreSQL's deadlock_timeout of 1 s, so that in a deadlock we give up and nobody else is aborted."""
 
-_TOUCHING: LiteralString = """
-SELECT b.lane, b.batch_no,
-       EXISTS (SELECT FROM lane_releases r WHERE r.lane = b.lane AND r.released_batch_no >= b.batch_no) AS released
-  FROM ingest_batches b
- WHERE EXISTS (SELECT FROM generate_subscripts(b.table_names, 1) AS i
-                WHERE b.table_names[i] = $1 AND b.times_from[i] < $3 AND b.times_to[i] >= $2)
-"""
-
-_TOUCHED: LiteralString = f"""
-SELECT count(*) AS batches, count(*) FILTER (WHERE NOT released) AS unreleased FROM ({_TOUCHING}) touching
-"""
-
-_MARK_DROPPED: LiteralString = f"""
-UPDATE ingest_batches b SET dropped_at = clock_timestamp()
-  FROM ({_TOUCHING}) touching
- WHERE b.lane = touching.lane AND b.batch_no = touching.batch_no AND b.dropped_at IS NULL
-"""
-
 _WINDOWS: LiteralString = """
 SELECT window_from, window_to, sum(rows)::bigint AS rows, max(merge_to) AS merge_to
   FROM archive_manifests
@@ -53,6 +37,16 @@ SELECT window_from, window_to, sum(rows)::bigint AS rows, max(merge_to) AS merge
 """
 
 Check = Callable[[AnyConnection, Partition], Coroutine[Any, Any, str | None]]
+Mark = Callable[[AnyConnection, Partition], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Why a partition is kept, before its lock and under it, and what is written down when it goes."""
+
+    before: Check
+    locked: Check
+    mark: Mark | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +67,23 @@ async def drop_partitions_released(conn: AnyConnection, now: int) -> Dropped:
     Raises:
         StoreUnavailable: the database is away. A partition whose lock was not to be had in time is only kept.
     """
-
-    async def check(conn: AnyConnection, partition: Partition) -> str | None:
-        arguments = (partition.table, partition.start, partition.end)
-        touched = await conn.fetchrow(_TOUCHED, *arguments)
-        assert touched is not None
-        if touched["unreleased"]:
-            return f"{touched['unreleased']} of {touched['batches']} batches are not released"
-        if not touched["batches"] and partition.end > now - EMPTY_KEPT:
-            return "empty, but young"
-        return None
-
     with map_store_errors():
         names = partitioned_tables("gatherer")
         over = [p for p in await existing_partitions(conn) if p.table in names and p.end <= now]
-        return await _drop_each(conn, over, check, _MARK_DROPPED)
+        if not over:
+            return Dropped((), ())
+        survey = await survey_ledger(conn)
+
+        async def before(conn: AnyConnection, partition: Partition) -> str | None:
+            why = survey.fault(partition)
+            young = why is None and partition.end > now - EMPTY_KEPT
+            if young and not survey.touched(partition):
+                # Rows are there although no batch is left to mark: they all went with a partition of another table.
+                is_empty = f"SELECT NOT EXISTS (SELECT FROM {partition.name})"
+                return "empty, but young" if await conn.fetchval(is_empty) else None
+            return why
+
+        return await _drop_each(conn, over, _Rule(before, survey.late_fault, survey.mark_dropped))
 
 
 async def drop_partitions_archived(conn: AnyConnection, before: int) -> Dropped:
@@ -102,7 +98,7 @@ async def drop_partitions_archived(conn: AnyConnection, before: int) -> Dropped:
     with map_store_errors():
         names = partitioned_tables("production")
         over = [p for p in await existing_partitions(conn) if p.table in names and p.end <= before]
-        return await _drop_each(conn, over, _archived, None)
+        return await _drop_each(conn, over, _Rule(_archived, _archived))
 
 
 async def _archived(conn: AnyConnection, partition: Partition) -> str | None:
@@ -124,9 +120,7 @@ async def _archived(conn: AnyConnection, partition: Partition) -> str | None:
     return archived_fault(partition, windows, counted)
 
 
-async def _drop_each(
-    conn: AnyConnection, partitions: Iterable[Partition], check: Check, mark: LiteralString | None
-) -> Dropped:
+async def _drop_each(conn: AnyConnection, partitions: Iterable[Partition], rule: _Rule) -> Dropped:
     timescale = await has_timescale(conn)
     dropped: list[Partition] = []
     kept: list[tuple[Partition, str]] = []
@@ -136,7 +130,7 @@ async def _drop_each(
         if why is None:
             try:
                 with map_store_errors():
-                    why = await _drop_one(conn, partition, check, mark, timescale=timescale)
+                    why = await _drop_one(conn, partition, rule, timescale=timescale)
             except StoreUnavailable as error:
                 if conn.is_closed():
                     raise
@@ -152,8 +146,7 @@ async def _drop_each(
 async def _drop_one(
     conn: AnyConnection,
     partition: Partition,
-    check: Check,
-    mark: LiteralString | None,
+    rule: _Rule,
     *,
     timescale: bool,
 ) -> str | None:
@@ -163,18 +156,19 @@ async def _drop_one(
     counts; the drop then takes the table for a moment. Whoever holds the table and waits for the partition is no
     deadlock: we give up first.
     """
-    async with conn.transaction():
+    # Each statement sees what was committed before it: the second check what the lock had to wait for.
+    async with conn.transaction(isolation="read_committed"):
         await act_as_owner(conn)
-        why = await check(conn, partition)
+        why = await rule.before(conn, partition)
         if why is not None:
             return why
         await conn.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_MS}ms'")
         await conn.execute(f"LOCK TABLE {partition.name} IN ACCESS EXCLUSIVE MODE")
-        why = await check(conn, partition)
+        why = await rule.locked(conn, partition)
         if why is not None:
             return why
-        if mark is not None:
-            await conn.execute(mark, partition.table, partition.start, partition.end)
+        if rule.mark is not None:
+            await rule.mark(conn, partition)
         if timescale:
             await conn.execute(
                 "SELECT drop_chunks($1::text::regclass, older_than => $2::bigint, newer_than => $3::bigint)",
