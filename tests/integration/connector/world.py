@@ -22,6 +22,7 @@ from libs.store.pool import Target
 from libs.telemetry.metrics import Metrics
 from services.connector.service import run
 from services.connector.settings import ConnectorSettings, Settings
+from services.local.postgres import EmbeddedPostgres
 from services.simulator.server import SimulatorServer, running_simulator
 from services.simulator.settings import KeySettings, SimulatorSettings
 
@@ -41,15 +42,15 @@ class Zone:
     conn: Any
 
     @asynccontextmanager
-    async def connector(self, **own: Any) -> AsyncIterator[Runtime]:
-        """Run a connector from ready until the block ends, then stop it as a signal would."""
+    async def connector(self, *, wait_ready: bool = True, **own: Any) -> AsyncIterator[Runtime]:
+        """Run a connector, from ready on unless told otherwise, until the block ends; then stop it as a signal would."""
         clock, metrics = SystemClock(), Metrics("a")
         health = HealthState("connector", "a", clock, metrics)
         runtime = Runtime(clock, asyncio.Event(), health, metrics)
         settings = replace(self.settings, connector=replace(self.settings.connector, **own))
         task = asyncio.ensure_future(run(settings, runtime))
         try:
-            await self.until(lambda: _owns(runtime) or task.done())
+            await self.until(lambda: not wait_ready or _owns(runtime) or task.done())
             yield runtime
         finally:
             runtime.stop.set()
@@ -66,6 +67,23 @@ class Zone:
                 if found:
                     return
                 await asyncio.sleep(0.02)
+
+    @asynccontextmanager
+    async def database_away(self, server: EmbeddedPostgres) -> AsyncIterator[None]:
+        """Stop the server for the time of the block; afterwards it is back on its port, as it was."""
+        await server.stop()
+        try:
+            yield
+        finally:
+            await server.start()
+            self.conn = await _connect(self.target)
+
+    async def has_rows(self, **tables: int) -> bool:
+        """True when at least so many rows of each of these tables are committed."""
+        for table, count in tables.items():
+            if await self.conn.fetchval(f"select count(*) from {table}") < count:
+                return False
+        return True
 
     async def list_markets(self) -> None:
         """Do what the registry does: give every listed market a slot."""
@@ -132,16 +150,19 @@ async def running_zone(target: Target, directory: Path, **simulated: Any) -> Asy
             slots=SLOTS,
             batches=BatchSettings(),
         )
-        conn = await asyncpg.connect(
-            host=target.host,
-            port=target.port,
-            database=target.database,
-            user=target.user,
-            password=target.password,
-        )
+        zone = Zone(simulator, target, settings, await _connect(target))
         try:
-            zone = Zone(simulator, target, settings, conn)
             await zone.list_markets()
             yield zone
         finally:
-            await conn.close()
+            await zone.conn.close()
+
+
+async def _connect(target: Target) -> Any:
+    return await asyncpg.connect(
+        host=target.host,
+        port=target.port,
+        database=target.database,
+        user=target.user,
+        password=target.password,
+    )
