@@ -14,7 +14,7 @@ from libs.telemetry import logging
 from services.local.demo import run_demo, run_until_stopped
 from services.local.postgres_errors import PostgresFailed, PostgresUnusable
 from services.local.processes import ProcessFailed
-from services.local.run import AlreadyRunning, Options
+from services.local.run import AlreadyRunning, Options, TooManyConnections
 from services.local.topology import ZONE_NAMES
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -34,7 +34,13 @@ def main(argv: list[str]) -> int:
     logging.configure("text", "warning", "local", "")
     try:
         return asyncio.run(_interruptible(arguments, console))
-    except (AlreadyRunning, PostgresUnusable, PostgresFailed, ProcessFailed) as error:
+    except (
+        AlreadyRunning,
+        TooManyConnections,
+        PostgresUnusable,
+        PostgresFailed,
+        ProcessFailed,
+    ) as error:
         console.print(f"[red]{type(error).__name__}[/red]: {error}", markup=True)
         return EXIT_FAILED
 

@@ -18,6 +18,7 @@ from libs.exchange.keyfiles import make_key_pair
 from libs.marketdata.units import SECOND
 from libs.runtime.clock import Clock
 from libs.runtime.health import fetch_health
+from libs.runtime.sections import SlotSettings, account_faults
 from libs.store.pool import Target
 from libs.telemetry.logging import get_logger
 from services.local.control import SimulatorControl
@@ -47,6 +48,10 @@ STOP_S_MAX = 30.0
 
 class AlreadyRunning(RuntimeError):
     """Another local topology works in this directory; stop it, or choose another --state-dir."""
+
+
+class TooManyConnections(RuntimeError):
+    """Run fewer zones, or give every zone a key of another account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +208,16 @@ class LocalRun:
         return path
 
     def write_configs(self, exchange: Exchange) -> None:
-        """Write the configuration files of this run, from the committed local set."""
+        """Write the configuration files of this run, from the committed local set.
+
+        Raises:
+            TooManyConnections: the zones of one account need more than the exchange allows it.
+        """
         template = _template("gatherer.local.yaml")
+        slots = SlotSettings(**template["slots"])
+        faults = account_faults([(zone, exchange.api_key_ids[zone], slots) for zone in self.zones])
+        if faults:
+            raise TooManyConnections("; ".join(faults))
         for zone in self.zones:
             self._write(zone, gatherer_config(template, zone, self._server(zone), exchange))
         zones = {zone: self._server(zone) for zone in self.zones}
