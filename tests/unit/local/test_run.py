@@ -7,7 +7,7 @@ import pytest
 from libs.runtime.clock import SystemClock
 from services.local import run as module
 from services.local.run import AlreadyRunning, LocalRun, Options, TooManyConnections, exclusive
-from services.local.topology import Exchange
+from services.local.topology import Exchange, Server
 
 
 def exchange(*keys: str) -> Exchange:
@@ -23,7 +23,7 @@ def test_zones_of_one_account_fit_its_connections_or_nothing_starts(
     }
     monkeypatch.setattr(module, "_template", lambda name: template if "gatherer" in name else {})
     run = LocalRun(Options(tmp_path, ("a", "b", "c")), SystemClock())
-    monkeypatch.setattr(LocalRun, "_server", lambda self, name: module.Server(1, "k", Path("pw")))
+    monkeypatch.setattr(LocalRun, "_server", lambda self, name: Server(1, "k", Path("pw")))
     with pytest.raises(TooManyConnections, match="shared"):
         run.write_configs(exchange("shared", "shared", "other"))
     run.write_configs(exchange("one", "two", "three"))
