@@ -15,7 +15,7 @@ import aiohttp
 from services.simulator.model import ModelPlan, market_journal
 from services.simulator.settings import SimulatorSettings
 from tests.integration.simulator.client import Client, signed
-from tests.support.keys import KeyPair
+from tests.support.keys import KeyPair, make_key
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,17 +39,17 @@ def config(folder: Path, **simulator: Any) -> Path:
     return file
 
 
-async def start(file: Path) -> asyncio.subprocess.Process:
+async def start(file: Path, *more: str) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
-    arguments = ("-m", "services.simulator", "--config", str(file))
+    arguments = ("-m", "services.simulator", "--config", str(file), *more)
     return await asyncio.create_subprocess_exec(
         sys.executable, *arguments, cwd=ROOT, stdout=pipe, stderr=pipe
     )
 
 
 @asynccontextmanager
-async def running(file: Path) -> AsyncIterator[Process]:
-    child = await start(file)
+async def running(file: Path, *more: str) -> AsyncIterator[Process]:
+    child = await start(file, *more)
     try:
         assert child.stdout is not None
         async with asyncio.timeout(20):
@@ -100,3 +100,30 @@ async def test_unreadable_key_files_are_all_named(tmp_path: Path) -> None:
     assert b"one" in out + errors
     assert b"two" in out + errors
     assert b"Traceback" not in out + errors
+
+
+async def test_a_recording_is_replayed_by_two_words_on_the_command_line(tmp_path: Path) -> None:
+    """--replay names the frames, --verbatim keeps their sid and seq; the market is listed by REST."""
+    body = {"market_ticker": "KXREC-1", "market_id": "", "yes_dollars_fp": [["0.4700", "3.00"]]}
+    frame = {"type": "orderbook_snapshot", "sid": 7, "seq": 41, "msg": body}
+    frames = tmp_path / "frames.jsonl"
+    frames.write_text(
+        json.dumps({"recv_at": "2026-08-20T00:36:00Z", "ordinal": 1, "frame": frame}) + "\n"
+    )
+    key = make_key(tmp_path, "key")
+    settings = {"keys": [{"key_id": key.key_id, "public_key_file": str(key.public_key_file)}]}
+    async with running(
+        config(tmp_path, **settings), "--replay", str(frames), "--verbatim"
+    ) as process:
+        assert process.listening["mode"] == "replay"
+        rest, ws = process.listening["rest_url"], process.listening["ws_url"]
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{rest}/markets/KXREC-1") as answer:
+                assert (await answer.json())["market"]["ticker"] == "KXREC-1"
+            async with session.ws_connect(ws, headers=signed(key)) as socket:
+                params = {"channels": ["orderbook_delta"], "market_tickers": ["KXREC-1"]}
+                await socket.send_json({"id": 1, "cmd": "subscribe", "params": params})
+                received = [await socket.receive_json(timeout=10) for _ in range(2)]
+    assert [(m["type"], m.get("sid"), m.get("seq")) for m in received] == [
+        ("subscribed", None, None), ("orderbook_snapshot", 7, 41),
+    ]  # fmt: skip
