@@ -3,49 +3,71 @@
 import datetime as dt
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from libs.marketdata.units import SECOND
 
+BIGINT_MIN, BIGINT_MAX = -(2**63), 2**63 - 1
+
+_CALENDAR_S_MAX: Final = 253_402_300_799
+"""The last second of the year 9999: no later date has four digits."""
+
 _KEY = re.compile(
-    r"(?P<table>[a-z_]+)/date=\d{4}-\d{2}-\d{2}/hour=\d{2}/(?P=table)-(?P<start>\d+)-(?P<end>\d+)"
-    r"(?:-s(?P<supplement>\d+))?\.parquet"
+    r"(?P<table>[a-z_]+)/date=\d{4}-\d{2}-\d{2}/hour=\d{2}/(?P=table)-(?P<start>-?\d+)-(?P<end>-?\d+)"
+    r"(?:-s(?P<supplement>\d+))?-m(?P<merge_to>\d+)\.parquet"
 )
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Window:
-    """The closed time range [start, end) of one object, microseconds."""
+    """The time range [start, end) of one object, microseconds; an end at BIGINT_MAX holds that moment too."""
 
     start: int
     end: int
 
+    @property
+    def last(self) -> int:
+        """The last moment inside."""
+        return self.end if self.end == BIGINT_MAX else self.end - 1
+
 
 def window_of(moment: int, width: int) -> Window:
-    """Return the window of this width (microseconds) that holds the moment."""
+    """Return the window of this width (microseconds) that holds the moment; cut off where bigint ends."""
     start = moment - moment % width
-    return Window(start, start + width)
+    return Window(max(start, BIGINT_MIN), min(start + width, BIGINT_MAX))
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectKey:
-    """Name of one object: supplement 0 is the window's first object, later ones hold what came after it."""
+    """Name of one object: supplement 0 is the window's first object, later ones hold what came after it.
+
+    merge_to: the last merge whose rows it holds. It keeps two attempts at a supplement apart: whoever comes late puts
+    another object, never another content under a name that a manifest records.
+    """
 
     table: str
     window: Window
-    supplement: int = 0
+    supplement: int
+    merge_to: int
 
     def __str__(self) -> str:
-        start = dt.datetime.fromtimestamp(self.window.start // SECOND, dt.UTC)
         number = f"-s{self.supplement}" if self.supplement else ""
         return (
-            f"{self.table}/date={start:%Y-%m-%d}/hour={start:%H}/"
-            f"{self.table}-{self.window.start}-{self.window.end}{number}.parquet"
+            f"{self.table}/{_folder(self.window.start)}/"
+            f"{self.table}-{self.window.start}-{self.window.end}{number}-m{self.merge_to}.parquet"
         )
 
     @property
     def manifest(self) -> str:
         """Name of the manifest beside the object."""
         return str(self).removesuffix(".parquet") + ".manifest.json"
+
+
+def _folder(moment: int) -> str:
+    """Date and hour for finding; what no date of four digits after 1970 names lies in the first or last hour of them."""
+    second = min(max(moment // SECOND, 0), _CALENDAR_S_MAX)
+    start = dt.datetime.fromtimestamp(second, dt.UTC)
+    return f"date={start:%Y-%m-%d}/hour={start:%H}"
 
 
 def parse_key(text: str) -> ObjectKey:
@@ -58,7 +80,9 @@ def parse_key(text: str) -> ObjectKey:
     if match is None:
         raise ValueError(f"not an object of the archive: {text!r}")
     window = Window(int(match["start"]), int(match["end"]))
-    key = ObjectKey(match["table"], window, int(match["supplement"] or 0))
+    key = ObjectKey(
+        match["table"], window, int(match["supplement"] or 0), int(match["merge_to"])
+    )
     if str(key) != text:
         raise ValueError(f"date and hour do not fit the window: {text!r}")
     return key

@@ -2,22 +2,15 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import fsspec
 
+from libs.archive.errors import ArchiveError, ObjectDiffers
+
 CHUNK_BYTES = 8 << 20
-
-
-class ArchiveError(Exception):
-    """The archive could not be written or read."""
-
-    retryable: ClassVar[bool] = True
-
-
-class ObjectDiffers(ArchiveError):
-    """An object read back is not what was put; it is written again."""
 
 
 class ObjectStore:
@@ -34,6 +27,7 @@ class ObjectStore:
         self._fs, path = fsspec.core.url_to_fs(root, **options)
         self._root = str(path).rstrip("/")
         self._is_local = is_local
+        self._faults = (OSError,) if is_local else _remote_faults()
 
     def put(self, key: str, source: Path, sha256: str) -> None:
         """Put a file under key, whole or not at all, and read it back.
@@ -43,14 +37,12 @@ class ObjectStore:
             ArchiveError: the store refused or is away.
         """
         path = self._path(key)
-        try:
+        with self._mapped(path, "written"):
             if self._is_local:
                 self._fs.put_file(str(source), path + ".part")
                 self._fs.mv(path + ".part", path)
             else:
                 self._fs.put_file(str(source), path)
-        except OSError as error:
-            raise ArchiveError(f"{path} could not be written: {error}") from error
         found = self.sha256(key)
         if found != sha256:
             raise ObjectDiffers(f"{path} was written with sha256 {sha256} and read back as {found}")
@@ -58,41 +50,57 @@ class ObjectStore:
     def put_small(self, key: str, data: bytes) -> None:
         """Put a few bytes under key and read them back; errors as of put."""
         path = self._path(key)
-        try:
+        with self._mapped(path, "written"):
             self._fs.pipe_file(path, data)
-        except OSError as error:
-            raise ArchiveError(f"{path} could not be written: {error}") from error
         if self.get(key) != data:
             raise ObjectDiffers(f"{path} was read back with other bytes")
 
     def sha256(self, key: str) -> str:
-        """Read the whole object and return the hex digest of its bytes."""
-        digest = hashlib.sha256()
-        try:
-            with self._fs.open(self._path(key), "rb") as file:
-                while chunk := file.read(CHUNK_BYTES):
-                    digest.update(chunk)
-        except OSError as error:
-            raise ArchiveError(f"{self._path(key)} could not be read: {error}") from error
+        """Read the whole object and return the hex digest of its bytes; ArchiveError as of get."""
+        path, digest = self._path(key), hashlib.sha256()
+        with self._mapped(path, "read"), self._fs.open(path, "rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
         return digest.hexdigest()
 
     def get(self, key: str) -> bytes:
-        """Return an object's bytes."""
-        try:
-            return bytes(self._fs.cat_file(self._path(key)))
-        except OSError as error:
-            raise ArchiveError(f"{self._path(key)} could not be read: {error}") from error
+        """Return an object's bytes.
+
+        Raises:
+            ArchiveError: it is not there, or the store refused or is away.
+        """
+        path = self._path(key)
+        with self._mapped(path, "read"):
+            return bytes(self._fs.cat_file(path))
 
     def names(self, prefix: str = "") -> Iterator[str]:
-        """Yield the names of all objects under the prefix, in order."""
+        """Yield the names of all objects under the prefix, in order; ArchiveError when the store is away."""
         base = self._path(prefix) if prefix else self._root
         self._fs.invalidate_cache()
-        try:
-            found = self._fs.find(base)
-        except FileNotFoundError:
-            return
+        with self._mapped(base, "listed"):
+            try:
+                found = self._fs.find(base)
+            except FileNotFoundError:
+                return
         for path in sorted(found):
             yield str(path).removeprefix(self._root + "/")
 
+    @contextmanager
+    def _mapped(self, path: str, done: str) -> Iterator[None]:
+        try:
+            yield
+        except self._faults as error:
+            text = f"{type(error).__name__}: {error}"
+            raise ArchiveError(f"{path} could not be {done}: {text}") from error
+
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
+
+
+def _remote_faults() -> tuple[type[Exception], ...]:
+    """What S3's client raises when S3 is away or refuses: few of them are OSErrors; s3fs names those of the HTTP client."""
+    # Imported only for a bucket: they take a second, and a folder needs none of them.
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  # type: ignore[import-untyped]
+    from s3fs.core import S3_RETRYABLE_ERRORS  # noqa: PLC0415
+
+    return (OSError, BotoCoreError, ClientError, *S3_RETRYABLE_ERRORS)

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from libs.archive.errors import ArchiveError
 from libs.marketdata.tables import Column, Kind, Table, production_columns
 
 ROW_GROUP_ROWS = 131_072
@@ -63,8 +64,15 @@ def write_parquet(table: Table, source: Path, target: Path) -> Written:
     """Write the CSV of COPY (no header, columns of production in their order, sorted) as one Parquet file.
 
     Raises:
-        pyarrow.ArrowInvalid: the CSV is not of this table.
+        ArchiveError: the CSV is not of this table, or there is no room for the file.
     """
+    try:
+        return _write(table, source, target)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise ArchiveError(f"{table.name} could not be made a Parquet file: {error}") from error
+
+
+def _write(table: Table, source: Path, target: Path) -> Written:
     schema, columns = arrow_schema(table), production_columns(table)
     integers = [c.name for c in columns if c.kind in _INTEGERS]
     texts = [c.name for c in columns if c.kind in (Kind.TEXT, Kind.UUID) and c.name != "trade_id"]

@@ -29,6 +29,11 @@ on conflict (shard) do update set instance = excluded.instance, template_hash = 
     capacity = excluded.capacity, draining = false, epoch = excluded.epoch,
     heartbeat_at = clock_timestamp(), expires_at = excluded.expires_at
 """
+_REGISTER_AGAIN = """
+insert into shards (shard, instance, template_hash, capacity, draining, epoch, expires_at)
+values ($1, $2, $3, $4, false, 1 + coalesce((select max(epoch) from shards), 0), clock_timestamp() + $5)
+on conflict (shard) do nothing returning true
+"""
 _HEARTBEAT = """
 update shards set load = $3, draining = $4, heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + $5
 where shard = $1 and instance = $2
@@ -42,6 +47,13 @@ select mine.slot, mine.state, mine.epoch,
        and shards.expires_at > clock_timestamp()) as successor_from
 from slot_assignments mine where mine.shard = $1 order by mine.slot
 """
+_HEARD_BY_OTHERS = """
+select slot, max(listening_from) as listening_from
+from slot_assignments join shards using (shard)
+where slot = any($1::text[]) and shard <> $2 and state = 'live' and listening_from is not null
+  and shards.expires_at > clock_timestamp()
+group by slot
+"""
 _SET_LIVE = """
 update slot_assignments set state = 'live', listening_from = $3
 where slot = $1 and shard = $2 and state = 'assigned' returning true
@@ -52,6 +64,9 @@ select exists(select from shards where shard <> $1 and draining and expires_at >
 """
 _SUCCESSOR = """
 select exists(select from shards where shard <> $1 and not draining and expires_at > clock_timestamp())
+"""
+_KEEP_PLANNER = """
+insert into planner (holder) select '' where not exists (select from planner) on conflict do nothing
 """
 _PLANNER = """
 update planner set holder = $1, expires_at = clock_timestamp() + $2,
@@ -133,7 +148,7 @@ async def register(
 async def heartbeat(
     conn: AnyConnection, shard: str, instance: UUID, *, load: float, draining: bool
 ) -> bool:
-    """Prolong the lease; False when another instance of the same name has taken it.
+    """Prolong the lease; False when it is not ours: another instance has the name, or the row is gone.
 
     Raises:
         StoreUnavailable: the database is away; capture goes on.
@@ -141,6 +156,21 @@ async def heartbeat(
     with map_store_errors():
         kept = await conn.fetchval(_HEARTBEAT, shard, instance, load, draining, _LEASE)
     return bool(kept)
+
+
+async def register_again(
+    conn: AnyConnection, shard: str, instance: UUID, *, template_hash: str, capacity: int
+) -> bool:
+    """Begin the lease anew if no row bears this shard's name; False when another instance has the name.
+
+    Raises:
+        StoreUnavailable: the database is away.
+    """
+    with map_store_errors():
+        made = await conn.fetchval(
+            _REGISTER_AGAIN, shard, instance, template_hash, capacity, _LEASE
+        )
+    return bool(made)
 
 
 async def deregister(conn: AnyConnection, shard: str, instance: UUID) -> None:
@@ -154,6 +184,15 @@ async def owned(conn: AnyConnection, shard: str) -> list[Owned]:
     with map_store_errors():
         rows = await conn.fetch(_OWN, shard)
     return [Owned(r["slot"], State(r["state"]), r["epoch"], r["successor_from"]) for r in rows]
+
+
+async def heard_by_others(
+    conn: AnyConnection, slots: Sequence[str], shard: str
+) -> dict[str, int]:
+    """Return, for those of the slots that another living shard hears, from when on: exchange time, microseconds."""
+    with map_store_errors():
+        rows = await conn.fetch(_HEARD_BY_OTHERS, slots, shard)
+    return {row["slot"]: row["listening_from"] for row in rows}
 
 
 async def set_live(conn: AnyConnection, slot: str, shard: str, listening_from: int) -> bool:
@@ -233,6 +272,8 @@ class Planner:
             self._up_for = min(self._up_for + since, up_s)
             self._seen_at = monotonic
             may_judge = self._up_for >= LEASE_S
+            # An emptied database has no row either, and without one nobody would ever plan.
+            await conn.execute(_KEEP_PLANNER)
             epoch = await conn.fetchval(_PLANNER, self._shard, _LEASE, may_judge)
         self.held_for = self.held_for + since if epoch is not None and epoch == self.epoch else 0.0
         self.epoch = epoch

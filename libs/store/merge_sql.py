@@ -119,7 +119,8 @@ WRITE_CURSORS = """
 INSERT INTO sync_cursors (gatherer, lane, batch_no, family, merged_at)
 SELECT gatherer, lane, batch_no, family, clock_timestamp()
 FROM unnest($1::smallint[], $2::uuid[], $3::bigint[], $4::text[]) AS u(gatherer, lane, batch_no, family)
-ON CONFLICT (gatherer, lane) DO UPDATE SET batch_no = excluded.batch_no, merged_at = excluded.merged_at
+ON CONFLICT (gatherer, lane) DO UPDATE
+   SET batch_no = greatest(sync_cursors.batch_no, excluded.batch_no), merged_at = excluded.merged_at
 """
 
 WRITE_MERGE = "INSERT INTO merges (merge_no, rows_read, rows_inserted) VALUES ($1, $2, $3)"
@@ -143,12 +144,13 @@ ADMIT_GATHERER = """
 INSERT INTO gatherers (identity, zone, status, admitted_at) VALUES ($1, $2, 'ok', clock_timestamp())
 RETURNING gatherer
 """
+STATUS_OF = "SELECT status FROM gatherers WHERE gatherer = $1"
 QUARANTINE = "UPDATE gatherers SET status = 'quarantined', detail = $2 WHERE gatherer = $1"
 READMIT = "UPDATE gatherers SET status = 'ok', detail = NULL WHERE gatherer = $1"
 
 LAST_MERGE_OF = """
 SELECT coalesce((SELECT merge_no FROM merges WHERE merged_at <=
-    (SELECT max(merged_at) FROM sync_cursors WHERE gatherer = $1) ORDER BY merge_no DESC LIMIT 1), 0)
+    (SELECT max(merged_at) FROM sync_cursors WHERE gatherer = $1) ORDER BY merged_at DESC LIMIT 1), 0)
 """
 
 COPY_CURSORS = """

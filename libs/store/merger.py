@@ -117,6 +117,25 @@ class ProductionWriter:
             await conn.execute("COMMIT")
             return admission
 
+    async def status_of(self, gatherer: int) -> str | None:
+        """Return a gatherer's status without holding the lease's row, for those who ask every second.
+
+        Raises:
+            HistoryChanged: production does not answer.
+        """
+        async with self._turn:
+            if self._conn is None:
+                raise HistoryChanged("no connection to production")
+            try:
+                with map_store_errors():
+                    found = await self._conn.fetchval(
+                        sql.STATUS_OF, gatherer, timeout=self._timeout_s
+                    )
+            except StoreUnavailable as error:
+                await self._disconnect()
+                raise HistoryChanged(f"production does not answer: {error}") from error
+        return None if found is None else str(found)
+
     async def quarantine(self, gatherer: int, detail: str) -> None:
         """Mark a gatherer as unsound, with an event row; it is not read until re-admitted. Raises as merge does."""
         async with self._fenced() as conn:

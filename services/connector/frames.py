@@ -226,9 +226,6 @@ class Frames(Judge):
             return None
         if sid.counts_own is None:
             sid.counts_own = message.seq is None
-        if sid.counts_own and now - sid.heard_at > self.settings.silence:
-            self.write_gap(sid, "silent", None, self._at(message.sending_ts_ms, now), now)
-            sid.restart_reason = "silent"
         at = self._at(message.sending_ts_ms, now)
         seq = sid.number(message.seq)
         if seq is None:

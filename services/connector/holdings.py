@@ -1,11 +1,14 @@
 """The slots this shard serves: rows that bear its name become connections, and connections answer for their rows.
 
 Nothing here decides who owns what. A row that appears is served, one that is `releasing` is given up when the hand-over
-rule is met, one that is gone is closed. When the control tables cannot be read everything stays as it is.
+rule is met. A slot whose row is gone is kept until another shard hears it, by the same rule: rows are also gone when
+the database was emptied or restored, and then nobody else hears anything. When the control tables cannot be read
+everything stays as it is.
 """
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from libs.flow.assignment import State
 from libs.flow.placement import is_mirrored
@@ -21,18 +24,21 @@ DROP_S_MAX = 5.0
 
 
 class Holdings:
-    """Slots by name, each with its running task.
+    """Slots by name, each with its running task. Of the constructor: known, every slot of the configuration.
 
     Attributes:
         slots: every slot that is served. states: of their rows, as last read.
     """
 
-    def __init__(self, shard: str, wiring: Wiring, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, shard: str, wiring: Wiring, group: asyncio.TaskGroup, known: Iterable[str]
+    ) -> None:
         self.slots: dict[str, Slot] = {}
         self.states: dict[str, State] = {}
         self._shard = shard
         self._wiring = wiring
         self._group = group
+        self._known = frozenset(known)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._versions: dict[str, int] = {}
         self.changed = False
@@ -61,8 +67,9 @@ class Holdings:
         try:
             await slot.run()
         except BaseException:
-            # The group ends with this: nothing more may be started in it.
-            self._closed = True
+            if self._tasks.get(slot.name) is asyncio.current_task():
+                # It was not dropped by us, so the group ends with this: nothing more may be started in it.
+                self._closed = True
             raise
 
     async def drop(self, name: str, reason: str) -> None:
@@ -83,9 +90,7 @@ class Holdings:
     async def close(self, reason: str) -> None:
         """Close every slot; rows that bear our name are not served any more."""
         self._closed = True
-        async with asyncio.TaskGroup() as closing:
-            for name in list(self.slots):
-                closing.create_task(self.drop(name, reason), name=f"close-{name}")
+        await self._drop_all(list(self.slots), reason)
 
     # --- what the control tables say ---
 
@@ -98,8 +103,7 @@ class Holdings:
         rows = {row.slot: row for row in await control.owned(conn, self._shard)}
         if self.is_closed():
             return
-        for name in [name for name in self.slots if name not in rows]:
-            await self.drop(name, "withdrawn")
+        await self._drop_all(await self._withdrawn(conn, rows.keys()), "withdrawn")
         for name in rows.keys() - self.slots.keys():
             self.serve(name)
             self.changed = True
@@ -116,6 +120,25 @@ class Holdings:
             told |= await control.released(conn, name, self._shard)
         if told:
             await control.notify(conn, control.ASSIGNMENTS)
+
+    async def _withdrawn(self, conn: AnyConnection, rows: AbstractSet[str]) -> list[str]:
+        """Slots without a row that can be closed: another shard hears them, or the configuration has them no more."""
+        names = self.slots.keys() - rows
+        if not names:
+            return []
+        heard = await control.heard_by_others(conn, sorted(names), self._shard)
+        found = []
+        for name in sorted(names & self.slots.keys()):
+            if name not in self._known:
+                found.append(name)
+            elif (start := heard.get(name)) is not None and self.slots[name].release(start):
+                found.append(name)
+        return found
+
+    async def _drop_all(self, names: Iterable[str], reason: str) -> None:
+        async with asyncio.TaskGroup() as closing:
+            for name in names:
+                closing.create_task(self.drop(name, reason), name=f"close-{name}")
 
     async def _load_markets(self, conn: AnyConnection) -> None:
         """Read the lists of markets that changed."""
@@ -151,9 +174,7 @@ class Holdings:
                 continue
             if slot.release(row.successor_from):
                 heard.append(row.slot)
-        async with asyncio.TaskGroup() as closing:
-            for name in heard:
-                closing.create_task(self.drop(name, "handed over"), name=f"close-{name}")
+        await self._drop_all(heard, "handed over")
         return heard
 
     # --- what others ask ---

@@ -83,7 +83,7 @@ class Judge:
         return sending_ts_ms * 1000
 
     def _judge(self, sid: Sid, seq: int | None, at: int, data: bytes, now: int) -> bool:
-        """Judge a frame's number; a gap restarts the sid. False: the frame counts nothing and was rejected."""
+        """Judge a frame's number; a gap or a silence restarts the sid. False: it counts nothing and was rejected."""
         if seq is None:
             self._keep(data, now, "no seq", sid, None)
             return False
@@ -93,9 +93,20 @@ class Judge:
             return False
         if step is Step.GAP:
             self._gap(sid, seq, at, now)
-        elif sid.restart_reason is not None:
+            return True
+        if self._is_silent(sid, now):
+            self.write_gap(sid, "silent", None, at, now)
+            sid.restart_reason = "silent"
+        if sid.restart_reason is not None:
             sid.restart(seq, at, sid.restart_reason, now)
         return True
+
+    def _is_silent(self, sid: Sid, now: int) -> bool:
+        """True when data of a sid that we count ourselves stayed away so long that it may have been lost.
+
+        Its numbers cannot show a loss, so only data proves that it is heard: answers to commands do not count here.
+        """
+        return bool(sid.counts_own) and now - sid.data_at > self.settings.silence
 
     def _gap(self, sid: Sid, seq: int, at: int, now: int) -> None:
         self.noted["gap"] += 1
@@ -107,7 +118,7 @@ class Judge:
 
     def _count(self, sid: Sid, seq: int, at: int, now: int) -> None:
         sid.sequence.count(seq, at)
-        sid.heard_at = now
+        sid.heard_at = sid.data_at = now
 
     def write_gap(
         self,

@@ -129,7 +129,7 @@ async def _run_with_pool(
     assignments = Listener(pool, control.ASSIGNMENTS)
     markets = Listener(pool, control.MARKETS)
     async with runtime.tasks() as eternal, asyncio.TaskGroup() as slot_tasks:
-        holdings = Holdings(own.shard, wiring, slot_tasks)
+        holdings = Holdings(own.shard, wiring, slot_tasks, settings.slot_names())
         shard = Shard(settings, runtime, pool, instance, holdings, Planner(own.shard))
         describe(shard, wiring)
         for name, tickers in remembered.items():

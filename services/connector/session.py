@@ -253,15 +253,19 @@ class Session(Frames):
     def _control(
         self, message: wire.Ok | wire.Error | wire.Unsubscribed, data: bytes, now: int
     ) -> Sid | None:
-        """Count an answer that carries a sid's number; return the sid."""
+        """Count an answer that carries a sid's number; return the sid.
+
+        On a sid without seq it takes our own number, but bridges no silence: after one only data counts again.
+        """
         sid = self.sids.get(message.sid) if message.sid is not None else None
         if sid is None:
             return None
         number = sid.number(message.seq)
-        if number is not None:
-            at = self._at(message.sending_ts_ms, now)
+        if number is not None and not self._is_silent(sid, now):
+            at, data_at = self._at(message.sending_ts_ms, now), sid.data_at
             if self._judge(sid, number, at, data, now):
                 self._count(sid, number, at, now)
+                sid.data_at = data_at
         return sid
 
     def _ok(self, message: wire.Ok, data: bytes, now: int) -> None:

@@ -36,6 +36,7 @@ class Sid:
         counts_own: frames are counted by our own number; None until the first data frame tells.
         epoch: raised whenever all streams begin anew.
         heard_at, probed_at: when the last frame came, and when one was last asked for; our clock.
+        data_at: when the last frame came that was no answer to a command (order books do not need it); our clock.
         asked_at: when the first of the probes without an answer went out; before heard_at: there is none.
         restart_reason: set when all streams must begin anew with the next frame.
         waiting: streams with snapshots that wait for their cut.
@@ -55,6 +56,7 @@ class Sid:
         self.epoch = 0
         self.streams: dict[str | None, Stream] = {}
         self.heard_at = now
+        self.data_at = now
         self.probed_at = now
         self.asked_at = 0
         self.restart_reason: str | None = None

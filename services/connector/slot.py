@@ -80,6 +80,7 @@ class Slot:
         self._frames = 0
         self._wiring = wiring
         self._closing: str | None = None
+        self._dialling: asyncio.Timeout | None = None
         self._poke = asyncio.Event()
         self._lost: GapRow | None = None
         self._lasted_s = 0.0
@@ -119,10 +120,13 @@ class Slot:
         return self.session.release(until, self._wiring.clock.now())
 
     def close(self, reason: str) -> None:
-        """Let run() end: unsubscribe, close the socket, end the streams with this reason."""
+        """Let run() end: unsubscribe, close the socket, end the streams with this reason; a dial is given up."""
         if self._closing is None:
             self._closing = reason
         self._poke.set()
+        if self._dialling is not None:
+            self._dialling.reschedule(asyncio.get_running_loop().time())
+            self._dialling = None
 
     # --- the loop ---
 
@@ -142,6 +146,10 @@ class Slot:
                 self._failed(error)
             except (ExchangeError, ConnectorError) as error:
                 self._failed(error)
+            except TimeoutError:
+                # Of the dial that close() gave up; every other one has its own class by now.
+                if self._closing is None:
+                    raise
             if self._closing is None:
                 await self._sleep(self._backoff.next_delay())
 
@@ -169,7 +177,11 @@ class Slot:
 
     async def _connect_once(self) -> None:
         wiring, clock = self._wiring, self._wiring.clock
-        async with open_connection(wiring.url, wiring.signer(), clock, wiring.transport) as conn:
+        async with (
+            asyncio.timeout(None) as self._dialling,
+            open_connection(wiring.url, wiring.signer(), clock, wiring.transport) as conn,
+        ):
+            self._dialling = None
             wiring.was_connected = True
             now = clock.now()
             connection = uuid7(now, uuid4())

@@ -11,7 +11,7 @@ from libs.store import control
 from libs.store.control import Planner
 from libs.store.errors import StoreUnavailable
 from libs.store.notify import Listener
-from libs.store.pool import Pool, map_store_errors
+from libs.store.pool import AnyConnection, Pool, map_store_errors
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from services.connector.holdings import Holdings
@@ -65,7 +65,7 @@ class Shard:
 
 
 async def heartbeat_once(shard: Shard) -> None:
-    """Register at the first turn, then prolong the lease.
+    """Register at the first turn, then prolong the lease; a lease that is lost is begun again.
 
     Raises:
         StoreUnavailable: the database is away.
@@ -87,7 +87,18 @@ async def heartbeat_once(shard: Shard) -> None:
                 conn, own.shard, shard.instance, load=load, draining=shard.draining
             )
             shard.others_drain = await control.others_drain(conn, own.shard)
-    if not kept:
+            if not kept:
+                await _begin_lease_again(shard, conn)
+
+
+async def _begin_lease_again(shard: Shard, conn: AnyConnection) -> None:
+    """Register anew when our row is gone (the zone's database was emptied or restored, or it forgot us)."""
+    own = shard.settings.connector
+    if await control.register_again(
+        conn, own.shard, shard.instance, template_hash=own.template_hash, capacity=own.capacity
+    ):
+        log.warning("lease_begun_again", shard=own.shard)
+    else:
         # A doubled capture is free; two processes that fight for one name are not, and only a person can tell them apart.
         log.error("shard_name_taken", shard=own.shard)
 

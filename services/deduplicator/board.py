@@ -1,7 +1,8 @@
 """Where readers and the writer meet: bounded hand-off, one generation of cursors, and what each gatherer's state is.
 
-Everything a reader hands over bears the generation of the cursors it was read with. When the writer must begin anew,
-the generation rises: pages of the old one are thrown away, and every reader starts again from production's cursors.
+Everything a reader hands over bears the generation and the session of the cursors it was read with. When the writer
+must begin anew, the generation rises; when one gatherer is read anew (a new connection, perhaps another database), its
+session does. Pages of an old one are thrown away, and reading starts again from production's cursors.
 """
 
 import asyncio
@@ -18,13 +19,19 @@ Status = Literal["waiting", "reading", "quarantined", "away", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One page on its way to the writer. rows: how many it holds."""
+    """One page on its way to the writer: of which zone, and which gatherer that zone was when it was read.
 
+    rows: how many it holds. pages: 0 for a part of a page.
+    """
+
+    feed: "Feed"
     generation: int
+    session: int
     gatherer: int
     batches: list[ReadBatch]
     readings: dict[UUID, Reading]
     rows: int
+    pages: int = 1
 
     @property
     def arrival(self) -> Arrival:
@@ -38,7 +45,8 @@ class Feed:
 
     merged: lane -> (batch_no, merge_no), what this process merged. merged_at: committed_at of the newest merged batch.
     drained_at: when a look into the ledger began that found nothing new while everything before was merged. All times
-    are microseconds. waiting: pages handed over and not merged.
+    are microseconds. session: rises when what was read before is not to be merged any more. waiting: pages of this
+    session handed over and not merged.
     """
 
     zone: str
@@ -51,6 +59,7 @@ class Feed:
     merged_at: int | None = None
     drained_at: int | None = None
     batches_behind: int = 0
+    session: int = 0
     waiting: int = 0
     rows_read: int = 0
     releases: Mapping[UUID, tuple[int, int]] = field(default_factory=dict)
@@ -80,11 +89,22 @@ class Board:
         self.generation += 1
         self.is_doubted = False
         for feed in self.feeds.values():
-            while not feed.pages.empty():
-                feed.pages.get_nowait()
-            feed.waiting = 0
+            self.drop(feed)
             feed.merged = {}
-            feed.drained_at = None
+
+    def drop(self, feed: Feed) -> int:
+        """Throw away what was read of one gatherer and is not merged; return the number of its next session."""
+        while not feed.pages.empty():
+            feed.pages.get_nowait()
+        feed.waiting = 0
+        feed.drained_at = None
+        feed.session += 1
+        return feed.session
+
+    def is_current(self, delivery: Delivery) -> bool:
+        """True while the cursors a page was read with are those to go on from."""
+        is_same = delivery.generation == self.generation
+        return is_same and delivery.session == delivery.feed.session
 
     def doubt(self) -> None:
         """Something else than a merge met a changed production: the writer must begin anew."""
@@ -99,9 +119,10 @@ class Board:
         feed.identity = identity
         return None
 
-    async def hand_over(self, feed: Feed, delivery: Delivery) -> None:
+    async def hand_over(self, delivery: Delivery) -> None:
         """Give a page to the writer; waits while too many of this gatherer are waiting."""
-        if delivery.generation == self.generation:
+        feed = delivery.feed
+        if self.is_current(delivery):
             feed.waiting += 1
             feed.drained_at = None
         await feed.pages.put(delivery)
@@ -113,7 +134,7 @@ class Board:
         rows = 0
         while rows < rows_max:
             found = [feed.pages.get_nowait() for feed in self.feeds.values() if feed.pages.qsize()]
-            current = [page for page in found if page.generation == self.generation]
+            current = [page for page in found if self.is_current(page)]
             taken += current
             rows += sum(page.rows for page in current)
             if not found:
@@ -122,14 +143,16 @@ class Board:
 
     def note_merged(self, delivery: Delivery, merge_no: int) -> None:
         """A page's transaction is committed under this number."""
-        for feed in self.feeds.values():
-            if feed.gatherer == delivery.gatherer:
-                feed.waiting -= 1
-                feed.rows_read += delivery.rows
-                for lane, reading in delivery.readings.items():
-                    feed.merged[lane] = (reading.batch_no, merge_no)
-                newest = max((micros(batch.committed_at) for batch in delivery.batches), default=0)
-                feed.merged_at = max(feed.merged_at or 0, newest) or None
+        feed = delivery.feed
+        feed.rows_read += delivery.rows
+        if self.is_current(delivery):
+            feed.waiting -= delivery.pages
+        if feed.gatherer != delivery.gatherer:
+            return  # the zone is another database by now, which knows nothing of these lanes
+        for lane, reading in delivery.readings.items():
+            feed.merged[lane] = (reading.batch_no, merge_no)
+        newest = max((micros(batch.committed_at) for batch in delivery.batches), default=0)
+        feed.merged_at = max(feed.merged_at or 0, newest) or None
 
     @property
     def is_done(self) -> bool:

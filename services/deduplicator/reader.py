@@ -61,7 +61,7 @@ class GathererReader:
         self._reachable = metrics.gatherer_reachable.labels(gatherer=source.zone)
         self._quarantined = metrics.gatherer_quarantined.labels(gatherer=source.zone)
         self._position: dict[UUID, int] = {}
-        self._generation = -1
+        self._generation = self._session = -1
         self._is_careful = False
         self._reset_backoff = False
         self._restored_lanes: set[UUID] = set()
@@ -78,7 +78,7 @@ class GathererReader:
         try:
             while True:
                 try:
-                    await self._session(stop)
+                    await self._be_connected(stop)
                     return
                 except WriterStopped:
                     self._board.doubt()
@@ -107,7 +107,7 @@ class GathererReader:
         self._released |= news
         self._acknowledged_at = self._clock.monotonic()
 
-    async def _session(self, stop: asyncio.Event) -> None:
+    async def _be_connected(self, stop: asyncio.Event) -> None:
         """Be connected once; returns when stop is set and nothing is left to read."""
         target = self._source.store.target()
         async with (
@@ -130,7 +130,7 @@ class GathererReader:
         self._board.merge_no_floor = max(self._board.merge_no_floor, self._shown)
         self._identity = identity.identity
         self._acknowledged, self._released = {}, {}
-        self._generation = -1
+        self._session = -1
         self._reachable.set(1)
         self._reset_backoff = True
         self._feed.last_error = ""
@@ -141,13 +141,10 @@ class GathererReader:
             began = self._clock.now()
             page = await self._read(conn)
             if page is None:
-                if self._feed.status == "quarantined":
-                    await self._wait_readmitted(stop)
-                    if stop.is_set():
-                        return
                 continue
             has_more = await self._hand_over(page)
-            if not page.batches and not has_more and not self._feed.waiting:
+            is_behind = page.batches or has_more or self._feed.waiting
+            if not is_behind and self._stands:
                 self._feed.drained_at = began
             await self._acknowledge_when_due(conn, is_last_look)
             if is_last_look and self._feed.drained_at == began:
@@ -157,27 +154,45 @@ class GathererReader:
                 await self._pause(listener, stop)
 
     async def _stand(self, stop: asyncio.Event) -> bool:
-        """Start from production's cursors whenever the writer began anew; False when stop came while it is away."""
-        while not self._board.ready.is_set():
-            self._feed.status = "waiting"
-            if stop.is_set():
-                return False
-            await first_of(self._board.ready, stop)
-        if self._generation != self._board.generation:
-            generation = self._board.generation
-            admission = await self._writer.admit(self._identity, self._source.zone)
-            await self._start_from(admission, generation)
+        """Start from production's cursors whenever those we have may be others; False when stop came meanwhile."""
+        while True:
+            while not self._board.ready.is_set():
+                self._feed.status = "waiting"
+                if stop.is_set():
+                    return False
+                await first_of(self._board.ready, stop)
+            if self._stands:
+                return True
+            admission = await self._admit()
             if admission.status == "quarantined":
                 self._set_quarantined(admission.detail)
-                await self._wait_readmitted(stop)
-                return not stop.is_set()
-        return True
+                await self._wait_readmitted(admission.gatherer, stop)
+                self._session = -1
+                if stop.is_set():
+                    return False
 
-    async def _start_from(self, admission: Admission, generation: int) -> None:
-        self._generation = generation
+    @property
+    def _stands(self) -> bool:
+        """True while our position goes on from production's cursors."""
+        return (self._generation, self._session) == (self._board.generation, self._feed.session)
+
+    async def _admit(self) -> Admission:
+        """Read production's cursors. What is waiting was read from older ones and would turn them back: drop it first.
+
+        What the writer has taken already is committed before it answers us.
+        """
+        self._generation = self._board.generation
+        self._session = self._board.drop(self._feed)
+        admission = await self._writer.admit(self._identity, self._source.zone)
+        if admission.gatherer != self._feed.gatherer:
+            self._feed.merged, self._feed.releases = {}, {}
+        self._feed.gatherer = admission.gatherer
+        await self._start_from(admission)
+        return admission
+
+    async def _start_from(self, admission: Admission) -> None:
         self._position = dict(admission.cursors)
         self._is_careful = False
-        self._feed.gatherer = admission.gatherer
         self._set_status("reading")
         if admission.is_new:
             self._log.warning("gatherer_admitted", identity=str(self._identity))
@@ -206,7 +221,7 @@ class GathererReader:
             raise StoreUnavailable(f"no page within {self._settings.read_s_max} s") from error
         assert self._feed.gatherer is not None
         await self._writer.quarantine(self._feed.gatherer, detail)
-        self._set_quarantined(detail)
+        self._session = -1
         return None
 
     async def _hand_over(self, page: Page) -> bool:
@@ -226,8 +241,12 @@ class GathererReader:
             self._position[lane] = reading.batch_no
         assert self._feed.gatherer is not None
         rows = sum(len(rows) for batch in page.batches for rows in batch.rows.values())
-        delivery = Delivery(self._generation, self._feed.gatherer, page.batches, readings, rows)
-        await self._board.hand_over(self._feed, delivery)
+        await self._board.hand_over(
+            Delivery(
+                self._feed, self._generation, self._session, self._feed.gatherer, page.batches,
+                readings, rows,
+            )
+        )  # fmt: skip
         return behind > 0
 
     async def _notice_restored(self, page: Page) -> None:
@@ -247,16 +266,14 @@ class GathererReader:
         if is_now or self._clock.monotonic() - self._acknowledged_at >= self._settings.ack_s:
             await self.acknowledge(conn)
 
-    async def _wait_readmitted(self, stop: asyncio.Event) -> None:
-        """Ask production until an operator has re-admitted this gatherer; then its cursors are read again."""
+    async def _wait_readmitted(self, gatherer: int, stop: asyncio.Event) -> None:
+        """Ask production until an operator has re-admitted this gatherer, or the writer begins anew."""
         while not stop.is_set():
             await first_of(stop, timeout_s=READMISSION_POLL_S)
             if not self._board.ready.is_set():
                 return
-            admission = await self._writer.admit(self._identity, self._source.zone)
-            if admission.status == "ok":
+            if await self._writer.status_of(gatherer) != "quarantined":
                 self._log.warning("gatherer_readmitted")
-                await self._start_from(admission, self._board.generation)
                 return
 
     def _set_quarantined(self, detail: str) -> None:

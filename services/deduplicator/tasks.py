@@ -157,10 +157,9 @@ class Merging:
             log.warning("dropped_at_gatherer", batches=plan.dropped_batches)
 
     def _count_reading(self, deliveries: list[Delivery]) -> None:
-        zones = {feed.gatherer: feed for feed in self._board.feeds.values()}
         rows: Counter[tuple[str, str]] = Counter()
         for delivery in deliveries:
-            feed = zones[delivery.gatherer]
+            feed = delivery.feed
             for batch in delivery.batches:
                 for name, found in batch.rows.items():
                     rows[feed.zone, name] += len(found)

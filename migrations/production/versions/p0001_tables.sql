@@ -63,6 +63,7 @@ CREATE TABLE merges (
     rows_read bigint NOT NULL,
     rows_inserted bigint NOT NULL
 );
+CREATE INDEX merges_merged_at ON merges (merged_at);
 
 CREATE TABLE coverage (
     merge_no bigint NOT NULL,

@@ -13,7 +13,8 @@ from moto.server import ThreadedMotoServer
 
 from libs.archive.keys import parse_key
 from libs.archive.manifest import decode_manifest
-from libs.archive.objects import ArchiveError, ObjectStore
+from libs.archive.errors import ArchiveError
+from libs.archive.objects import ObjectStore
 from libs.marketdata.tables import ORDERBOOK_DELTAS
 from libs.marketdata.units import SECOND
 from libs.runtime.clock import ManualClock, SystemClock

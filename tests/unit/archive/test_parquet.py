@@ -6,7 +6,8 @@ import pyarrow.parquet
 import pytest
 
 from libs.archive import parquet
-from libs.archive.objects import ObjectDiffers, ObjectStore
+from libs.archive.errors import ArchiveError, ObjectDiffers
+from libs.archive.objects import ObjectStore
 from libs.marketdata.tables import ORDERBOOK_DELTAS, ORDERBOOK_SNAPSHOTS, REJECTED_FRAMES
 
 CONNECTION = "00000000-0000-0000-0000-00000000000a"
@@ -88,3 +89,9 @@ def test_a_put_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert parquet.read_rows(store.get("t/a.parquet")) == 3
     with pytest.raises(ObjectDiffers):
         store.put("t/b.parquet", target, "0" * 64)
+
+
+def test_rows_that_do_not_fit_are_an_error_of_the_archive(tmp_path: Path) -> None:
+    """Whoever exports windows goes on with the next one."""
+    with pytest.raises(ArchiveError):
+        written(tmp_path, "not,a,row,of,this,table\n")

@@ -9,17 +9,21 @@ from tests.unit.deduplicator.support import LANE, batch, delta
 
 
 def page(board: Board, gatherer: int, number: int = 1) -> Delivery:
-    """A page of one row."""
-    found = batch(number, orderbook_deltas=[delta(number)])
-    return Delivery(board.generation, gatherer, [found], {LANE: Reading(number, "deltas")}, 1)
+    """A page of one row, of the zone in the gatherer's place."""
+    feed = list(board.feeds.values())[gatherer - 1]
+    found, readings = (
+        batch(number, orderbook_deltas=[delta(number)]),
+        {LANE: Reading(number, "deltas")},
+    )
+    return Delivery(feed, board.generation, feed.session, gatherer, [found], readings, 1)
 
 
 async def test_pages_are_taken_in_turn_and_bounded() -> None:
     """One of each gatherer, then the next round, until there are enough rows."""
     board = Board(["a", "b"], pages_ahead=3)
     for number in (1, 2, 3):
-        await board.hand_over(board.feeds["a"], page(board, 1, number))
-    await board.hand_over(board.feeds["b"], page(board, 2))
+        await board.hand_over(page(board, 1, number))
+    await board.hand_over(page(board, 2))
     taken = board.take(3)
     assert [delivery.gatherer for delivery in taken] == [1, 2, 1]
     assert len(board.take(100)) == 1
@@ -29,8 +33,8 @@ async def test_a_reader_too_far_ahead_waits_and_old_pages_are_thrown_away() -> N
     """A new generation frees it; what it then hands over is of the old one."""
     board = Board(["a"], pages_ahead=1)
     feed = board.feeds["a"]
-    await board.hand_over(feed, page(board, 1, 1))
-    waiting = asyncio.create_task(board.hand_over(feed, page(board, 1, 2)))
+    await board.hand_over(page(board, 1, 1))
+    waiting = asyncio.create_task(board.hand_over(page(board, 1, 2)))
     await asyncio.sleep(0)
     assert not waiting.done()
     board.begin_anew()
@@ -47,7 +51,7 @@ async def test_drained_is_the_earliest_of_all_or_nothing() -> None:
     first: int | None = board.drained_at
     board.feeds["b"].drained_at = 3
     second: int | None = board.drained_at
-    await board.hand_over(board.feeds["b"], page(board, 2))
+    await board.hand_over(page(board, 2))
     assert (first, second, board.drained_at) == (None, 3, None)
 
 
@@ -63,9 +67,36 @@ async def test_merged_pages_move_the_acknowledgement() -> None:
     board = Board(["a"], pages_ahead=1)
     feed = board.feeds["a"]
     feed.gatherer = 1
-    await board.hand_over(feed, page(board, 1, 4))
+    await board.hand_over(page(board, 1, 4))
     for delivery in board.take(10):
         board.note_merged(delivery, 17)
     assert feed.merged == {LANE: (4, 17)}
     assert (feed.waiting, feed.rows_read) == (0, 1)
     assert feed.merged_at == 1_767_225_600_000_000
+
+
+async def test_pages_of_an_emptied_zone_are_told_of_by_their_zone() -> None:
+    """The zone came back as another gatherer while a page was on its way: the page counts, its lanes are not shown."""
+    board = Board(["a"], pages_ahead=2)
+    feed = board.feeds["a"]
+    feed.gatherer = 1
+    await board.hand_over(page(board, 1))
+    (delivery,) = board.take(10)
+    board.drop(feed)
+    feed.gatherer = 7
+    board.note_merged(delivery, 5)
+    assert (feed.waiting, feed.rows_read, feed.merged) == (0, 1, {})
+
+
+async def test_a_zone_read_anew_has_nothing_waiting_and_late_pages_are_thrown_away() -> None:
+    """What was read before a new connection is neither merged nor waited for; what is read after it is."""
+    board = Board(["a", "b"], pages_ahead=3)
+    feed, old = board.feeds["a"], page(board, 1, 2)
+    await board.hand_over(page(board, 1, 1))
+    await board.hand_over(page(board, 2, 1))
+    board.drop(feed)
+    assert feed.waiting == 0
+    await board.hand_over(old)
+    await board.hand_over(page(board, 1, 1))
+    assert [(d.gatherer, d.batches[0].batch_no) for d in board.take(10)] == [(2, 1), (1, 1)]
+    assert feed.waiting == 1
