@@ -1,0 +1,53 @@
+"""The session against what an exchange should not do: silence, numbers that come again, wild values, refusals."""
+
+import json
+from typing import Any
+
+from libs.marketdata.listening import Claim, claims
+from tests.unit.connector.test_session import NOW, T0, TICKER, Desk, S
+
+
+def receive(desk: Desk, kind: str, second: float, **more: Any) -> None:
+    """A frame of sid 1, sent and received `second` seconds after the start."""
+    body = {"type": kind, "sid": 1, "sending_ts_ms": T0 + int(second * 1000)} | more
+    kept = {key: value for key, value in body.items() if value is not None}
+    desk.raw(json.dumps(kept).encode(), NOW + int(second * S))
+
+
+def proved(desk: Desk) -> list[Claim]:
+    """What the session's rows prove once it is closed."""
+    desk.session.close("disconnected", NOW + 10_000 * S)
+    return claims(
+        desk.rows("listen_ranges"), desk.rows("listen_opened"), desk.rows("listen_closed")
+    )
+
+
+def spans(desk: Desk) -> list[tuple[float, float]]:
+    """The same in seconds since the start."""
+    return [((c.from_ts - NOW) / S, (c.to_ts - NOW) / S) for c in proved(desk)]
+
+
+REFUSED_PROBE = {"code": 13, "msg": "Unsupported action"}
+
+
+def test_answers_to_probes_bridge_no_silence_of_a_channel_without_seq() -> None:
+    """Ten minutes without a ticker are not claimed, however often the exchange said something else."""
+    desk = Desk("ticker/0", ())
+    desk.subscribe()
+    for second in range(1, 10):
+        receive(desk, "ticker", second, msg=TICKER | {"ts_ms": T0 + second * 1000})
+    for second in range(10, 610):
+        receive(desk, "error", second, id=second, msg=REFUSED_PROBE)
+    for second in range(610, 620):
+        receive(desk, "ticker", second, msg=TICKER | {"ts_ms": T0 + second * 1000})
+    assert [g.reason for g in desk.rows("gaps")] == ["silent"]
+    assert all(end <= 40 or start >= 610 for start, end in spans(desk))
+
+
+def test_an_answer_of_a_moment_ago_counts_for_a_channel_without_seq() -> None:
+    """It came in order behind the data: a hand-over need not wait for the next ticker."""
+    desk = Desk("ticker/0", ())
+    desk.subscribe()
+    receive(desk, "ticker", 1, msg=TICKER | {"ts_ms": T0 + 1000})
+    receive(desk, "error", 5, id=9, msg=REFUSED_PROBE)
+    assert spans(desk) == [(1, 4)]
