@@ -132,8 +132,13 @@ class Batcher:
         return self._tables[name]
 
     def attach(self, source: Source) -> None:
-        """Ask this sid at every cut, until it has ended."""
-        self._sources[source.key] = source
+        """Ask this sid at every cut, until it has ended.
+
+        Raises:
+            ValueError: another one bears this key, and what it proved was not asked for yet.
+        """
+        if self._sources.setdefault(source.key, source) is not source:
+            raise ValueError(f"sid {source.key[1]} of {source.key[0]} is attached already")
 
     @property
     def sources(self) -> list[Source]:

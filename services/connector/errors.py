@@ -19,6 +19,13 @@ class Silent(ConnectorError):
     retryable: ClassVar[bool] = True
 
 
+class NumbersReused(ConnectorError):
+    """The exchange began a subscription's numbers anew, or gave its sid again: what it proves can only be told by another
+    connection; reconnect."""
+
+    retryable: ClassVar[bool] = True
+
+
 class Unanswered(ConnectorError):
     """The exchange did not answer a command in time; reconnect."""
 

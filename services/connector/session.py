@@ -16,7 +16,7 @@ from libs.marketdata.listening import ORDERBOOK_CHANNEL
 from libs.marketdata.rows import gap
 from libs.marketdata.sequence import START_MARGIN, START_MARGIN_UNSENT
 from libs.marketdata.units import SECOND
-from services.connector.errors import Unanswered
+from services.connector.errors import NumbersReused, Unanswered
 from services.connector.frames import Frames
 from services.connector.judge import CHANNELS, FAMILY_OF_KIND, SessionSettings
 from services.connector.markets import Pending
@@ -66,6 +66,7 @@ class Session(Frames):
         self._asked_at: int | None = None
         self._asked_channels: frozenset[str] = frozenset()
         self._refusals = 0
+        self._used: set[int] = set()
         self._to_send: list[bytes] = []
         self._touch = outlets.batchers[FAMILY_OF_KIND[self.kind]].touch
         self._handlers: dict[type, Callable[[Any, bytes, int], None]] = {
@@ -94,6 +95,7 @@ class Session(Frames):
 
         Raises:
             CrossedBook: a first snapshot is crossed; close the connection, do not hurry back.
+            NumbersReused: what comes next cannot be told from what came before; reconnect.
             SubscriptionRejected: the exchange refused the subscription several times; reconnect later.
         """
         self.frames += 1
@@ -238,6 +240,10 @@ class Session(Frames):
         if channel not in CHANNELS[self.kind] or number in self.sids:
             self._keep(data, now, f"subscribed to {channel[:40]!r}", None, None)
             return
+        if number in self._used:
+            # Ranges join by (connection, sid): two subscriptions under one name would claim the time between them.
+            raise NumbersReused(f"sid {number} was given to {channel} again")
+        self._used.add(number)
         at = self._at(message.sending_ts_ms, now)
         sid = Sid(self.connection, number, channel, self.slot, self.margin, at, now)
         self.sids[number] = sid

@@ -3,7 +3,10 @@
 import json
 from typing import Any
 
+import pytest
+
 from libs.marketdata.listening import Claim, claims
+from services.connector.errors import NumbersReused
 from tests.unit.connector.test_session import NOW, T0, TICKER, Desk, S
 
 
@@ -51,3 +54,18 @@ def test_an_answer_of_a_moment_ago_counts_for_a_channel_without_seq() -> None:
     receive(desk, "ticker", 1, msg=TICKER | {"ts_ms": T0 + 1000})
     receive(desk, "error", 5, id=9, msg=REFUSED_PROBE)
     assert spans(desk) == [(1, 4)]
+
+
+def test_a_sid_number_that_comes_again_ends_the_connection() -> None:
+    """Else ranges of both subscriptions would join over the time between them; nothing of the first is lost."""
+    desk = Desk()
+    desk.subscribe()
+    desk.snapshot(1)
+    desk.snapshot(2, "B")
+    receive(desk, "error", 6, seq=3, msg={"code": 25, "msg": "overflow"})
+    (command,) = desk.commands(NOW + 6 * S)
+    answer = {"channel": "orderbook_delta", "sid": 1}
+    with pytest.raises(NumbersReused) as caught:
+        receive(desk, "subscribed", 600, sid=None, id=command["id"], msg=answer)
+    assert caught.value.retryable
+    assert {claim.to_ts for claim in proved(desk)} == {NOW + 5 * S}

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from uuid import UUID
 
+import pytest
+
 from libs.flow.batch import (
     ROW_BYTES,
     Alive,
@@ -159,3 +161,13 @@ def test_a_sid_without_frames_is_restated_later_unless_it_ended() -> None:
     assert restate([batch], {sid.key: sid}, 0) == {sid.key: sid}
     sid.ended = True
     assert restate([batch], {sid.key: sid}, 0) == {}
+
+
+def test_a_sid_does_not_push_out_another_of_its_key() -> None:
+    """What the first proved would be lost without a trace."""
+    made, sid = batcher(), FakeSid()
+    made.attach(sid)
+    made.attach(sid)
+    with pytest.raises(ValueError, match="attached already"):
+        made.attach(FakeSid())
+    assert made.sources == [sid]
