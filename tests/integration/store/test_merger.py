@@ -200,6 +200,48 @@ async def test_identities_are_admitted_once_and_a_second_one_of_a_zone_is_told_o
     await writer.release()
 
 
+async def test_a_cursor_never_goes_back(production_db: Target) -> None:
+    """A page that was read twice, the older one merged last, leaves the cursor where it was."""
+    writer = ProductionWriter(production_db)
+    await writer.take_over()
+    await writer.merge(transaction(5, orderbook_deltas=[delta(1)]))
+    await writer.merge(transaction(4, orderbook_deltas=[delta(2)]))
+    async with connect(production_db) as conn:
+        assert await conn.fetchval("SELECT batch_no FROM sync_cursors") == 5
+    await writer.release()
+
+
+async def test_a_status_is_read_while_the_lease_row_is_locked(production_db: Target) -> None:
+    """Who waits for a re-admission asks outside of the fence, and holds up nobody."""
+    writer = ProductionWriter(production_db)
+    await writer.take_over()
+    admission = await writer.admit(uuid4(), "a")
+    await writer.quarantine(admission.gatherer, "why")
+    async with connect(production_db) as conn, conn.transaction():
+        await conn.execute("SELECT FROM writer_lease FOR UPDATE")
+        async with asyncio.timeout(5):
+            assert await writer.status_of(admission.gatherer) == "quarantined"
+            assert await writer.status_of(99) is None
+    await writer.release()
+
+
+async def test_the_last_merge_of_an_absent_gatherer_is_found_by_index(
+    production_db: Target,
+) -> None:
+    """However many merges came since: the number in force when its cursors moved last."""
+    async with connect(production_db) as conn:
+        await conn.execute(
+            "INSERT INTO merges SELECT g, now() - (50000 - g) * interval '1 s', 1, 1 FROM generate_series(1, 50000) g"
+        )
+        await conn.execute(
+            "INSERT INTO sync_cursors VALUES (1, gen_random_uuid(), 5, 'deltas', now() - interval '40000.5 s')"
+        )
+        await conn.execute("ANALYZE merges")
+        assert await conn.fetchval(merge_sql.LAST_MERGE_OF, 1) == 9999
+        plan = await conn.fetch("EXPLAIN " + merge_sql.LAST_MERGE_OF.replace("$1", "1"))
+        assert "merges_merged_at" in "\n".join(row[0] for row in plan)
+
+
 async def test_trade_look_ups_use_the_key_whatever_the_planner_guesses(
     production_db: Target,
 ) -> None:
