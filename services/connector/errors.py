@@ -21,7 +21,8 @@ class Silent(ConnectorError):
 
 class NumbersReused(ConnectorError):
     """The exchange began a subscription's numbers anew, or gave its sid again: what it proves can only be told by another
-    connection; reconnect."""
+    connection; reconnect.
+    """
 
     retryable: ClassVar[bool] = True
 

@@ -83,6 +83,7 @@ class Frames(Judge):
         )  # fmt: skip
         sequence.count(seq, at)
         sid.heard_at = now
+        sid.olds = 0
 
     def _stream(
         self, sid: Sid, ticker: str, exchange_ts: int, seq: int, at: int, now: int

@@ -16,6 +16,7 @@ from libs.marketdata.rows import RejectedFrameRow, gap
 from libs.marketdata.sequence import Margin, Step
 from libs.marketdata.tables import Family
 from libs.marketdata.units import SECOND
+from services.connector.errors import NumbersReused
 from services.connector.markets import Markets
 from services.connector.outlets import Outlets
 from services.connector.sids import Sid
@@ -34,6 +35,14 @@ FAMILY_OF_KIND = {
     "lifecycle": Family.REST,
 }
 """The family that carries a slot's ranges, by the slot's kind."""
+OLD_MAX = 20
+"""Frames with old numbers, and none with a new one between, after which a sid's numbering is given up.
+
+A repeated frame or two are the exchange's slip and cost nothing; 20 in a row have never been seen (reference: none in
+80,000) and are numbers that began anew, or that one garbled number far ahead has made old: no frame would count again."""
+OLD_FOR_MAX = 5 * SECOND
+"""The same for a quiet sid, microseconds: longer than any reordering inside one connection, shorter than a probe's turn,
+so that the first two answers to probes are enough."""
 SENDING_MS_MAX = 2**62 // 1000
 """Largest sending_ts_ms believed: all sums with it stay within 64 bits."""
 
@@ -90,6 +99,7 @@ class Judge:
         step = sid.sequence.judge(seq)
         if step is Step.OLD:
             self._keep(data, now, "repeated seq", sid, seq)
+            self._old(sid, seq, at, now)
             return False
         if step is Step.GAP:
             self._gap(sid, seq, at, now)
@@ -100,6 +110,23 @@ class Judge:
         if sid.restart_reason is not None:
             sid.restart(seq, at, sid.restart_reason, now)
         return True
+
+    def _old(self, sid: Sid, seq: int, at: int, now: int) -> None:
+        """Count a frame whose number was there already; a run of nothing else means that the numbers began anew.
+
+        Raises:
+            NumbersReused: so many of them, or for so long; the gap is written.
+        """
+        if not sid.olds:
+            sid.old_since = now
+        sid.olds += 1
+        if sid.olds < OLD_MAX and now - sid.old_since <= OLD_FOR_MAX:
+            return
+        last = sid.sequence.last
+        self.write_gap(
+            sid, "seq", None, at, now, detail=f"{sid.olds} old numbers, at last {seq} after {last}"
+        )
+        raise NumbersReused(f"sid {sid.sid} is at {seq} again after {last}")
 
     def _is_silent(self, sid: Sid, now: int) -> bool:
         """True when data of a sid that we count ourselves stayed away so long that it may have been lost.
@@ -119,6 +146,7 @@ class Judge:
     def _count(self, sid: Sid, seq: int, at: int, now: int) -> None:
         sid.sequence.count(seq, at)
         sid.heard_at = sid.data_at = now
+        sid.olds = 0
 
     def write_gap(
         self,
@@ -199,12 +227,14 @@ class Judge:
     ) -> None:
         """Store a frame of a known sid whose content is lost; its number counts, and its stream ends before it."""
         number = sid.number(seq)
+        at = self._at(sending, now)
         if number is None or sid.sequence.judge(number) is Step.OLD:
             self._keep(data, now, reason, sid, number)
             if number is None:
                 sid.restart_reason = "rejected"
+            else:
+                self._old(sid, number, at, now)
             return
-        at = self._at(sending, now)
         self._judge(sid, number, at, data, now)
         self._keep(data, now, reason, sid, number)
         if (

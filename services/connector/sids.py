@@ -38,6 +38,7 @@ class Sid:
         heard_at, probed_at: when the last frame came, and when one was last asked for; our clock.
         data_at: when the last frame came that was no answer to a command (order books do not need it); our clock.
         asked_at: when the first of the probes without an answer went out; before heard_at: there is none.
+        olds, old_since: frames with old numbers since the last that counted, and when the first of them came; our clock.
         restart_reason: set when all streams must begin anew with the next frame.
         waiting: streams with snapshots that wait for their cut.
     """
@@ -59,6 +60,8 @@ class Sid:
         self.data_at = now
         self.probed_at = now
         self.asked_at = 0
+        self.olds = 0
+        self.old_since = 0
         self.restart_reason: str | None = None
         self.waiting: dict[str, Stream] = {}
         self._ended = False

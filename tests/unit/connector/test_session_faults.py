@@ -7,7 +7,7 @@ import pytest
 
 from libs.marketdata.listening import Claim, claims
 from services.connector.errors import NumbersReused
-from tests.unit.connector.test_session import NOW, T0, TICKER, Desk, S
+from tests.unit.connector.test_session import MS, NOW, T0, TICKER, Desk, S
 
 
 def receive(desk: Desk, kind: str, second: float, **more: Any) -> None:
@@ -28,6 +28,22 @@ def proved(desk: Desk) -> list[Claim]:
 def spans(desk: Desk) -> list[tuple[float, float]]:
     """The same in seconds since the start."""
     return [((c.from_ts - NOW) / S, (c.to_ts - NOW) / S) for c in proved(desk)]
+
+
+def subscribed() -> Desk:
+    """An order-book session with first snapshots of A and B at seq 1 and 2."""
+    desk = Desk()
+    desk.subscribe()
+    desk.snapshot(1)
+    desk.snapshot(2, "B")
+    return desk
+
+
+def change(ts: int = T0 + 50) -> dict[str, object]:
+    """A delta's message."""
+    return {
+        "market_ticker": "A", "price_dollars": "0.4000", "delta_fp": "1.00", "side": "yes", "ts_ms": ts,
+    }  # fmt: skip
 
 
 REFUSED_PROBE = {"code": 13, "msg": "Unsupported action"}
@@ -58,10 +74,7 @@ def test_an_answer_of_a_moment_ago_counts_for_a_channel_without_seq() -> None:
 
 def test_a_sid_number_that_comes_again_ends_the_connection() -> None:
     """Else ranges of both subscriptions would join over the time between them; nothing of the first is lost."""
-    desk = Desk()
-    desk.subscribe()
-    desk.snapshot(1)
-    desk.snapshot(2, "B")
+    desk = subscribed()
     receive(desk, "error", 6, seq=3, msg={"code": 25, "msg": "overflow"})
     (command,) = desk.commands(NOW + 6 * S)
     answer = {"channel": "orderbook_delta", "sid": 1}
@@ -69,3 +82,39 @@ def test_a_sid_number_that_comes_again_ends_the_connection() -> None:
         receive(desk, "subscribed", 600, sid=None, id=command["id"], msg=answer)
     assert caught.value.retryable
     assert {claim.to_ts for claim in proved(desk)} == {NOW + 5 * S}
+
+
+@pytest.mark.parametrize(("apart", "frames"), [(0.01, 20), (0.4, 14), (10, 2)])
+def test_numbers_that_begin_anew_end_the_connection(apart: float, frames: int) -> None:
+    """Twenty old numbers in a row, or five seconds of them: the gap is written, another connection hears on."""
+    desk = subscribed()
+    for seq in range(3, 50):
+        desk.delta(seq)
+    with pytest.raises(NumbersReused):
+        for count in range(1, 50):
+            receive(desk, "orderbook_delta", 1 + count * apart, seq=count, msg=change())
+    assert count == frames
+    (gap,) = desk.rows("gaps")
+    assert (gap.reason, gap.channel, gap.from_ts) == ("seq", "orderbook_delta", NOW + 49 * MS)
+    assert len(desk.rows("rejected_frames")) == frames
+
+
+def test_one_wild_number_costs_a_reconnect_not_the_rest_of_the_day() -> None:
+    """What followed it was old; the frame itself stands alone."""
+    desk = subscribed()
+    desk.delta(2**40)
+    with pytest.raises(NumbersReused):
+        for seq in range(4, 100):
+            receive(desk, "orderbook_delta", 1 + seq / 1000, seq=seq, msg=change())
+    assert seq == 23
+    assert [g.reason for g in desk.rows("gaps")] == ["seq", "seq"]
+
+
+def test_repeated_frames_between_others_cost_nothing() -> None:
+    """Each one that counts begins the run anew."""
+    desk = subscribed()
+    for seq in range(3, 100):
+        receive(desk, "orderbook_delta", seq, seq=seq, msg=change())
+        receive(desk, "orderbook_delta", seq, seq=seq, msg=change())
+    assert (len(desk.rows("orderbook_deltas")), len(desk.rows("rejected_frames"))) == (97, 97)
+    assert desk.rows("gaps") == []

@@ -16,6 +16,7 @@ from libs.marketdata.listening import Claim, claims
 from libs.marketdata.tables import Family
 from libs.store.batches import SealedBatch
 from services.connector.buffer import Buffer
+from services.connector.errors import NumbersReused
 from services.connector.judge import SessionSettings
 from services.connector.outlets import Outlets
 from services.connector.session import Session
@@ -191,6 +192,15 @@ class Gatherer:
         if "markets" in faults and rng.random() < 0.02:
             self.wanted ^= {rng.choice(self.world.tickers)}
             session.want(self.wanted)
+        try:
+            self.exchange_frames(session)
+        except NumbersReused:
+            self.hang_up()
+
+    def exchange_frames(self, session: Session) -> None:
+        """One turn of a connection; what ends it from our side goes to the caller."""
+        faults, rng = self.world.faults, self.rng
+        assert self.connection is not None
         session.tick(self.now())
         self.connection.commands += [json.loads(c) for c in session.take_commands()]
         frames = self.connection.run(self.world.now)
