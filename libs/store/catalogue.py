@@ -10,12 +10,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from libs.store.errors import StoreError
+from libs.store.leases import Lease
 from libs.store.pool import AnyConnection, Pool, PooledConnection, map_store_errors
 
 MARKETS_CHANNEL = "kd_markets"
 """NOTIFY channel: some slot's version was raised."""
 ACQUIRE_S_MAX: Final = 30.0
 """Seconds to wait for a connection of the pool."""
+
+
+class LeaseNotHeld(StoreError):
+    """The lease that fences this write is another process's now: nothing was written, and this process must end."""
 
 
 class ObjectState(NamedTuple):
@@ -152,14 +158,21 @@ async def read_categories(conn: AnyConnection) -> dict[str, str]:
     return {row[0]: row[1] for row in rows if row[1]}
 
 
-async def write_catalogue(conn: AnyConnection, write: CatalogueWrite) -> frozenset[str]:
+async def write_catalogue(
+    conn: AnyConnection, write: CatalogueWrite, lease: Lease | None = None
+) -> frozenset[str]:
     """Write in one transaction; return the slots whose version it raised (tell `kd_markets` about them).
 
+    Args:
+        conn: not inside a transaction.
+        lease: fences the write; None only where nobody else writes.
+
     Raises:
+        LeaseNotHeld: the lease is another's; nothing is written.
         StoreUnavailable: nothing is written, or it is unknown; writing the same again is harmless.
     """
     with map_store_errors():
-        async with conn.transaction():
+        async with _fenced(conn, lease):
             touched = [*(state for state, _ in write.markets), *write.states]
             before = await _slot_members(conn, [state.ticker for state in touched])
             await _upsert_objects(conn, write)
@@ -173,6 +186,15 @@ async def write_catalogue(conn: AnyConnection, write: CatalogueWrite) -> frozens
             if slots:
                 await conn.execute(_RAISE_SLOTS, sorted(slots))
             return slots
+
+
+@asynccontextmanager
+async def _fenced(conn: AnyConnection, lease: Lease | None) -> AsyncIterator[None]:
+    """Open a transaction that holds the lease's row: who takes the lease over waits for it, and sees it whole."""
+    async with conn.transaction(isolation="read_committed"):
+        if lease is not None and not await lease.holds(conn):
+            raise LeaseNotHeld(f"the lease {lease.name} is another process's; nothing was written")
+        yield
 
 
 async def _slot_members(
@@ -219,12 +241,17 @@ async def get_state(conn: AnyConnection, key: str) -> str | None:
     return value
 
 
-async def set_state(conn: AnyConnection, key: str, value: str) -> None:
-    """Remember a value under a key."""
+async def set_state(conn: AnyConnection, key: str, value: str, lease: Lease | None = None) -> None:
+    """Remember a value under a key, under the lease where one fences it.
+
+    Raises:
+        LeaseNotHeld: the lease is another's; nothing is written.
+    """
     with map_store_errors():
-        await conn.execute(
-            "insert into registry_state (key, value) values ($1, $2)"
-            " on conflict (key) do update set value = excluded.value",
-            key,
-            value,
-        )
+        async with _fenced(conn, lease):
+            await conn.execute(
+                "insert into registry_state (key, value) values ($1, $2)"
+                " on conflict (key) do update set value = excluded.value",
+                key,
+                value,
+            )

@@ -13,6 +13,7 @@ from libs.store import catalogue_views as views
 from libs.store.batches import seal
 from libs.store.catalogue import (
     CatalogueWrite,
+    LeaseNotHeld,
     MarketState,
     ObjectState,
     get_state,
@@ -24,6 +25,7 @@ from libs.store.catalogue import (
     write_catalogue,
 )
 from libs.store.lanes import LaneWriter
+from libs.store.leases import Lease
 from libs.store.pool import Pool, Target, open_pool
 from libs.store.tail import read_heads, read_tail
 
@@ -136,6 +138,28 @@ async def test_state_is_remembered(pool: Pool) -> None:
         await set_state(conn, "k", "1")
         await set_state(conn, "k", "2")
         assert await get_state(conn, "k") == "2"
+
+
+async def test_who_lost_the_lease_writes_nothing(pool: Pool) -> None:
+    """A registry that slept through its lease's end changes neither the catalogue nor what is remembered."""
+    sleeper, successor = (Lease(pool, "registry", uuid4(), 5.0) for _ in range(2))
+    assert await sleeper.take_once()
+    wanted = CatalogueWrite(markets=((market("A"), "{}"),))
+    async with pool.acquire() as conn:
+        assert await write_catalogue(conn, wanted, sleeper) == {"orderbook/0"}
+        await set_state(conn, "k", "1", sleeper)
+        await conn.execute("update leases set expires_at = '-infinity'")
+        assert await successor.take_once()
+        late = CatalogueWrite(states=(market("A", wanted=False),))
+        with pytest.raises(LeaseNotHeld, match="registry"):
+            await write_catalogue(conn, late, sleeper)
+        with pytest.raises(LeaseNotHeld):
+            await set_state(conn, "k", "2", sleeper)
+        assert not LeaseNotHeld.retryable
+        assert (await read_markets(conn, ["A"]))["A"].wanted
+        assert await get_state(conn, "k") == "1"
+        assert await versions(conn) == {"orderbook/0": 1}
+        await set_state(conn, "k", "3", successor)
 
 
 def lifecycle(ticker: str, at: int) -> LifecycleRow:
