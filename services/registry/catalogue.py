@@ -4,7 +4,7 @@ A listed object that is older than what we know is stale (REST answers come thro
 pages are no snapshot) and changes nothing. A version row is written exactly when the body's hash differs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from libs.marketdata.capture import CaptureFilter, series_of
@@ -53,12 +53,16 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What to write: the catalogue's part, version rows, cause rows, and how many answers were stale."""
+    """What to write: the catalogue's part, version rows, cause rows, and how many answers were stale.
+
+    early: markets whose answer may be older than the message that made them wanted; ask again.
+    """
 
     write: CatalogueWrite = field(default_factory=CatalogueWrite)
     versions: tuple[MarketVersionRow, ...] = ()
     gaps: tuple[GapRow, ...] = ()
     stale: int = 0
+    early: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -105,6 +109,7 @@ class _Collected:
     versions: list[MarketVersionRow] = field(default_factory=list)
     gaps: list[GapRow] = field(default_factory=list)
     stale: int = 0
+    early: list[str] = field(default_factory=list)
 
 
 def diff_markets(
@@ -114,32 +119,46 @@ def diff_markets(
     now: int,
     *,
     is_first_listing: bool = False,
+    raised: Container[str] = (),
 ) -> Changes:
     """Compare listed markets with the catalogue.
 
-    With is_first_listing the catalogue was never complete, so that no market can be late.
+    Args:
+        is_first_listing: the catalogue was never complete, so that no market can be late.
+        raised: markets that a message made wanted so short a time before the listing was asked for that the exchange's
+            cache may not know it; what would end their subscription is left for a later look.
     """
     found = _Collected()
     for market in listed:
         if market.ticker not in found.markets:
-            _judge(found, market, known.get(market.ticker), rules, now)
+            _judge(found, market, known.get(market.ticker), rules, now, raised)
             if not is_first_listing and market.ticker not in known:
                 found.gaps.extend(_late(found.markets.get(market.ticker), market, now))
     write = CatalogueWrite(
         markets=tuple(found.markets.values()), states=tuple(found.states.values())
     )
-    return Changes(write, tuple(found.versions), tuple(found.gaps), found.stale)
+    return Changes(write, tuple(found.versions), tuple(found.gaps), found.stale, tuple(found.early))
 
 
 def _judge(
-    found: _Collected, market: ListedMarket, old: MarketState | None, rules: Rules, now: int
+    found: _Collected,
+    market: ListedMarket,
+    old: MarketState | None,
+    rules: Rules,
+    now: int,
+    raised: Container[str],
 ) -> None:
-    if old is None and not is_before_close(market.status):
-        return  # closed before this gatherer ever knew it: nothing of it was captured
     if old is not None and _is_stale(market, old):
         found.stale += 1
         return
     new = _state_of(market, old, rules, now)
+    if old is None and _is_left_out(market, new, rules):
+        return
+    # A market without slot is left out by the filter: no message speaks for that.
+    if old is not None and old.wanted and not new.wanted and new.slot and market.ticker in raised:
+        found.stale += 1
+        found.early.append(market.ticker)
+        return
     if old is None or old.content_hash != new.content_hash:
         found.markets[market.ticker] = (new, market.body)
         found.versions.append(
@@ -149,6 +168,16 @@ def _judge(
         )
     elif old != new:
         found.states[market.ticker] = new
+
+
+def _is_left_out(market: ListedMarket, new: MarketState, rules: Rules) -> bool:
+    """Decide whether a market not known is none of our business: a combo unless chosen, or excluded and over.
+
+    One that passes and was over before we knew it is kept: what the others captured of it has a meaning.
+    """
+    if market.is_combo and not rules.capture.combos:
+        return True
+    return new.slot is None and not is_before_close(market.status)
 
 
 def _is_stale(market: ListedMarket, old: MarketState) -> bool:

@@ -26,6 +26,9 @@ from services.registry.statuses import (
 )
 
 EVENT_MESSAGES = frozenset({"event_lifecycle", "event_fee_update"})
+COMBO_MESSAGES = frozenset({"multivariate_market_lifecycle"})
+RAISING = frozenset({"created", "activated", "close_date_updated"})
+"""Messages after which a market may be heard that REST, from its cache, still shows as closed or not open."""
 DETERMINED, SETTLED = "determined", "finalized"
 
 
@@ -36,6 +39,7 @@ class Heard:
     states: markets as they stand after it (new ones included: `new`, which lack a body until REST brings it).
     fetch: markets not known and not described by their message: to be fetched at once, with retries.
     look: markets to look at again later. events: events that changed; the next incremental listing brings them.
+    raised: markets that are wanted by a message of this page; lowered: those that are not wanted any more by one.
     """
 
     states: tuple[MarketState, ...] = ()
@@ -43,6 +47,8 @@ class Heard:
     fetch: tuple[str, ...] = ()
     look: frozenset[str] = frozenset()
     events: frozenset[str] = frozenset()
+    raised: frozenset[str] = frozenset()
+    lowered: frozenset[str] = frozenset()
 
 
 class Ordering:
@@ -75,9 +81,12 @@ def hear(
     fetch: dict[str, None] = {}
     look: set[str] = set()
     events: set[str] = set()
+    raised: set[str] = set()
     for row in rows:
         if row.message_type in EVENT_MESSAGES:
             events.add(row.ticker)
+            continue
+        if _is_combo(row) and not rules.capture.combos:
             continue
         look.add(row.ticker)
         old = states.get(row.ticker) or known.get(row.ticker)
@@ -91,8 +100,18 @@ def hear(
         after = _after(old, row, now)
         if after != old:
             states[row.ticker] = after
+        if row.event_type in RAISING and after.wanted:
+            raised.add(row.ticker)
     changed = tuple(state for state in states.values() if state != known.get(state.ticker))
-    return Heard(changed, frozenset(new), tuple(fetch), frozenset(look), frozenset(events))
+    lowered = frozenset(state.ticker for state in states.values() if not state.wanted)
+    return Heard(
+        changed, frozenset(new), tuple(fetch), frozenset(look), frozenset(events),
+        frozenset(raised) - lowered, lowered,
+    )  # fmt: skip
+
+
+def _is_combo(row: LifecycleRow) -> bool:
+    return row.message_type in COMBO_MESSAGES or is_combo_ticker(row.ticker)
 
 
 def _after(state: MarketState, row: LifecycleRow, now: int) -> MarketState:

@@ -58,9 +58,42 @@ def test_a_close_by_the_exchange_ends_wanted_but_keeps_the_slot() -> None:
     assert len(changes.versions) == 1
 
 
-def test_markets_that_ended_before_we_knew_them_are_left_out() -> None:
-    """A settled market not known was never captured: nothing is written of it."""
-    assert diff_markets([listed(status="finalized")], {}, rules(), NOW).is_empty
+def test_a_market_that_ended_before_we_knew_it_has_its_version() -> None:
+    """Other zones may have captured it: one version row and a row of the catalogue, never wanted, and no gap."""
+    for status in ("closed", "determined", "finalized"):
+        changes = diff_markets([listed(status=status)], {}, rules(), NOW)
+        (written,) = changes.market_states
+        assert (written.status, written.wanted, written.slot) == (status, False, state().slot)
+        assert [version.ticker for version in changes.versions] == ["KXA-26-T1"]
+        assert changes.gaps == ()
+    capture = CaptureFilter(series_exclude=("KXA",))
+    assert diff_markets([listed(status="closed")], {}, rules(capture=capture), NOW).is_empty
+
+
+def test_a_combo_that_was_not_chosen_is_not_catalogued() -> None:
+    """By its ticker or its collection; chosen ones are; one that is known from other days is judged."""
+    for market in (listed("KXMVE-1-A"), listed(mve_collection_ticker="KXMVE-1")):
+        assert diff_markets([market], {}, rules(), NOW).is_empty
+        chosen = rules(capture=CaptureFilter(combos=True))
+        assert diff_markets([market], {}, chosen, NOW).market_states[0].wanted
+        known = {market.ticker: state(market.ticker)}
+        (written,) = diff_markets([market], known, rules(), NOW).market_states
+        assert (written.wanted, written.slot) == (False, None)
+
+
+def test_an_answer_from_before_a_message_ends_no_subscription() -> None:
+    """The exchange's cache may show a market as it was before it opened or reopened: asked again, nothing written."""
+    known = {"KXA-26-T1": state(updated_at=0, content_hash=0)}
+    far = "2027-01-01T00:00:00Z"
+    for old in (listed(status="closed"), listed(status="initialized", open_time=far)):
+        early = diff_markets([old], known, rules(), NOW, raised={"KXA-26-T1"})
+        assert (early.is_empty, early.early, early.stale) == (True, ("KXA-26-T1",), 1)
+        assert not diff_markets([old], known, rules(), NOW).market_states[0].wanted
+    kept = diff_markets([listed(title="u")], known, rules(), NOW, raised={"KXA-26-T1"})
+    assert (len(kept.versions), kept.early) == (1, ())
+    left_out = rules(capture=CaptureFilter(series_exclude=("KXA",)))
+    (written,) = diff_markets([listed()], known, left_out, NOW, raised=known).market_states
+    assert not written.wanted
 
 
 def test_an_excluded_market_is_known_but_has_no_slot() -> None:

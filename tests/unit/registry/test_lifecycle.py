@@ -1,7 +1,7 @@
 """Lifecycle rows of the zone applied to the catalogue."""
 
 from libs.marketdata.capture import CaptureFilter
-from services.registry.lifecycle import Ordering, hear
+from services.registry.lifecycle import Heard, Ordering, hear
 from tests.unit.registry.factories import NOW, SECOND, heard, rules, state
 
 KNOWN = {"KXA-26-T1": state()}
@@ -79,6 +79,35 @@ def test_close_date_moves_and_may_reopen() -> None:
     assert (reopened.status, reopened.wanted) == ("active", True)
     (early,) = hear([heard("close_date_updated", close_at=NOW)], KNOWN, rules(), NOW).states
     assert (early.status, early.wanted) == ("closed", True)
+
+
+def test_combos_that_were_not_chosen_are_passed_over() -> None:
+    """Neither catalogued nor looked at, by ticker or by channel; by choice they are markets like others."""
+    rows = [
+        heard("created", "KXMVE-1-A", body=created()),
+        heard("activated", "KXMVE-1-B"),
+        heard("created", "KXOTHER-1", message_type="multivariate_market_lifecycle"),
+    ]
+    assert hear(rows, {}, rules(), NOW) == Heard()
+    chosen = hear(rows, {}, rules(capture=CaptureFilter(combos=True)), NOW)
+    assert chosen.look == {"KXMVE-1-A", "KXMVE-1-B", "KXOTHER-1"}
+    assert chosen.new == {"KXMVE-1-A"}
+
+
+def test_what_a_message_made_wanted_is_named() -> None:
+    """Opened, reopened or announced, also when it was wanted before; not what ended, paused or is left out."""
+    waiting = {"KXA-26-T1": state(status="initialized", wanted=False)}
+    closed = {"KXA-26-T1": state(status="closed", close_at=NOW - 1)}
+    later = heard("close_date_updated", close_at=NOW + SECOND)
+    assert hear([heard("activated")], waiting, rules(), NOW).raised == {"KXA-26-T1"}
+    assert hear([later], closed, rules(), NOW).raised == {"KXA-26-T1"}
+    assert hear([heard("activated")], KNOWN, rules(), NOW).raised == {"KXA-26-T1"}
+    assert hear([heard("deactivated")], KNOWN, rules(), NOW).raised == frozenset()
+    ended = hear([heard("activated"), heard("determined")], KNOWN, rules(), NOW)
+    assert not ended.raised
+    assert ended.lowered == {"KXA-26-T1"}
+    left_out = {"KXA-26-T1": state(slot=None, wanted=False)}
+    assert hear([heard("activated")], left_out, rules(), NOW).raised == frozenset()
 
 
 def test_event_messages_ask_for_the_event() -> None:
