@@ -6,6 +6,7 @@ from uuid import UUID
 
 from libs.runtime.clock import Clock
 from libs.store.catalogue import get_state, lend, set_state
+from libs.store.leases import Lease
 from libs.store.pool import Pool
 from libs.store.tail import read_heads, read_tail
 from libs.telemetry.logging import get_logger
@@ -22,7 +23,8 @@ TABLE: Final = "market_lifecycle"
 class LifecycleFollower:
     """Reads new lifecycle rows and gives them to the keeper."""
 
-    def __init__(self, pool: Pool, keeper: Keeper, clock: Clock) -> None:
+    def __init__(self, pool: Pool, keeper: Keeper, clock: Clock, lease: Lease) -> None:
+        self._lease = lease
         self._pool = pool
         self._keeper = keeper
         self._clock = clock
@@ -67,5 +69,5 @@ class LifecycleFollower:
         """Remember the cursors."""
         text = json.dumps({str(lane): number for lane, number in self._cursors.items()})
         async with lend(self._pool) as conn:
-            await set_state(conn, STATE_KEY, text)
+            await set_state(conn, STATE_KEY, text, self._lease)
         self._saved, self._saved_at = dict(self._cursors), self._clock.now()

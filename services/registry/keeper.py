@@ -23,6 +23,7 @@ from libs.store.catalogue import (
     write_catalogue,
 )
 from libs.store.catalogue_views import read_event_series, read_unfinished
+from libs.store.leases import Lease
 from libs.store.notify import Notifier
 from libs.store.pool import Pool
 from libs.store.scribe import Scribe
@@ -51,6 +52,9 @@ log = get_logger(__name__)
 NEW_LOOK_AFTER: Final = 500_000
 """Microseconds after an announcement until the market's body is asked for; right away it is often 404."""
 
+RAISED_TIDY: Final = 1_000
+"""From this many on, markets raised longer ago than matters are forgotten."""
+
 
 class Keeper:
     """The registry's hand on the catalogue.
@@ -59,8 +63,16 @@ class Keeper:
     """
 
     def __init__(
-        self, pool: Pool, scribe: Scribe, notifier: Notifier, clock: Clock, rules: Rules, cache: int
+        self,
+        pool: Pool,
+        scribe: Scribe,
+        notifier: Notifier,
+        clock: Clock,
+        rules: Rules,
+        cache: int,
+        lease: Lease,
     ) -> None:
+        self._lease = lease
         self._pool = pool
         self._scribe = scribe
         self._notifier = notifier
@@ -69,6 +81,7 @@ class Keeper:
         self._categories: dict[str, str] = {}
         self._series_by_event: dict[str, str] = {}
         self._ordering = Ordering()
+        self._raised: dict[str, int] = {}
         self._one = asyncio.Lock()
         self.rules = replace(
             rules, categories=self._categories, series_by_event=self._series_by_event
@@ -112,22 +125,35 @@ class Keeper:
             await self._apply(diff_objects(listed, known, self._clock.now()))
             self._series_by_event.update({item.ticker: item.parent for item in listed})
 
-    async def list_markets(self, items: Sequence[Json]) -> list[str]:
-        """Take listed market objects; return their tickers."""
+    async def list_markets(
+        self, items: Sequence[Json], requested_at: int | None = None
+    ) -> list[str]:
+        """Take listed market objects; return their tickers.
+
+        requested_at: when the listing was asked for, microseconds; None: now.
+        """
         listed = self._read(read_market, items)
         tickers = [market.ticker for market in listed]
         async with self._one:
             async with lend(self._pool) as conn:
                 known = await read_markets(conn, tickers)
-            await self._apply(
-                diff_markets(
-                    listed,
-                    known,
-                    self.rules,
-                    self._clock.now(),
-                    is_first_listing=self.is_first_listing,
-                )
+            now = self._clock.now()
+            asked_at = now if requested_at is None else requested_at
+            # What the exchange's cache may not have known when the listing was asked for.
+            raised = {
+                t for t in tickers if self._raised.get(t, -self._cache) > asked_at - self._cache
+            }
+            changes = diff_markets(
+                listed,
+                known,
+                self.rules,
+                now,
+                is_first_listing=self.is_first_listing,
+                raised=raised,
             )
+            await self._apply(changes)
+            for ticker in changes.early:
+                self.looks.put_earlier(ticker, self._raised[ticker] + self._cache)
         return tickers
 
     async def hear(self, rows: Sequence[LifecycleRow]) -> Heard:
@@ -142,6 +168,7 @@ class Keeper:
             old = tuple(state for state in heard.states if state.ticker not in heard.new)
             await self._apply(Changes(CatalogueWrite(markets=new, states=old)))
             self.counts["heard"] += len(fresh)
+            self._remember_raised(heard, now)
         for ticker in heard.look:
             self.looks.put_earlier(ticker, now + self._cache)
         for ticker in heard.new:
@@ -149,6 +176,16 @@ class Keeper:
         for ticker in heard.fetch:
             self.looks.put_earlier(ticker, now)
         return heard
+
+    def _remember_raised(self, heard: Heard, now: int) -> None:
+        """Remember for as long as the exchange's cache reaches back which markets messages have made wanted."""
+        self._raised |= dict.fromkeys(heard.raised, now)
+        for ticker in heard.lowered:
+            self._raised.pop(ticker, None)
+        if len(self._raised) > RAISED_TIDY:
+            # Twice: a listing may take as long to come as the cache holds it.
+            oldest = now - 2 * self._cache
+            self._raised = {t: at for t, at in self._raised.items() if at > oldest}
 
     async def advance(self, limit: int = 1000) -> int:
         """Open and close the markets whose time has come; return how many were looked at."""
@@ -190,7 +227,7 @@ class Keeper:
         if changes.versions or changes.gaps:
             await self._scribe.write(rows)
         async with lend(self._pool) as conn:
-            slots = await write_catalogue(conn, changes.write)
+            slots = await write_catalogue(conn, changes.write, self._lease)
         if slots:
             self._notifier.poke()
         self.counts["versions"] += len(changes.versions)

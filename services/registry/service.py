@@ -29,7 +29,7 @@ async def run(settings: Settings, runtime: Runtime) -> None:
     """Run the registry until `runtime.stop`.
 
     Raises:
-        AuthRejected, SchemaMismatch, StoreConflict, LeaseLost: the process ends.
+        AuthRejected, SchemaMismatch, StoreConflict, LeaseLost, LeaseNotHeld: the process ends.
         StoreUnavailable: the database was away at the end.
     """
     own = settings.registry
@@ -71,9 +71,9 @@ async def _run_with_lease(
         {},
         {},
     )
-    keeper = Keeper(pool, scribe, moved, clock, rules, int(own.cache_s * SECOND))
-    syncer = Syncer(rest.client, keeper, pool, clock, settings)
-    follower = LifecycleFollower(pool, keeper, clock)
+    keeper = Keeper(pool, scribe, moved, clock, rules, int(own.cache_s * SECOND), lease)
+    syncer = Syncer(rest.client, keeper, pool, clock, settings, lease)
+    follower = LifecycleFollower(pool, keeper, clock, lease)
     housekeeper = Housekeeper(pool, clock, lease.holder, own.lease_s)
     recorder = StatusRecorder(rest.client, scribe)
     counts: dict[str, int] = {}

@@ -5,17 +5,20 @@ Each call is one turn of a task and may be repeated from its beginning: what is 
 
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
+from itertools import chain
 from typing import Final
 
 from libs.exchange.rest import RestClient
 from libs.exchange.rest_wire import Json, Page
-from libs.marketdata.units import SECOND
+from libs.marketdata.units import DAY, SECOND
 from libs.runtime.clock import Clock
 from libs.store.catalogue import get_state, lend, read_markets, set_state
 from libs.store.catalogue_views import read_wanted
+from libs.store.leases import Lease
 from libs.store.pool import Pool
 from libs.telemetry.logging import get_logger
 from services.registry.keeper import Keeper
+from services.registry.listing import time_of
 from services.registry.settings import Settings
 
 log = get_logger(__name__)
@@ -27,6 +30,9 @@ LOOK_CHARS_MAX: Final = 4_000
 MISSES_MAX: Final = 10
 MISS_WAIT: Final = 250_000
 """First wait after a market was not found, microseconds; doubles to about two minutes in all."""
+
+CLOSED_LATELY: Final = 2 * DAY
+"""How far back a full listing takes closed markets, microseconds: what a registry that was away has missed."""
 
 
 def chunks(tickers: Sequence[str]) -> Iterable[list[str]]:
@@ -47,8 +53,15 @@ class Syncer:
     """Brings listings to the keeper and remembers how far they reached."""
 
     def __init__(
-        self, rest: RestClient, keeper: Keeper, pool: Pool, clock: Clock, settings: Settings
+        self,
+        rest: RestClient,
+        keeper: Keeper,
+        pool: Pool,
+        clock: Clock,
+        settings: Settings,
+        lease: Lease,
     ) -> None:
+        self._lease = lease
         self._rest = rest
         self._keeper = keeper
         self._pool = pool
@@ -87,7 +100,9 @@ class Syncer:
             await self.list_changed()
 
     async def list_all(self) -> None:
-        """List every series, every event and every market that trades or will; then ask about what was not listed."""
+        """List every series, every event and every market that trades or will, or closed lately; then ask about what is
+        wanted and was not listed.
+        """
         started = self._clock.now()
         await self._keeper.list_series((await self._rest.series()).items)
         for status in ("open", "unopened"):
@@ -95,9 +110,11 @@ class Syncer:
         if self._combos:
             await self._take_events(self._rest.multivariate_events())
         seen: set[str] = set()
-        for status in ("open", "unopened"):
+        for status in ("open", "unopened", "paused"):
             pages = self._rest.markets(status=status, mve_filter=self._mve_filter)
             seen.update(await self._take_markets(pages))
+        closed = self._rest.markets(status="closed", mve_filter=self._mve_filter)
+        seen.update(await self._take_markets(closed, closed_since=started - CLOSED_LATELY))
         async with lend(self._pool) as conn:
             wanted = await read_wanted(conn)
         unseen = [ticker for ticker in wanted if ticker not in seen]
@@ -126,33 +143,32 @@ class Syncer:
     async def look_once(self) -> None:
         """Ask about the markets whose look is due."""
         now = self._clock.now()
-        for chunk in chunks(self._keeper.looks.take(now, 5 * TICKERS_PER_LOOK)):
-            try:
-                found = await self._take_markets(self._rest.markets(tickers=chunk))
-            except BaseException:
-                for ticker in chunk:
-                    self._keeper.looks.put_earlier(ticker, now)
-                raise
-            await self._follow_up(chunk, found)
+        waiting = list(chunks(self._keeper.looks.take(now, 5 * TICKERS_PER_LOOK)))
+        try:
+            while waiting:
+                found = await self._take_markets(self._rest.markets(tickers=waiting[0]))
+                await self._follow_up(waiting[0], found)
+                del waiting[0]
+        except BaseException:
+            for ticker in chain.from_iterable(waiting):
+                self._keeper.looks.put_earlier(ticker, now)
+            raise
 
     async def _follow_up(self, asked: Sequence[str], found: Iterable[str]) -> None:
         """Look again, for a bounded number of times, at what was not there or not yet true."""
         answered, now = set(found), self._clock.now()
-        gone: list[str] = []
-        for ticker in asked:
-            if ticker in answered:
-                self._misses.pop(ticker, None)
-                continue
-            misses = self._misses[ticker] = self._misses.get(ticker, 0) + 1
-            if misses < MISSES_MAX:
-                self._keeper.looks.put_earlier(ticker, now + MISS_WAIT * 2 ** (misses - 1))
-            else:
-                del self._misses[ticker]
-                gone.append(ticker)
+        misses = {t: self._misses.get(t, 0) + 1 for t in asked if t not in answered}
+        gone = [ticker for ticker, count in misses.items() if count >= MISSES_MAX]
         if gone:
             await self._keeper.retire(gone)
         async with lend(self._pool) as conn:
             states = await read_markets(conn, list(answered))
+        # What may fail is done: from here on nothing is half remembered.
+        for ticker in (*gone, *(ticker for ticker in asked if ticker in answered)):
+            self._misses.pop(ticker, None)
+        for ticker in misses.keys() - set(gone):
+            self._misses[ticker] = misses[ticker]
+            self._keeper.looks.put_earlier(ticker, now + MISS_WAIT * 2 ** (misses[ticker] - 1))
         for state in states.values():
             closed_by_clock = state.status == "closed" and state.wanted
             if closed_by_clock:
@@ -163,11 +179,19 @@ class Syncer:
             if page.items:
                 await self._keeper.list_events(page.items)
 
-    async def _take_markets(self, pages: AsyncIterator[Page[Json]]) -> list[str]:
+    async def _take_markets(
+        self, pages: AsyncIterator[Page[Json]], closed_since: int | None = None
+    ) -> list[str]:
+        """Give pages of markets to the keeper, only those that closed since then (microseconds) if that is said."""
         tickers: list[str] = []
         async for page in pages:
-            if page.items:
-                tickers += await self._keeper.list_markets(page.items)
+            items = [
+                item
+                for item in page.items
+                if closed_since is None or (time_of(item, "close_time") or 0) >= closed_since
+            ]
+            if items:
+                tickers += await self._keeper.list_markets(items, page.requested_at)
         self.markets_listed += len(tickers)
         return tickers
 
@@ -180,7 +204,7 @@ class Syncer:
             "fingerprint": self._fingerprint,
         }
         async with lend(self._pool) as conn:
-            await set_state(conn, STATE_KEY, json.dumps(state))
+            await set_state(conn, STATE_KEY, json.dumps(state), self._lease)
 
     @property
     def _mve_filter(self) -> str:
