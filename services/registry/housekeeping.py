@@ -10,6 +10,7 @@ from libs.runtime.clock import Clock
 from libs.store.catalogue import lend
 from libs.store.dead_lanes import dead_instances
 from libs.store.lanes import close_dead_lanes
+from libs.store.ledger_retention import trim_ledger
 from libs.store.partition_drop import drop_partitions_released
 from libs.store.partitions import ensure_partitions
 from libs.store.pool import Pool
@@ -25,15 +26,20 @@ PROCESS: Final = "registry"
 class Housekeeper:
     """The registry's rounds."""
 
-    def __init__(self, pool: Pool, clock: Clock, instance: UUID, lease_s: float) -> None:
+    def __init__(
+        self, pool: Pool, clock: Clock, instance: UUID, lease_s: float, ledger_keep_s: float
+    ) -> None:
         self._pool = pool
         self._clock = clock
         self._instance = instance
         self._lease_s = lease_s
+        self._ledger_keep_s = ledger_keep_s
         self.rounds = 0
         self.partitions_made = 0
         self.lanes_closed = 0
         self.partitions_dropped = 0
+        self.batches_forgotten = 0
+        self.lanes_forgotten = 0
         self.default_rows: dict[str, int] = {}
         self._summaries = Summaries()
 
@@ -61,6 +67,15 @@ class Housekeeper:
         self.partitions_dropped += len(gone.dropped)
         if gone.dropped:
             log.info("partitions_dropped", partitions=[p.name for p in gone.dropped])
+
+    async def trim_once(self) -> None:
+        """Forget ledger rows and lanes whose facts left long ago; a bounded number, the next turn goes on."""
+        async with lend(self._pool) as conn:
+            trimmed = await trim_ledger(conn, self._ledger_keep_s)
+        self.batches_forgotten += trimmed.batches
+        self.lanes_forgotten += trimmed.lanes
+        if trimmed.batches or trimmed.lanes:
+            log.info("ledger_trimmed", batches=trimmed.batches, lanes=trimmed.lanes)
 
     def _note_default(self, rows: dict[str, int]) -> None:
         if rows and rows != self.default_rows:

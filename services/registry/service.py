@@ -74,7 +74,7 @@ async def _run_with_lease(
     keeper = Keeper(pool, scribe, moved, clock, rules, int(own.cache_s * SECOND), lease)
     syncer = Syncer(rest.client, keeper, pool, clock, settings, lease)
     follower = LifecycleFollower(pool, keeper, clock, lease)
-    housekeeper = Housekeeper(pool, clock, lease.holder, own.lease_s)
+    housekeeper = Housekeeper(pool, clock, lease.holder, own.lease_s, own.ledger_keep_s)
     recorder = StatusRecorder(rest.client, scribe)
     counts: dict[str, int] = {}
     _describe(runtime, pool, keeper, syncer, follower, housekeeper, recorder, rest, counts)
@@ -146,6 +146,8 @@ def _describe(
             "partitions_made": housekeeper.partitions_made,
             "partitions_dropped": housekeeper.partitions_dropped,
             "lanes_closed": housekeeper.lanes_closed,
+            "batches_forgotten": housekeeper.batches_forgotten,
+            "lanes_forgotten": housekeeper.lanes_forgotten,
             "default_rows": housekeeper.default_rows,
         },
     )

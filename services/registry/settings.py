@@ -45,6 +45,8 @@ class RegistrySettings:
     """Seconds between two rounds of housekeeping: partitions ahead, lanes of the dead. 30 s, since nothing waits for it."""
     drop_s: Seconds = 3600.0
     """Seconds between two looks for partitions that may go: those of which every batch is released. 1 h, a chunk's width."""
+    ledger_keep_s: Seconds = 604_800.0
+    """Seconds that ledger rows outlive their facts, and lanes their end. 7 d: a reader that was away finds its place."""
 
 
 @dataclass(frozen=True)

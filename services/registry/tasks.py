@@ -85,5 +85,6 @@ def start_periodic(
         ("keep-house", housekeeper.round_once, own.housekeeping_s),
         ("summarize", housekeeper.summarize_once, SUMMARIZE_S),
         ("drop-partitions", housekeeper.drop_once, own.drop_s),
+        ("trim-ledger", housekeeper.trim_once, own.housekeeping_s),
     ):
         tasks.start(name, repeat(runtime, name, work, period_s))
