@@ -62,9 +62,6 @@ _RELEASED = "delete from slot_assignments where slot = $1 and shard = $2 and sta
 _OTHERS_DRAIN = """
 select exists(select from shards where shard <> $1 and draining and expires_at > clock_timestamp())
 """
-_SUCCESSOR = """
-select exists(select from shards where shard <> $1 and not draining and expires_at > clock_timestamp())
-"""
 _KEEP_PLANNER = """
 insert into planner (holder) select '' where not exists (select from planner) on conflict do nothing
 """
@@ -186,9 +183,7 @@ async def owned(conn: AnyConnection, shard: str) -> list[Owned]:
     return [Owned(r["slot"], State(r["state"]), r["epoch"], r["successor_from"]) for r in rows]
 
 
-async def heard_by_others(
-    conn: AnyConnection, slots: Sequence[str], shard: str
-) -> dict[str, int]:
+async def heard_by_others(conn: AnyConnection, slots: Sequence[str], shard: str) -> dict[str, int]:
     """Return, for those of the slots that another living shard hears, from when on: exchange time, microseconds."""
     with map_store_errors():
         rows = await conn.fetch(_HEARD_BY_OTHERS, slots, shard)
@@ -211,12 +206,6 @@ async def others_drain(conn: AnyConnection, shard: str) -> bool:
     """True while another shard of the zone is draining."""
     with map_store_errors():
         return bool(await conn.fetchval(_OTHERS_DRAIN, shard))
-
-
-async def has_successor(conn: AnyConnection, shard: str) -> bool:
-    """True while another live shard of the zone may take slots over."""
-    with map_store_errors():
-        return bool(await conn.fetchval(_SUCCESSOR, shard))
 
 
 # --- the markets of slots ---------------------------------------------------------------------------

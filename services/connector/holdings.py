@@ -40,6 +40,7 @@ class Holdings:
         self._group = group
         self._known = frozenset(known)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._versions: dict[str, int] = {}
         self.changed = False
         self.frames_before = 0
@@ -73,24 +74,33 @@ class Holdings:
             raise
 
     async def drop(self, name: str, reason: str) -> None:
-        """Close a slot and wait for its connection to end."""
-        slot, task = self.slots.pop(name), self._tasks.pop(name, None)
+        """Close a slot and wait for its connection to end; nothing happens when somebody else has begun to."""
+        slot, task = self.slots.pop(name, None), self._tasks.pop(name, None)
+        if slot is None:
+            return
         self.states.pop(name, None)
         self._versions.pop(name, None)
         self.changed = True
         slot.close(reason)
         if task is not None:
-            await asyncio.wait((task,), timeout=DROP_S_MAX)
-            if not task.done():
-                task.cancel()
-                await asyncio.wait((task,))
+            await self._end(task)
         self.frames_before += slot.frames
         log.info("slot_left", slot=name, reason=reason)
 
+    async def _end(self, task: asyncio.Task[None]) -> None:
+        self._ending.add(task)
+        await asyncio.wait((task,), timeout=DROP_S_MAX)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+        self._ending.discard(task)
+
     async def close(self, reason: str) -> None:
-        """Close every slot; rows that bear our name are not served any more."""
+        """Close every slot and wait until all have ended; rows that bear our name are not served any more."""
         self._closed = True
         await self._drop_all(list(self.slots), reason)
+        if self._ending:
+            await asyncio.wait(set(self._ending))
 
     # --- what the control tables say ---
 
@@ -127,13 +137,11 @@ class Holdings:
         if not names:
             return []
         heard = await control.heard_by_others(conn, sorted(names), self._shard)
-        found = []
-        for name in sorted(names & self.slots.keys()):
-            if name not in self._known:
-                found.append(name)
-            elif (start := heard.get(name)) is not None and self.slots[name].release(start):
-                found.append(name)
-        return found
+        found = names - self._known
+        for name, start in heard.items():
+            if name in self.slots and self.slots[name].release(start):
+                found.add(name)
+        return sorted(found)
 
     async def _drop_all(self, names: Iterable[str], reason: str) -> None:
         async with asyncio.TaskGroup() as closing:

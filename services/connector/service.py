@@ -197,7 +197,7 @@ async def _lifetime(
 
 
 async def _hand_over(shard: Shard, until: float) -> None:
-    """Keep capturing until every slot is live elsewhere, nobody is there to take them, or the grace is over."""
+    """Keep capturing until every slot is live elsewhere or the grace is over: who is to take them may be about to start."""
     clock = shard.runtime.clock
     while shard.holdings.slots and clock.monotonic() < until:
         try:
@@ -205,8 +205,6 @@ async def _hand_over(shard: Shard, until: float) -> None:
             with map_store_errors():
                 async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
                     await shard.planner.give_up(conn)
-                    if not await control.has_successor(conn, shard.name):
-                        return
         except StoreUnavailable as error:
             shard.away("drain", error)
         await asyncio.sleep(RETRY_S / 2)

@@ -176,11 +176,17 @@ class Slot:
         self._poke.clear()
 
     async def _connect_once(self) -> None:
+        """Dial and serve; the time-out has no end of its own and is only there for close()."""
+        async with asyncio.timeout(None) as dialling:
+            self._dialling = dialling
+            try:
+                await self._dial_and_serve()
+            finally:
+                self._dialling = None
+
+    async def _dial_and_serve(self) -> None:
         wiring, clock = self._wiring, self._wiring.clock
-        async with (
-            asyncio.timeout(None) as self._dialling,
-            open_connection(wiring.url, wiring.signer(), clock, wiring.transport) as conn,
-        ):
+        async with open_connection(wiring.url, wiring.signer(), clock, wiring.transport) as conn:
             self._dialling = None
             wiring.was_connected = True
             now = clock.now()

@@ -28,7 +28,13 @@ from services.simulator.settings import KeySettings, SimulatorSettings
 
 SLOTS = SlotSettings(orderbook=2, ticker=1, trade=1, lifecycle=1, connections_max=50)
 QUICK = ConnectorSettings(
-    shard="connector-a-1", plan_s=0.2, settle_s=0.3, heartbeat_s=0.5, probe_s=1.0, flush_s=10
+    shard="connector-a-1",
+    plan_s=0.2,
+    settle_s=0.3,
+    heartbeat_s=0.5,
+    probe_s=1.0,
+    flush_s=10,
+    grace_s=1,
 )
 
 
@@ -40,10 +46,17 @@ class Zone:
     target: Target
     settings: Settings
     conn: Any
+    connectors: int = 0
 
     @asynccontextmanager
     async def connector(self, *, wait_ready: bool = True, **own: Any) -> AsyncIterator[Runtime]:
-        """Run a connector, from ready on unless told otherwise, until the block ends; then stop it as a signal would."""
+        """Run a connector, from ready on unless told otherwise, until the block ends; then stop it as a signal would.
+
+        One that starts beside others has the grace to hand over to them; the first has nobody left at its end.
+        """
+        if self.connectors:
+            own = {"grace_s": 20.0} | own
+        self.connectors += 1
         clock, metrics = SystemClock(), Metrics("a")
         health = HealthState("connector", "a", clock, metrics)
         runtime = Runtime(clock, asyncio.Event(), health, metrics)
@@ -54,6 +67,7 @@ class Zone:
             yield runtime
         finally:
             runtime.stop.set()
+            self.connectors -= 1
             async with asyncio.timeout(30):
                 await task
 
