@@ -14,6 +14,7 @@ from libs.marketdata.binary import COPY_HEADER, COPY_TRAILER
 from libs.marketdata.tables import GATHERER_TABLES, Table, production_columns
 from libs.marketdata.units import DAY
 from libs.store.merge_transaction import CONTENT_TABLES, TRADE_CONTENT, Segment
+from libs.store.partition_plan import BIGINT_MAX, BIGINT_MIN
 
 TRADE_TIME_SPAN = DAY
 """How far the times of two copies of one trade may lie apart, microseconds."""
@@ -56,7 +57,7 @@ def statements(table_name: str) -> MergeStatements:
 
 def _create_stage(stage: str, table: Table) -> str:
     columns = ", ".join(f'"{column.name}" {column.kind}' for column in production_columns(table))
-    return f"CREATE TEMP TABLE {stage} ({columns}) ON COMMIT DELETE ROWS"
+    return f"CREATE TEMP TABLE IF NOT EXISTS {stage} ({columns}) ON COMMIT DELETE ROWS"
 
 
 def _present(stage: str, table: Table) -> str | None:
@@ -73,14 +74,17 @@ def _present(stage: str, table: Table) -> str | None:
 
 
 def _present_trades(stage: str) -> str:
-    """Trades are looked up by trade_id alone, near their time; both contents come back for comparison."""
+    """Trades are looked up by trade_id alone, near their time; both contents come back for comparison.
+
+    The span is cut off where bigint ends: an exchange may say any time.
+    """
     staged = ", ".join(f"s.{name}" for name in TRADE_CONTENT)
     kept = ", ".join(f"found.{name}" for name in TRADE_CONTENT)
     return (
         f"SELECT s.trade_id, {kept}, {staged} FROM {stage} s CROSS JOIN LATERAL"
         f" (SELECT {', '.join(TRADE_CONTENT)} FROM trades t WHERE t.trade_id = s.trade_id"
-        f" AND t.exchange_ts BETWEEN s.exchange_ts - {TRADE_TIME_SPAN}"
-        f" AND s.exchange_ts + {TRADE_TIME_SPAN} AND t.merge_no < $1 LIMIT 1) found"
+        f" AND t.exchange_ts BETWEEN greatest(s.exchange_ts, {BIGINT_MIN + TRADE_TIME_SPAN}) - {TRADE_TIME_SPAN}"
+        f" AND least(s.exchange_ts, {BIGINT_MAX - TRADE_TIME_SPAN}) + {TRADE_TIME_SPAN} AND t.merge_no < $1 LIMIT 1) found"
     )
 
 

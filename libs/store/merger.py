@@ -13,9 +13,11 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
+import asyncpg
+
 from libs.store import merge_sql as sql
 from libs.store.errors import StoreUnavailable
-from libs.store.merge_errors import HistoryChanged, WriterFenced
+from libs.store.merge_errors import HistoryChanged, RowsRefused, WriterFenced
 from libs.store.merge_rows import RowInserter
 from libs.store.merge_transaction import (
     Admission,
@@ -28,6 +30,14 @@ from libs.store.pool import Connection, Target, connect, map_store_errors
 
 APPLICATION: Final = "kalshi-data-merger"
 RELEASE_S_MAX: Final = 5.0
+
+_DATA_ERRORS: Final = (
+    asyncpg.DataError,
+    asyncpg.CheckViolationError,
+    asyncpg.NotNullViolationError,
+    asyncpg.ProgramLimitExceededError,
+)
+"""What the server says of rows it cannot hold, whoever sends them: a value out of range, a key too long for an index."""
 
 
 class ProductionWriter:
@@ -81,17 +91,22 @@ class ProductionWriter:
         Raises:
             WriterFenced: another writer took over. HistoryChanged: production is not as this writer left it, or it
                 is unknown whether this transaction was committed. In both cases: forget, take over, read again.
+            RowsRefused: some row cannot be merged; nothing was written, and this writer may go on with others.
         """
         async with self._fenced() as conn:
             merge_no = self._tried = max(self.merge_no, transaction.merge_no_floor) + 1
-            assert self._rows is not None
-            merged = await self._rows.insert(transaction.rows, merge_no)
-            merged = replace(merged, conflicts=[*transaction.conflicts, *merged.conflicts])
-            await _write_records(conn, transaction, merged)
-            await conn.execute(sql.COMMIT_LEASE, merge_no, self._ttl)
-            await conn.execute("COMMIT")
-            self.merge_no = merge_no
-            return merged
+            try:
+                merged = await self._fill(conn, transaction, merge_no)
+            except RowsRefused as error:
+                refused = error
+                await conn.execute("ROLLBACK")
+                self._rows = RowInserter(conn)
+            else:
+                await conn.execute(sql.COMMIT_LEASE, merge_no, self._ttl)
+                await conn.execute("COMMIT")
+                self.merge_no = merge_no
+                return merged
+        raise refused
 
     async def renew(self) -> None:
         """Prolong the lease while there is nothing to merge. Raises as merge does."""
@@ -189,6 +204,17 @@ class ProductionWriter:
     async def close(self) -> None:
         """Disconnect and leave the lease to its end."""
         await self._disconnect()
+
+    async def _fill(self, conn: Connection, transaction: MergeTransaction, merge_no: int) -> Merged:
+        """Write all that the transaction carries, short of its commit. Raises RowsRefused."""
+        assert self._rows is not None
+        try:
+            merged = await self._rows.insert(transaction.rows, merge_no)
+            merged = replace(merged, conflicts=[*transaction.conflicts, *merged.conflicts])
+            await _write_records(conn, transaction, merged)
+        except _DATA_ERRORS as error:
+            raise RowsRefused(f"refused: {type(error).__name__}: {error}") from error
+        return merged
 
     async def _take_over(self, merge_no_floor: int) -> Standing | None:
         conn = await self._connect()

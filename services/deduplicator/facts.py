@@ -21,6 +21,7 @@ from libs.store.merge_transaction import (
     Identity,
     trade_conflict,
 )
+from libs.store.partition_plan import BIGINT_MIN
 
 LATE = 1
 """Flag in bit 0 of a mask, gatherers have the bits above: production had the fact when its first remembered copy came, so coverage counts its copies as late."""
@@ -120,6 +121,10 @@ class Facts:
         self._touched, self.far = {}, 0
         self._expire()
 
+    def abandon(self) -> None:
+        """Forget what the open transaction touched: nothing of it was committed."""
+        self._touched, self.far = {}, 0
+
     def forget(self) -> None:
         """Forget everything: production may hold another history."""
         self._touched, self._masks, self._by_minute = {}, {}, {}
@@ -163,6 +168,14 @@ class TradeFacts(Facts):
         super().confirm(present, minute_max)
         self.conflicts = []
 
+    def abandon(self) -> None:
+        """As Facts.abandon."""
+        for key in self._touched:
+            if key not in self._masks:
+                self._first.pop(key, None)
+        super().abandon()
+        self.conflicts = []
+
     def forget(self) -> None:
         """As Facts.forget."""
         super().forget()
@@ -194,9 +207,14 @@ def _increments(
             sums[minute, before] -= facts
     for (minute, mask), facts in sums.items():
         if facts:
-            yield Increment(minute * MINUTE, mask, False, facts)
+            yield Increment(_start_of(minute), mask, False, facts)
     for (minute, bit), facts in late.items():
-        yield Increment(minute * MINUTE, bit, True, facts)
+        yield Increment(_start_of(minute), bit, True, facts)
+
+
+def _start_of(minute: int) -> int:
+    """Return a minute's first microsecond; the first minute of all is cut off where bigint begins."""
+    return max(minute * MINUTE, BIGINT_MIN)
 
 
 def _identity_of(table: Table) -> Callable[[Any], Identity]:

@@ -1,7 +1,7 @@
 """Pages of several gatherers to one transaction: what is new, how far it brings each lane, who delivered what.
 
-Pure. `plan` fills a transaction, `confirm` makes its facts known once it is committed, `forget` begins anew when
-production may hold another history. One plan at a time: n+1 is planned after n is confirmed or forgotten.
+Pure. `plan` fills a transaction, `confirm` makes its facts known once it is committed, `abandon` takes it back, `forget`
+begins anew when production may hold another history. One plan at a time: n+1 is planned after n is confirmed or gone.
 """
 
 from collections import Counter
@@ -114,6 +114,12 @@ class MergeRoom:
         """
         for name, facts in self._facts.items():
             facts.confirm(set(merged.present.get(name, ())), now // MINUTE + 1)
+
+    def abandon(self) -> None:
+        """The planned transaction was not committed, and production is as it was before."""
+        for facts in self._facts.values():
+            facts.abandon()
+        self._agreement.forget()
 
     def forget(self) -> None:
         """Begin anew: nothing is known, open milliseconds will be read again."""

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 from libs.flow.backoff import Backoff
 from libs.runtime.clock import Clock
 from libs.store.errors import StoreUnavailable
-from libs.store.merge_errors import WriterStopped
+from libs.store.merge_errors import RowsRefused, WriterStopped
 from libs.store.merge_transaction import Merged
 from libs.store.merger import ProductionWriter
 from libs.store.partitions import ensure_partitions
@@ -15,7 +16,7 @@ from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
 from services.deduplicator.board import Board, Delivery
-from services.deduplicator.merge import MergeRoom, Plan
+from services.deduplicator.merge import MergeRoom, Plan, Reading
 from services.deduplicator.settings import DeduplicatorSettings
 
 log = get_logger(__name__)
@@ -100,6 +101,8 @@ class Merging:
     async def merge_once(self) -> bool:
         """Merge what has arrived in one transaction; False when nothing has.
 
+        Rows that production refuses are traced to their batch: its gatherer is set aside, the others go on.
+
         Raises:
             WriterFenced, HistoryChanged: begin anew.
         """
@@ -110,17 +113,59 @@ class Merging:
         deliveries = self._board.take(self._settings.transaction_rows)
         if not deliveries:
             return False
+        try:
+            await self._merge(deliveries)
+        except RowsRefused as refused:
+            log.warning("rows_refused", reason=str(refused))
+            await self._merge_apart(deliveries)
+        return True
+
+    async def _merge(self, deliveries: list[Delivery]) -> None:
+        """Merge these in one transaction. Raises RowsRefused too, and is then as before."""
         plan = self._room.plan([delivery.arrival for delivery in deliveries])
         plan.transaction.merge_no_floor = self._board.merge_no_floor
         began = self._clock.monotonic()
-        merged = await self._writer.merge(plan.transaction)
+        try:
+            merged = await self._writer.merge(plan.transaction)
+        except RowsRefused:
+            self._room.abandon()
+            raise
         self._room.confirm(merged, self._clock.now())
         for delivery in deliveries:
             self._board.note_merged(delivery, merged.merge_no)
         self._touched_at = self._clock.monotonic()
         self._metrics.merge_seconds.observe(self._touched_at - began)
         self._count(deliveries, plan, merged)
-        return True
+
+    async def _merge_apart(self, deliveries: list[Delivery]) -> None:
+        """Merge each gatherer's pages in a transaction of their own, and batch by batch those that are refused again."""
+        for feed in self._board.feeds.values():
+            own = [
+                page for page in deliveries if page.feed is feed and self._board.is_current(page)
+            ]
+            try:
+                if own:
+                    await self._merge(own)
+            except RowsRefused:
+                await self._merge_by_batch(own)
+
+    async def _merge_by_batch(self, pages: list[Delivery]) -> None:
+        """Merge what is sound before the refused batch, and set its gatherer aside with the batch named."""
+        for page in pages:
+            for batch in page.batches:
+                readings = {batch.lane: Reading(batch.batch_no, str(batch.family))}
+                rows = sum(map(len, batch.rows.values()))
+                part = replace(page, batches=[batch], readings=readings, rows=rows, pages=0)
+                if not self._board.is_current(page):
+                    return  # it is read again from where it stands
+                try:
+                    await self._merge([part])
+                except RowsRefused as refused:
+                    detail = f"lane={batch.lane} batch_no={batch.batch_no} {refused}"
+                    self._board.drop(page.feed)
+                    await self._writer.quarantine(page.gatherer, detail)
+                    return
+            await self._merge([replace(page, batches=[], rows=0)])
 
     async def _idle(self) -> None:
         """Wait for pages; keep the lease meanwhile."""

@@ -1,6 +1,7 @@
 """The production writer against a real server: numbered, fenced, exact in what it counts."""
 
 import asyncio
+import random
 from uuid import UUID, uuid4
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from libs.marketdata.binary import codec
 from libs.marketdata.rows import DeltaRow, GapRow, TradeRow
 from libs.store import merge_sql
-from libs.store.merge_errors import HistoryChanged, WriterFenced
+from libs.store.merge_errors import HistoryChanged, RowsRefused, WriterFenced
 from libs.store.merge_transaction import Cursor, MergeTransaction, Segment
 from libs.store.merger import ProductionWriter
 from libs.store.pool import Target, connect
@@ -108,6 +109,36 @@ async def test_a_trade_is_looked_up_by_its_id_within_a_day(production_db: Target
     assert [conflict.key for conflict in merged.conflicts] == ["x"]
     merged = await writer.merge(transaction(3, trades=[trade("x", NOON + 2 * day)]))
     assert merged.inserted == {"trades": 1}
+    await writer.release()
+
+
+async def test_a_trade_of_any_time_is_looked_up(production_db: Target) -> None:
+    """The day around it ends where bigint does; a copy near its end is still the same trade."""
+    writer, ends = ProductionWriter(production_db), (2**63 - 1, -(2**63))
+    await writer.take_over()
+    for number, moment in enumerate(ends):
+        merged = await writer.merge(
+            transaction(2 * number + 1, trades=[trade(f"{number}", moment)])
+        )
+        assert merged.inserted == {"trades": 1}
+        near = moment - 5 if moment > 0 else moment + 5
+        merged = await writer.merge(transaction(2 * number + 2, trades=[trade(f"{number}", near)]))
+        assert merged.present == {"trades": [f"{number}"]}
+    await writer.release()
+
+
+async def test_refused_rows_leave_nothing_and_the_writer_goes_on(production_db: Target) -> None:
+    """A key too long for its index: no row, cursor or number of that transaction stands; the next one is merged."""
+    writer, long = ProductionWriter(production_db), random.Random(1).randbytes(4000).hex()
+    await writer.take_over()
+    await writer.merge(transaction(1, trades=[trade("x", NOON)]))
+    with pytest.raises(RowsRefused, match="refused: ProgramLimit"):
+        await writer.merge(transaction(2, trades=[trade("y", NOON), trade(long, NOON)]))
+    merged = await writer.merge(transaction(2, trades=[trade("x", NOON), trade("z", NOON)]))
+    assert (merged.merge_no, merged.inserted) == (2, {"trades": 1})
+    async with connect(production_db) as conn:
+        ids = await conn.fetch("SELECT trade_id FROM trades ORDER BY 1")
+        assert [row[0] for row in ids] == ["x", "z"]
     await writer.release()
 
 

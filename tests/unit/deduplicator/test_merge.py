@@ -57,6 +57,19 @@ def test_an_identity_is_known_only_after_its_commit() -> None:
     assert coverage(plan) == {((1, 2), False): 1, ((1,), False): -1}
 
 
+def test_an_abandoned_plan_leaves_what_was_known_before() -> None:
+    """Its facts come again in full, those of the transaction before are still copies."""
+    merge = room()
+    plan = merge.plan([arrival(1, batch(trades=[trade("x")]))])
+    merge.confirm(committed(plan), NOON)
+    merge.plan([arrival(2, batch(trades=[trade("x", size=7), trade("y"), trade("y", size=9)]))])
+    merge.abandon()
+    plan = merge.plan([arrival(2, batch(trades=[trade("x"), trade("y", size=9)]))])
+    assert staged(plan, "trades") == [trade("y", size=9)]
+    assert plan.transaction.conflicts == []
+    assert coverage(plan) == {((1, 2), False): 1, ((1,), False): -1, ((2,), False): 1}
+
+
 def test_a_third_gatherer_moves_the_fact_to_the_set_of_three() -> None:
     """Increments of all transactions add up to one fact under all three."""
     merge, total = room(), Counter[tuple[tuple[int, ...], bool]]()
