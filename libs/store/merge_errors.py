@@ -18,13 +18,6 @@ class RowsRefused(StoreError):
     """
 
 
-class RowsRefused(StoreError):
-    """Production cannot or must not take rows of this transaction; nothing of it stands, the writer goes on.
-
-    Whoever brought them is found by merging apart; the text begins with one word for why.
-    """
-
-
 class WriterFenced(WriterStopped):
     """Another writer has taken over production."""
 
