@@ -100,7 +100,7 @@ class ObjectStore:
 def _remote_faults() -> tuple[type[Exception], ...]:
     """What S3's client raises when S3 is away or refuses: few of them are OSErrors; s3fs names those of the HTTP client."""
     # Imported only for a bucket: they take a second, and a folder needs none of them.
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  # type: ignore[import-untyped]
-    from s3fs.core import S3_RETRYABLE_ERRORS  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+    from s3fs.core import S3_RETRYABLE_ERRORS
 
     return (OSError, BotoCoreError, ClientError, *S3_RETRYABLE_ERRORS)
