@@ -80,9 +80,7 @@ def parse_key(text: str) -> ObjectKey:
     if match is None:
         raise ValueError(f"not an object of the archive: {text!r}")
     window = Window(int(match["start"]), int(match["end"]))
-    key = ObjectKey(
-        match["table"], window, int(match["supplement"] or 0), int(match["merge_to"])
-    )
+    key = ObjectKey(match["table"], window, int(match["supplement"] or 0), int(match["merge_to"]))
     if str(key) != text:
         raise ValueError(f"date and hour do not fit the window: {text!r}")
     return key

@@ -34,5 +34,7 @@ async def run(settings: Settings, runtime: Runtime) -> None:
             async with runtime.tasks() as tasks:
                 tasks.start("keep-lease", keep_lease(runtime, lease, done))
                 tasks.start("export-windows", archiver.run(done))
-                turn = repeat(runtime, "drop-partitions", archiver.drop_once, own.retention_poll_s)
-                tasks.start("drop-partitions", turn)
+                if own.retention_s:
+                    poll_s = own.retention_poll_s
+                    turn = repeat(runtime, "drop-partitions", archiver.drop_once, poll_s)
+                    tasks.start("drop-partitions", turn)

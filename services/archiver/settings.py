@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Annotated, Final
 
 from libs.marketdata.tables import GATHERER_TABLES
+from libs.marketdata.units import DAY, HOUR, SECOND
+from libs.runtime.convert import Between
 from libs.runtime.secret import Secret
 from libs.runtime.sections import (
     HealthSettings,
@@ -12,6 +15,10 @@ from libs.runtime.sections import (
     Seconds,
     StoreSettings,
 )
+from libs.store import windows
+
+DAY_S: Final = DAY // SECOND
+HOUR_S: Final = HOUR // SECOND
 
 
 @dataclass(frozen=True)
@@ -35,17 +42,24 @@ class ArchiverSettings:
     root: str
     """Where objects go: s3://bucket/prefix, or a folder's path. No default: an archive must be chosen."""
     window_s: Seconds = 3600.0
-    """Width of a window, seconds: one object per table and window. An hour keeps objects in the tens of megabytes."""
+    """Width of a window, whole seconds that divide a day: one object per table and window. An hour keeps objects in the
+    tens of megabytes. A UTC day whose first window was of another width keeps that one, for late rows too, so that
+    windows never overlap and no row is archived twice: a change takes effect with the next day."""
     close_after_s: Seconds = 900.0
-    """A window closes at the latest this long after its end, seconds, even when a gatherer is away; what comes later
-    becomes a supplement."""
+    """A window closes at the latest this long after its end, seconds, even when a gatherer is away. What comes later
+    becomes a supplement, and a window gets at most one of those in this time; only a stop exports at once."""
+    export_s_max: Annotated[float, Between(1, 86_400)] = windows.EXPORT_S_MAX
+    """Seconds that reading one window out of production may take, in place of production's statement_timeout_s. An hour
+    of the largest table is sorted and read in minutes."""
     poll_s: Seconds = 10.0
     """Pause between two looks for windows to export, seconds."""
     tables: tuple[str, ...] = tuple(GATHERER_TABLES)
     """Tables to archive: all of them by default, since claims and gaps prove what the facts are worth."""
-    retention_s: Seconds = 604_800.0
-    """Age at which production's partitions may go, seconds, and only when manifests account for every row. 7 days:
-    2,200 deltas a second are about 40 GB a day with the key's index, so that 500 GB hold them with room to spare."""
+    retention_s: Annotated[float, Between(0, 31_536_000)] = 0.0
+    """Age at which production's partitions may go, seconds, at least a day, and only when manifests account for every
+    row; 0: they never go. That is the default, because windows that were dropped cannot be opened again yet: a gatherer
+    that comes back after them would have its copies merged and archived as new facts. To plan room: 2,200 deltas a
+    second are about 40 GB a day with the key's index."""
     retention_poll_s: Seconds = 3600.0
     """Pause between two looks for partitions that may go, seconds."""
     lease_s: Seconds = 15.0
@@ -62,6 +76,12 @@ class ArchiverSettings:
         for name in self.tables:
             if name not in GATHERER_TABLES:
                 yield f"tables: there is no table {name}"
+        if self.window_s < 1 or self.window_s % 1 or DAY_S % self.window_s:
+            yield f"window_s: must be whole seconds that divide a day, not {self.window_s:g}"
+        elif self.retention_s and HOUR_S % self.window_s:
+            yield f"retention_s: with it window_s must divide an hour, as partitions do, not {self.window_s:g}"
+        if 0 < self.retention_s < DAY_S:
+            yield f"retention_s: must be 0 (never) or at least a day ({DAY_S}), not {self.retention_s:g}"
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """The archiver's loop and its once-half."""
 
 import asyncio
-import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
+from libs.archive.errors import ArchiveError
 from libs.archive.keys import Window
-from libs.archive.objects import ArchiveError, ObjectStore
+from libs.archive.objects import ObjectStore
 from libs.marketdata.tables import GATHERER_TABLES, Table
 from libs.marketdata.units import SECOND
-from libs.runtime.leasing import renew_or_end
 from libs.runtime.service import Runtime
 from libs.store import windows
 from libs.store.errors import StoreUnavailable
@@ -19,6 +21,37 @@ from services.archiver.export import export_window
 from services.archiver.settings import ArchiverSettings
 
 log = get_logger(__name__)
+
+FAULTS_IN_A_ROW_MAX: Final = 3
+"""After so many windows that failed one after the other it is no window's fault: the round ends, the next one tries."""
+
+
+class Faults:
+    """What went wrong in one round: single windows are passed over, a store that is away is not asked for each of them."""
+
+    def __init__(self) -> None:
+        self.first: Exception | None = None
+        self._in_a_row = 0
+
+    @contextmanager
+    def passed_over(self, table: Table, window: Window | None = None) -> Iterator[None]:
+        """Keep and log what fails inside.
+
+        Raises:
+            ArchiveError, StoreUnavailable: the first fault of the round, when it was one of too many in a row.
+        """
+        try:
+            yield
+        except (ArchiveError, StoreUnavailable) as fault:
+            log.warning(
+                "export_failed", table=table.name, window=window and window.start, error=str(fault)
+            )
+            self.first = self.first or fault
+            self._in_a_row += 1
+            if self._in_a_row >= FAULTS_IN_A_ROW_MAX:
+                raise self.first from fault
+        else:
+            self._in_a_row = 0
 
 
 class Archiver:
@@ -33,49 +66,74 @@ class Archiver:
         lease: Lease,
     ) -> None:
         self._settings = settings
-        self._fence = functools.partial(renew_or_end, lease)
+        self._lease = lease
         self._pool = pool
         self._store = store
         self._runtime = runtime
         self._rows = 0
         self._objects = 0
+        self._failed: dict[tuple[str, Window], int] = {}
 
     async def export_once(self, *, closing: bool = False) -> int:
         """Export every due window of every table; return how many objects were written.
 
+        A window that fails stops no other one: it is passed over, and comes after the others next time.
+
         Raises:
-            ArchiveError, StoreUnavailable: what is left stays pending; call again.
+            ArchiveError, StoreUnavailable: the first fault there was; what is left stays pending; call again.
             LeaseLost: another archiver is at work; nothing was recorded since.
         """
-        written = 0
+        before, faults, due = self._objects, Faults(), list[tuple[Table, Window]]()
         for name in self._settings.tables:
-            written += await self._export_table(GATHERER_TABLES[name], closing)
-        return written
+            table = GATHERER_TABLES[name]
+            with faults.passed_over(table):
+                due += [(table, window) for window in await self._due(table, closing)]
+        due.sort(key=lambda one: self._failed.get((one[0].name, one[1]), 0))
+        for table, window in due:
+            with faults.passed_over(table, window):
+                await self._export(table, window)
+        if faults.first is not None:
+            raise faults.first
+        return self._objects - before
 
-    async def _export_table(self, table: Table, closing: bool) -> int:
-        await windows.note_pending(self._pool, table, int(self._settings.window_s * SECOND))
-        written = 0
-        for window, known in await windows.pending_windows(self._pool, table):
-            if not (closing or known or await self._is_closed(window)):
-                continue
-            manifest = await export_window(
-                self._pool, self._store, table, window, self._fence, self._settings.work_dir
-            )
-            if manifest is None:
-                continue
-            written += 1
-            self._objects += 1
-            self._rows += manifest.rows
-            metrics = self._runtime.metrics
-            metrics.archive_objects_total.labels(table.name).inc()
-            metrics.archive_rows_total.labels(table.name).inc(manifest.rows)
-            metrics.archive_bytes_total.labels(table.name).inc(manifest.bytes)
+    async def _due(self, table: Table, closing: bool) -> list[Window]:
+        """Note what is new; return the pending windows that are to be exported now."""
+        own = self._settings
+        width = int(own.window_s * SECOND)
+        await windows.note_pending(self._pool, table, width, own.export_s_max)
+        pending = await windows.pending_windows(self._pool, table)
+        return [one.window for one in pending if closing or await self._is_due(one)]
+
+    async def _export(self, table: Table, window: Window) -> None:
+        own, place = self._settings, (table.name, window)
+        # Stands until it is through, whatever stops it.
+        self._failed[place] = self._failed.get(place, 0) + 1
+        manifest = await export_window(
+            self._pool, self._store, table, window, self._lease, own.work_dir, own.export_s_max
+        )
+        del self._failed[place]
+        if manifest is None:
+            return
+        self._objects += 1
+        self._rows += manifest.rows
+        metrics = self._runtime.metrics
+        metrics.archive_objects_total.labels(table.name).inc()
+        metrics.archive_rows_total.labels(table.name).inc(manifest.rows)
+        metrics.archive_bytes_total.labels(table.name).inc(manifest.bytes)
+        if window.end <= self._runtime.clock.now():
             metrics.archive_watermark_seconds.labels(table.name).set(window.end / SECOND)
-            log.info(
-                "window_archived", table=table.name, object=manifest.object, rows=manifest.rows,
-                bytes=manifest.bytes, supplement=manifest.supplement,
-            )  # fmt: skip
-        return written
+        log.info(
+            "window_archived", table=table.name, object=manifest.object, rows=manifest.rows,
+            bytes=manifest.bytes, supplement=manifest.supplement,
+        )  # fmt: skip
+
+    async def _is_due(self, pending: windows.Pending) -> bool:
+        """Due: the window is closed, and its last object, if there is one, is close_after_s old."""
+        if pending.archived_at is not None:
+            age = self._runtime.clock.now() - pending.archived_at
+            if age < self._settings.close_after_s * SECOND:
+                return False
+        return await self._is_closed(pending.window)
 
     async def _is_closed(self, window: Window) -> bool:
         """Closed: every known gatherer's listening passed the end, or the end is close_after_s ago."""

@@ -21,7 +21,10 @@ def test_a_key_names_table_date_hour_window_and_supplement() -> None:
 
 
 @given(
-    st.integers(0, 4 * 10**15), st.sampled_from([HOUR, 10_000_000]), st.integers(0, 12), st.integers(0)
+    st.integers(0, 4 * 10**15),
+    st.sampled_from([HOUR, 10_000_000]),
+    st.integers(0, 12),
+    st.integers(0),
 )
 def test_names_round_trip(moment: int, width: int, supplement: int, merge_to: int) -> None:
     """parse of print is the identity, and the window holds its moment."""

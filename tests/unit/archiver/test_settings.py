@@ -24,3 +24,28 @@ def test_tables_and_root_are_checked() -> None:
     assert list(ArchiverSettings("x").check()) == []
     faults = list(ArchiverSettings("", tables=("trades", "trade")).check())
     assert faults == ["root: must not be empty", "tables: there is no table trade"]
+
+
+@pytest.mark.parametrize(
+    ("window_s", "retention_s", "fault"),
+    [
+        (1, 0, ""),
+        (10, 86_400, ""),
+        (86_400, 0, ""),
+        (0.5, 0, "window_s"),
+        (1.5, 0, "window_s"),
+        (7, 0, "window_s"),
+        (172_800, 0, "window_s"),
+        (7_200, 604_800, "retention_s"),
+        (10, 3_600, "retention_s"),
+    ],
+)
+def test_windows_fill_a_day_and_partitions(window_s: float, retention_s: float, fault: str) -> None:
+    """Windows never reach over midnight, nor over a partition's end when partitions are to go; retention is no slip."""
+    faults = list(ArchiverSettings("x", window_s=window_s, retention_s=retention_s).check())
+    assert [text.partition(":")[0] for text in faults] == ([fault] if fault else [])
+
+
+def test_nothing_is_dropped_unless_asked_for() -> None:
+    """Windows that were dropped cannot be opened again yet."""
+    assert ArchiverSettings("x").retention_s == 0
