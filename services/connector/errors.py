@@ -14,7 +14,7 @@ class CrossedBook(ConnectorError):
 
 
 class Silent(ConnectorError):
-    """Neither a frame nor a ping came for too long; reconnect."""
+    """The socket, or a subscription on it, is dead: nothing came for too long, or the exchange says so; reconnect."""
 
     retryable: ClassVar[bool] = True
 

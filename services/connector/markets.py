@@ -56,6 +56,8 @@ class Markets:
         self.pending: Pending | None = None
         self._asked: dict[str, _Asked] = {}
         self._refresh: dict[str, None] = {}
+        self._probed = ""
+        self.probe_id = 0
         self.hold_until = 0
 
     @property
@@ -151,9 +153,17 @@ class Markets:
         return [commands.get_snapshot(self._ids.next(), sid, due)]
 
     def probe(self, sid: int) -> bytes | None:
-        """Ask for one market's book, so that the sid sends a frame; None when there is no market to ask for."""
-        ticker = min(self.seen & self.held, default=None)
-        return None if ticker is None else commands.get_snapshot(self._ids.next(), sid, [ticker])
+        """Ask for one market's book, so that the sid sends a frame; None when there is no market to ask for.
+
+        Each time another market, for one that was settled meanwhile may have no book any more. `probe_id` is the command's.
+        """
+        there = self.seen & self.held
+        if not there:
+            return None
+        first = min(there)
+        self._probed = min((t for t in there if t > self._probed), default=first)
+        self.probe_id = self._ids.next()
+        return commands.get_snapshot(self.probe_id, sid, [self._probed])
 
     # --- answers ---
 

@@ -16,15 +16,18 @@ from libs.marketdata.listening import ORDERBOOK_CHANNEL
 from libs.marketdata.rows import gap
 from libs.marketdata.sequence import START_MARGIN, START_MARGIN_UNSENT
 from libs.marketdata.units import SECOND
-from services.connector.errors import NumbersReused, Unanswered
+from services.connector.errors import NumbersReused, Silent, Unanswered
 from services.connector.frames import Frames
 from services.connector.judge import CHANNELS, FAMILY_OF_KIND, SessionSettings
 from services.connector.markets import Pending
 from services.connector.outlets import Outlets
 from services.connector.sids import Sid
 
-TERMINAL = frozenset({7, 10, 25})
-"""Errors after which a sid sends nothing more: subscribe again."""
+TERMINAL = frozenset({10, 17, 25})
+"""Errors that end the sid they name, unless they answer the command that waits: subscribe again.
+
+17 was retired in September 2026; the specification of August has it, and an exchange may bring it back."""
+UNKNOWN_SID = 7
 LATER = frozenset({17, 18, 27})
 """Errors of a command that may be sent again a little later."""
 PROBE_ANSWERS = frozenset({13, 14})
@@ -64,7 +67,9 @@ class Session(Frames):
         self.exported: Counter[str] = Counter()
         self._started_at = now
         self._asked_at: int | None = None
+        self._asked_id: int | None = None
         self._asked_channels: frozenset[str] = frozenset()
+        self._probes: dict[int, int] = {}
         self._refusals = 0
         self._used: set[int] = set()
         self._to_send: list[bytes] = []
@@ -95,6 +100,7 @@ class Session(Frames):
 
         Raises:
             CrossedBook: a first snapshot is crossed; close the connection, do not hurry back.
+            Silent: the exchange says that a subscription is gone, but not so that it could be begun anew.
             NumbersReused: what comes next cannot be told from what came before; reconnect.
             SubscriptionRejected: the exchange refused the subscription several times; reconnect later.
         """
@@ -113,6 +119,7 @@ class Session(Frames):
 
         Raises:
             Unanswered: a command had no answer in time; close the connection.
+            Silent: a sid answers no probe: it is dead though the socket lives; close the connection.
         """
         pending = self.markets.pending
         asked_at = pending.asked_at if pending else self._asked_at
@@ -123,12 +130,23 @@ class Session(Frames):
         elif self._asked_at is None:
             self._subscribe_channels(now)
         for sid in self.sids.values():
+            is_owed = sid.owed_at > max(sid.heard_at, sid.answered_at)
+            if is_owed and now - sid.owed_at > self.settings.answer:
+                raise Silent(f"{sid.channel} answers no probe")
+            if self._is_quiet(sid, now):
+                self._probe(sid, now)
             if sid.is_book:
-                if now - max(sid.heard_at, sid.probed_at) >= self.settings.probe:
-                    self._probe(sid, now)
                 for row in sid.cuts_over(now):
                     self._add_cut(row)
                     self._rest.touch(now)
+
+    def _is_quiet(self, sid: Sid, now: int) -> bool:
+        """True when a sid is to be asked for a frame.
+
+        One without seq is asked only after its silence has ended what it claims: the answer shows that it lives, no more.
+        """
+        is_due = now - max(sid.heard_at, sid.probed_at) >= self.settings.probe
+        return is_due and (not sid.counts_own or self._is_silent(sid, now))
 
     def _update_markets(self, now: int) -> None:
         """Send what intent asks for; from a delete on, its markets prove nothing more."""
@@ -164,13 +182,33 @@ class Session(Frames):
         return True
 
     def _probe(self, sid: Sid, now: int) -> None:
+        """Ask for a frame: the book of a market, or of none on a whole channel, whose refusal takes a number too.
+
+        An order-book sid without a market claims nothing and keeps nobody waiting, so it needs no proof and is left
+        alone: a made-up market would show no more, and an exchange that does not answer it would be reconnected to for
+        ever. That such a sid died shows when the next market is added, for that command must be answered.
+        """
+        if not sid.is_book:
+            command_id = self.ids.next()
+            command: bytes | None = commands.get_snapshot(command_id, sid.sid, ["PROBE"])
+        else:
+            command = self.markets.probe(sid.sid)
+            command_id = self.markets.probe_id
+        if command is None:
+            return
         if sid.asked_at <= sid.heard_at or now - sid.probed_at > PROBES_APART_MAX:
             sid.asked_at = now
+        if sid.owed_at <= max(sid.heard_at, sid.answered_at):
+            sid.owed_at = now
+            self._forget_probes(sid)
         sid.probed_at = now
-        if not sid.is_book:
-            self._to_send.append(commands.get_snapshot(self.ids.next(), sid.sid, ["PROBE"]))
-        elif command := self.markets.probe(sid.sid):
-            self._to_send.append(command)
+        self._probes[command_id] = sid.sid
+        self._to_send.append(command)
+
+    def _forget_probes(self, sid: Sid) -> None:
+        self._probes = {
+            probe: number for probe, number in self._probes.items() if number != sid.sid
+        }
 
     def unsubscribe(self) -> None:
         """Ask the exchange to end all subscriptions."""
@@ -186,6 +224,7 @@ class Session(Frames):
         sid.end(reason, now)
         self.last_sent_at = max(self.last_sent_at, sid.sequence.sent_at)
         self.outlets.batchers[sid.family].touch(now)
+        self._forget_probes(sid)
         del self.sids[sid.sid]
 
     def take_commands(self) -> list[bytes]:
@@ -227,9 +266,9 @@ class Session(Frames):
         held = {sid.channel for sid in self.sids.values()}
         channels = [name for name in CHANNELS[self.kind] if name not in held]
         if channels:
-            self._asked_at = now
+            self._asked_at, self._asked_id = now, self.ids.next()
             self._asked_channels = frozenset(channels)
-            self._to_send.append(commands.subscribe(self.ids.next(), channels))
+            self._to_send.append(commands.subscribe(self._asked_id, channels))
 
     def _book_sid(self) -> Sid | None:
         return next((sid for sid in self.sids.values() if sid.is_book), None)
@@ -297,12 +336,22 @@ class Session(Frames):
         self.answers += 1
         sid = self._control(message, data, now)
         code, text = message.msg.code, message.msg.msg
-        if code in TERMINAL:
+        probed = self.sids.get(self._probes.pop(message.id or 0, -1))
+        waits = self._waits_for(message.id)
+        if code == UNKNOWN_SID and (probed is not None or (waits and self.sids)):
+            raise Silent(f"the exchange does not know the sid: {text}")
+        if probed is not None:
+            probed.answered_at = now
+        if code in TERMINAL and not waits and (sid is not None or message.id is None):
             self._died(sid, code, text, now)
-        elif code in PROBE_ANSWERS and (sid is None or not sid.is_book):
-            return
-        else:
+        elif probed is None and not (code in PROBE_ANSWERS and (sid is None or not sid.is_book)):
             self._failed(sid, message, now)
+
+    def _waits_for(self, command_id: int | None) -> bool:
+        """True when this is the command that waits for its answer."""
+        pending = self.markets.pending
+        waiting = pending.command_id if pending else self._asked_id if self._asked_at else None
+        return command_id is not None and command_id == waiting
 
     def _failed(self, sid: Sid | None, message: wire.Error, now: int) -> None:
         """Take the failure of a command: send it again later, or give its markets up."""
@@ -333,20 +382,21 @@ class Session(Frames):
         self.outlets.gap(row, now)
 
     def _died(self, sid: Sid | None, code: int, text: str, now: int) -> None:
-        """A subscription ended by itself: close it and subscribe again."""
-        for dead in [sid] if sid is not None else list(self.sids.values()):
-            self.write_gap(
-                dead,
-                "disconnected",
-                None,
-                dead.sequence.sent_at,
-                now,
-                detail=f"error {code}: {text}",
-            )
-            self._end(dead, f"error {code}", now)
-            self.noted["died"] += 1
-            if dead.is_book:
-                self.markets.forget()
+        """A subscription ended by itself: close it and subscribe again.
+
+        Raises:
+            Silent: the error does not say which of several.
+        """
+        if sid is None:
+            if len(self.sids) != 1:
+                raise Silent(f"error {code} ended a subscription, but not which: {text}")
+            (sid,) = self.sids.values()
+        at = sid.sequence.sent_at
+        self.write_gap(sid, "disconnected", None, at, now, detail=f"error {code}: {text}")
+        self._end(sid, f"error {code}", now)
+        self.noted["died"] += 1
+        if sid.is_book:
+            self.markets.forget()
         self._asked_at = None
 
 

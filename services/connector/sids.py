@@ -38,6 +38,8 @@ class Sid:
         heard_at, probed_at: when the last frame came, and when one was last asked for; our clock.
         data_at: when the last frame came that was no answer to a command (order books do not need it); our clock.
         asked_at: when the first of the probes without an answer went out; before heard_at: there is none.
+        owed_at: when the first probe went out that nothing of the sid, and no answer by its id, came after; our clock.
+        answered_at: when a probe was last answered by its id, with or without a number of the sid; our clock.
         olds, old_since: frames with old numbers since the last that counted, and when the first of them came; our clock.
         restart_reason: set when all streams must begin anew with the next frame.
         waiting: streams with snapshots that wait for their cut.
@@ -60,6 +62,8 @@ class Sid:
         self.data_at = now
         self.probed_at = now
         self.asked_at = 0
+        self.owed_at = 0
+        self.answered_at = now
         self.olds = 0
         self.old_since = 0
         self.restart_reason: str | None = None

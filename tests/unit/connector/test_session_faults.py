@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from libs.marketdata.listening import Claim, claims
-from services.connector.errors import NumbersReused
+from services.connector.errors import NumbersReused, Silent
 from tests.unit.connector.test_session import MS, NOW, T0, TICKER, Desk, S
 
 
@@ -118,3 +118,97 @@ def test_repeated_frames_between_others_cost_nothing() -> None:
         receive(desk, "orderbook_delta", seq, seq=seq, msg=change())
     assert (len(desk.rows("orderbook_deltas")), len(desk.rows("rejected_frames"))) == (97, 97)
     assert desk.rows("gaps") == []
+
+
+def test_a_terminal_error_that_answers_the_waiting_command_is_that_commands() -> None:
+    """An internal error of add_markets ends nothing; the command is sent again."""
+    desk = subscribed()
+    desk.session.want(("A", "B", "C"))
+    (command,) = desk.commands(NOW + S)
+    receive(desk, "error", 1, seq=3, id=command["id"], msg={"code": 17, "msg": "internal"})
+    (again,) = desk.commands(NOW + 3 * S)
+    assert again["params"]["market_tickers"] == ["C"]
+    assert list(desk.session.sids) == [1]
+
+
+def test_an_unknown_subscription_is_not_one_of_ours_that_ended() -> None:
+    """Error 7 answers a command that came too late; nothing is subscribed anew."""
+    desk = subscribed()
+    receive(desk, "error", 1, sid=None, id=77, msg={"code": 7, "msg": "unknown"})
+    assert desk.commands(NOW + 2 * S) == []
+    assert desk.session.is_complete
+
+
+@pytest.mark.parametrize("slot", ["orderbook/0", "trade/0", "lifecycle/0", "ticker/0"])
+def test_a_sid_that_answers_no_probe_ends_the_connection(slot: str) -> None:
+    """The socket may live, by its pings; the sid does not. A channel without seq is asked only once it claims nothing."""
+    desk = subscribed() if slot == "orderbook/0" else Desk(slot, ())
+    if slot != "orderbook/0":
+        desk.subscribe()
+    asked = []
+    with pytest.raises(Silent):
+        for second in range(1, 120):
+            if desk.commands(NOW + second * S):
+                asked.append(second)
+    assert asked[0] == (31 if slot == "ticker/0" else 10)
+    assert second == asked[0] + 31
+
+
+@pytest.mark.parametrize("slot", ["orderbook/0", "trade/0", "ticker/0"])
+def test_an_answered_probe_keeps_the_connection(slot: str) -> None:
+    """By a frame of the sid, or for a channel that takes no number for it, by the command's id."""
+    desk = subscribed() if slot == "orderbook/0" else Desk(slot, ())
+    if slot != "orderbook/0":
+        desk.subscribe()
+    seq = 3
+    for second in range(1, 600):
+        for command in desk.commands(NOW + second * S):
+            assert command["params"]["action"] == "get_snapshot"
+            (ticker,) = command["params"]["market_tickers"]
+            if slot == "orderbook/0":
+                receive(desk, "orderbook_snapshot", second, seq=seq, msg={"market_ticker": ticker})
+            else:
+                receive(desk, "error", second, sid=None, id=command["id"], msg=REFUSED_PROBE)
+            seq += 1
+    assert seq > 50
+    assert desk.rows("gaps") == []
+
+
+def test_a_probe_that_finds_its_sid_unknown_ends_the_connection() -> None:
+    """Nothing more will come on it, and it was not said when it ended."""
+    desk = Desk("trade/0", ())
+    desk.subscribe()
+    (command,) = desk.commands(NOW + 10 * S)
+    with pytest.raises(Silent, match="does not know"):
+        receive(desk, "error", 10, sid=None, id=command["id"], msg={"code": 7, "msg": "unknown"})
+
+
+def test_a_numbered_refusal_proves_a_quiet_channel_heard() -> None:
+    """It takes the next seq, so a lost trade would show; the claim reaches up to it."""
+    desk = Desk("trade/0", ())
+    desk.subscribe()
+    (command,) = desk.commands(NOW + 10 * S)
+    receive(desk, "error", 10, seq=1, id=command["id"], msg=REFUSED_PROBE)
+    assert spans(desk) == [(1, 9)]
+
+
+def test_a_terminal_error_without_sid_ends_the_only_one_or_the_connection() -> None:
+    """Errors named no sid before September 2026."""
+    desk = subscribed()
+    receive(desk, "error", 1, sid=None, msg={"code": 10, "msg": "channel"})
+    assert [c["cmd"] for c in desk.commands(NOW + 2 * S)] == ["subscribe"]
+    both = Desk("lifecycle/0", ())
+    both.subscribe()
+    with pytest.raises(Silent, match="not which"):
+        receive(both, "error", 1, sid=None, msg={"code": 10, "msg": "channel"})
+
+
+def test_a_sid_without_markets_is_left_alone_and_keeps_nobody_waiting() -> None:
+    """It claims nothing: no probe, no end of the connection, and a hand-over passes it by."""
+    desk = subscribed()
+    desk.session.want(())
+    (command,) = desk.commands(NOW + S)
+    receive(desk, "ok", 1, seq=3, id=command["id"])
+    for second in range(2, 700):
+        assert desk.commands(NOW + second * S) == []
+    assert desk.session.release(NOW + 600 * S, NOW + 700 * S)
