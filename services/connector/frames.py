@@ -23,7 +23,6 @@ class Frames(Judge):
     """What becomes of each kind of data frame.
 
     Attributes:
-        first_snapshot_at: time of the last first snapshot, or of the last `subscribed` of a whole channel.
         was_complete: set by the shell once everything wanted was heard; what comes later was not_subscribed before.
     """
 
@@ -31,7 +30,6 @@ class Frames(Judge):
         self, slot: str, connection: UUID, outlets: Outlets, settings: SessionSettings
     ) -> None:
         super().__init__(slot, connection, outlets, settings)
-        self.first_snapshot_at = 0
         trades, rest = outlets.batchers[Family.TRADES], outlets.batchers[Family.REST]
         self._add_delta = outlets.batchers[Family.DELTAS].table("orderbook_deltas").append
         self._add_trade = trades.table("trades").append
@@ -156,7 +154,6 @@ class Frames(Judge):
 
     def _first_seen(self, sid: Sid, ticker: str, at: int, now: int) -> None:
         """Note a market's first snapshot; one that came to a slot already heard was not listened to before."""
-        self.first_snapshot_at = max(self.first_snapshot_at, at)
         if self.was_complete:
             row = gap(
                 now, sid.channel, "not_subscribed", slot=self.slot, detail="until its first snapshot",

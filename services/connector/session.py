@@ -253,11 +253,19 @@ class Session(Frames):
 
     @property
     def listening_from(self) -> int | None:
-        """Exchange time from which this connection hears everything of its slot; None until is_complete."""
-        if not self.is_complete:
+        """Exchange time from which this connection hears everything of its slot; None until is_complete.
+
+        It rises with every opening, so also after a gap, a rejected frame or a time that went back; and it is None while
+        something that was heard is not: the streams that were ended begin anew only with a later frame.
+        """
+        if not self.is_complete or any(s.restart_reason for s in self.sids.values()):
+            return None
+        book, markets = self._book_sid(), self.markets
+        heard = (markets.wanted & markets.seen & markets.acked) if book else ()
+        if book is not None and not all(map(book.claims, heard)):
             return None
         unsent = self.margin.base != START_MARGIN or not self.sids
-        start = self.first_snapshot_at or self._started_at
+        start = max((sid.opened_at for sid in self.sids.values()), default=0) or self._started_at
         return start + (START_MARGIN_UNSENT if unsent else START_MARGIN)
 
     # --- answers ---
@@ -290,7 +298,6 @@ class Session(Frames):
         if sid.is_book:
             self.markets.answered(message.id, now)
         else:
-            self.first_snapshot_at = max(self.first_snapshot_at, at)
             self._asked_channels -= {channel}
             if not self._asked_channels:
                 self._asked_at = None

@@ -42,6 +42,7 @@ class Sid:
         answered_at: when a probe was last answered by its id, with or without a number of the sid; our clock.
         olds, old_since: frames with old numbers since the last that counted, and when the first of them came; our clock.
         restart_reason: set when all streams must begin anew with the next frame.
+        opened_at: exchange time of the newest opening: everything claimed now was heard from then on, if a stream goes on.
         waiting: streams with snapshots that wait for their cut.
     """
 
@@ -67,6 +68,7 @@ class Sid:
         self.olds = 0
         self.old_since = 0
         self.restart_reason: str | None = None
+        self.opened_at = 0
         self.waiting: dict[str, Stream] = {}
         self._ended = False
         self._numbers = 0
@@ -97,6 +99,11 @@ class Sid:
     def claims_anything(self) -> bool:
         """True when some stream goes on that claims to listen."""
         return any(stream.claimed for stream in self.streams.values())
+
+    def claims(self, ticker: str) -> bool:
+        """True when a market's stream goes on and claims to listen."""
+        stream = self.streams.get(ticker)
+        return stream is not None and stream.claimed
 
     def number(self, seq: int | None) -> int | None:
         """Return the number of a frame: its seq, or our own where the channel has none."""
@@ -190,6 +197,7 @@ class Sid:
         self, ticker: str | None, number: int, seq: int, at: int, now: int
     ) -> ListenOpenedRow:
         margin = START_MARGIN if self.margin.base == START_MARGIN else START_MARGIN_UNSENT
+        self.opened_at = max(self.opened_at, at)
         return ListenOpenedRow(
             now,
             seq,

@@ -150,7 +150,7 @@ def test_a_sid_that_answers_no_probe_ends_the_connection(slot: str) -> None:
         for second in range(1, 120):
             if desk.commands(NOW + second * S):
                 asked.append(second)
-    assert asked[0] == (31 if slot == "ticker/0" else 10)
+    assert asked[0] == {"ticker/0": 31, "orderbook/0": 11}.get(slot, 10)
     assert second == asked[0] + 31
 
 
@@ -212,3 +212,33 @@ def test_a_sid_without_markets_is_left_alone_and_keeps_nobody_waiting() -> None:
     for second in range(2, 700):
         assert desk.commands(NOW + second * S) == []
     assert desk.session.release(NOW + 600 * S, NOW + 700 * S)
+
+
+def test_the_start_told_to_the_old_owner_rises_with_every_interruption() -> None:
+    """A gap, a rejected frame, a time that goes back: what was told before them nobody would cover."""
+    desk = subscribed()
+    told = [desk.session.listening_from]
+    receive(desk, "orderbook_delta", 5, seq=9, msg=change())
+    told.append(desk.session.listening_from)
+    receive(desk, "orderbook_delta", 6, seq=10, msg=change() | {"price_dollars": "7.0000"})
+    told.append(desk.session.listening_from)
+    receive(desk, "orderbook_snapshot", 7, seq=11, msg={"market_ticker": "A"})
+    told.append(desk.session.listening_from)
+    receive(desk, "orderbook_delta", 8, seq=12, msg=change())
+    receive(desk, "orderbook_delta", 9, seq=13, msg=change(T0 + 49))
+    told.append(desk.session.listening_from)
+    assert told == [NOW + 2 * MS + S, NOW + 6 * S, None, NOW + 8 * S, NOW + 10 * S]
+    receive(desk, "orderbook_snapshot", 100, seq=14, msg={"market_ticker": "B"})
+    last = {claim.ticker: claim.from_ts for claim in proved(desk)}
+    assert last == {"A": NOW + 10 * S, "B": NOW + 6 * S}
+
+
+def test_a_channel_that_is_to_begin_anew_tells_no_start() -> None:
+    """The next frame shows from when it is heard again."""
+    desk = Desk("ticker/0", ())
+    desk.subscribe()
+    receive(desk, "ticker", 1, msg=TICKER)
+    desk.raw(b"garbage", NOW + 2 * S)
+    told = [desk.session.listening_from]
+    receive(desk, "ticker", 3, msg=TICKER)
+    assert [*told, desk.session.listening_from] == [None, NOW + 4 * S]
