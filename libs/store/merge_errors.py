@@ -1,4 +1,4 @@
-"""Why the production writer stops and begins anew; in every case nothing of its memory counts any longer."""
+"""Why the production writer begins anew, when nothing of its memory counts any longer; and what it refuses."""
 
 from typing import ClassVar
 

@@ -129,6 +129,12 @@ ON CONFLICT (gatherer, lane) DO UPDATE
 
 WRITE_MERGE = "INSERT INTO merges (merge_no, rows_read, rows_inserted) VALUES ($1, $2, $3)"
 
+FORGET_MERGES = """
+DELETE FROM merges WHERE merge_no IN (
+    SELECT merge_no FROM merges WHERE merged_at < clock_timestamp() - $1::interval
+       AND merge_no < (SELECT max(merge_no) FROM merges) ORDER BY merged_at LIMIT 10000)
+"""
+
 WRITE_COVERAGE = """
 INSERT INTO coverage (merge_no, table_name, minute, gatherers, is_late, facts)
 VALUES ($1, $2, $3, $4, $5, $6)
@@ -158,8 +164,9 @@ SELECT coalesce((SELECT merge_no FROM merges WHERE merged_at <=
 """
 
 COPY_CURSORS = """
+WITH copy AS MATERIALIZED (SELECT clock_timestamp() AS at)
 INSERT INTO sync_cursor_copies (copied_at, merge_no, gatherer, lane, batch_no)
-SELECT now(), $1, gatherer, lane, batch_no FROM sync_cursors
+SELECT copy.at, $1, gatherer, lane, batch_no FROM copy, sync_cursors
 """
 
 LAST_COPY = (

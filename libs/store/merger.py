@@ -306,6 +306,20 @@ async def _write_records(conn: Connection, transaction: MergeTransaction, merged
     await record_events(conn, transaction.events)
 
 
+async def forget_merges(conn: Connection, keep_s: float) -> int:
+    """Delete the oldest rows of `merges`, a bounded number a call, the newest never; needs no lease.
+
+    Args:
+        keep_s: age from which a row may go, seconds.
+
+    Raises:
+        StoreUnavailable: production is away.
+    """
+    with map_store_errors():
+        status = await conn.execute(sql.FORGET_MERGES, timedelta(seconds=keep_s))
+    return int(status.rpartition(" ")[2])
+
+
 async def record_events(conn: Connection, events: Sequence[EventRow]) -> None:
     """Write event rows inside the caller's transaction."""
     if events:

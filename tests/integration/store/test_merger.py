@@ -11,7 +11,7 @@ from libs.marketdata.rows import DeltaRow, GapRow, TradeRow
 from libs.store import merge_sql
 from libs.store.merge_errors import HistoryChanged, RowsRefused, WriterFenced
 from libs.store.merge_transaction import Cursor, MergeTransaction, Segment
-from libs.store.merger import ProductionWriter
+from libs.store.merger import ProductionWriter, forget_merges
 from libs.store.pool import Target, connect
 
 NOON = 1_700_006_400_000_000
@@ -271,6 +271,40 @@ async def test_the_last_merge_of_an_absent_gatherer_is_found_by_index(
         assert await conn.fetchval(merge_sql.LAST_MERGE_OF, 1) == 9999
         plan = await conn.fetch("EXPLAIN " + merge_sql.LAST_MERGE_OF.replace("$1", "1"))
         assert "merges_merged_at" in "\n".join(row[0] for row in plan)
+
+
+async def test_old_merges_are_forgotten_but_never_the_newest(production_db: Target) -> None:
+    """The table tells of the last days only, and numbers go on from its newest row whatever its age."""
+    async with connect(production_db) as conn:
+        await conn.execute(
+            "INSERT INTO merges SELECT g, now() - (100 - g) * interval '1 day', 1, 1 FROM generate_series(1, 65) g"
+        )
+        assert await forget_merges(conn, 40.5 * 86_400.0) == 59
+        assert await forget_merges(conn, 10 * 86_400.0) == 65 - 60
+        assert await conn.fetchval("SELECT array_agg(merge_no) FROM merges") == [65]
+
+
+async def test_a_copy_of_the_cursors_bears_one_time_after_the_fence(production_db: Target) -> None:
+    """Waiting for the lease's row does not make the copy older than what it holds."""
+    writer = ProductionWriter(production_db)
+    await writer.take_over()
+    async with connect(production_db) as conn:
+        async with conn.transaction():
+            await conn.execute("SELECT FROM writer_lease FOR UPDATE")
+            copying = asyncio.create_task(writer.copy_cursors(1.0, 60.0))
+            while not await conn.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await conn.execute("SELECT pg_sleep(0.01)")
+            await conn.execute(
+                "INSERT INTO sync_cursors SELECT 1, gen_random_uuid(), 5, 'deltas' FROM generate_series(1, 3)"
+            )
+        assert await copying
+        query = (
+            "SELECT count(*), count(DISTINCT copied_at), min(copied_at) > (SELECT max(merged_at) FROM sync_cursors)"
+            " FROM sync_cursor_copies"
+        )
+        found = await conn.fetchrow(query)
+        assert found is not None and tuple(found) == (3, 1, True)
+    await writer.release()
 
 
 async def test_trade_look_ups_use_the_key_whatever_the_planner_guesses(
