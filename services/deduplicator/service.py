@@ -11,6 +11,7 @@ from libs.store.schema import check_level
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from services.deduplicator.board import Board, Feed
+from services.deduplicator.partitions import PartitionKeeper
 from services.deduplicator.reader import GathererReader
 from services.deduplicator.settings import Settings
 from services.deduplicator.tasks import Housekeeping, Merging
@@ -25,7 +26,8 @@ async def run(settings: Settings, runtime: Runtime) -> None:
     own, production = settings.deduplicator, settings.production.target()
     board = Board([source.zone for source in settings.gatherers], pages_ahead=own.pages_ahead)
     writer = ProductionWriter(production, ttl_s=own.lease_s, timeout_s=own.transaction_s_max)
-    merging = Merging(board, writer, own, runtime.clock, runtime.metrics)
+    partitions = PartitionKeeper(production)
+    merging = Merging(board, writer, own, runtime.clock, runtime.metrics, partitions)
     _describe(runtime, board, merging, writer)
     if not await _production_there(production, runtime):
         return
@@ -40,8 +42,9 @@ async def run(settings: Settings, runtime: Runtime) -> None:
                 for reader, source in zip(readers, settings.gatherers, strict=True)
             ]
             working.append(tasks.start("merge", merging.run(runtime.stop)))
-            keeper = Housekeeping(board, writer, production, own, runtime.clock)
+            keeper = Housekeeping(board, writer, production, own, runtime.clock, partitions)
             working.append(tasks.start("housekeeping", keeper.run(runtime.stop)))
+            working.append(tasks.start("summaries", keeper.run_summaries(runtime.stop)))
             tasks.start("readiness", _watch_readiness(runtime, board, merging))
             tasks.start("grace", _end_after_grace(runtime.stop, working, own.grace_s))
         await writer.release()

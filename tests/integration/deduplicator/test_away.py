@@ -2,13 +2,18 @@
 
 from dataclasses import replace
 
+from libs.marketdata.tables import Family
+from libs.marketdata.units import DAY, HOUR
 from libs.store.pool import Connection, Target, connect
 from tests.integration.deduplicator.conftest import Databases
 from tests.integration.deduplicator.world import (
+    CLOCK,
     hear,
     make_truth,
     merged_keys,
     running,
+    ticker,
+    trade,
     true_keys,
 )
 
@@ -54,3 +59,43 @@ async def test_production_and_a_zone_go_away_and_come_back(databases: Databases)
         await open_again(server, zone_a)
         await deduplicator.drained()
     assert sorted(await merged_keys(databases.conn)) == sorted(true_keys(truth))
+
+
+async def test_what_waited_for_days_goes_into_partitions_of_its_own_time(
+    databases: Databases,
+) -> None:
+    """Production was away: every hour of the backlog has its partition, and a row far from its receipt makes none."""
+    long_ago = CLOCK.now() - 5 * DAY
+    tickers = [ticker(number, long_ago + number * HOUR) for number in range(30)]
+    far = ticker(99, long_ago - 9 * DAY)._replace(received_at=CLOCK.now())
+    await databases.zones["a"].write_other("tickers", [*tickers, far], Family.TRADES)
+    await databases.zones["b"].write_other("trades", [trade(1, long_ago - DAY)], Family.TRADES)
+    production = replace(databases.production, user="kd_writer")
+    async with running(databases.gatherers, production) as deduplicator:
+        await deduplicator.drained()
+    conn = databases.conn
+    assert await conn.fetchval("SELECT count(*) FROM tickers") == 31
+    waiting = await conn.fetch("SELECT content_hash FROM tickers_default")
+    assert [row[0] for row in waiting] == [99]
+    assert await conn.fetchval("SELECT count(*) FROM trades") == 1
+    assert await conn.fetchval("SELECT count(*) FROM trades_default") == 0
+
+
+async def test_rows_that_found_no_partition_in_time_move_into_it_later(
+    databases: Databases,
+) -> None:
+    """A table that is busy just then: the rows wait in the default partition, nothing stops."""
+    long_ago = CLOCK.now() - 5 * DAY
+    await databases.zones["a"].write_other("tickers", [ticker(1, long_ago)], Family.TRADES)
+    conn, waiting = databases.conn, "SELECT count(*) FROM tickers_default"
+    async with running(databases.gatherers, databases.production) as deduplicator:
+        async with conn.transaction():
+            await conn.execute("LOCK TABLE ONLY tickers IN SHARE UPDATE EXCLUSIVE MODE")
+            await deduplicator.drained()
+            assert await conn.fetchval(waiting) == 1
+        for _ in range(100):
+            if not await conn.fetchval(waiting):
+                break
+            await conn.execute("SELECT pg_sleep(0.05)")
+        assert await conn.fetchval(waiting) == 0
+        assert await conn.fetchval("SELECT count(*) FROM tickers") == 1

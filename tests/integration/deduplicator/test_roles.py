@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from libs.store.pool import connect
+from libs.store.summaries import Summaries
 from tests.integration.deduplicator.conftest import Databases
 from tests.integration.deduplicator.world import hear, make_truth, merged_keys, running, true_keys
 
@@ -29,3 +30,32 @@ async def test_reader_and_writer_roles_suffice(databases: Databases) -> None:
     assert sorted(await merged_keys(databases.conn)) == sorted(true_keys(truth))
     waiting = await databases.conn.fetchval("SELECT count(*) FROM orderbook_deltas_default")
     assert waiting == 0
+
+
+FILL = (
+    "INSERT INTO orderbook_deltas SELECT (extract(epoch FROM now()) * 1000000)::bigint, 1, 1, g, 1, 1, 1, true,"
+    " gen_random_uuid(), 'T' || g, NULL, NULL, 1, 1 FROM generate_series(1, 20000) g"
+)
+
+
+async def test_new_rows_of_production_are_summarised_by_its_writer(databases: Databases) -> None:
+    """kd_writer keeps up the indexes by merge_no: what grew is summarised once."""
+    await databases.conn.execute(FILL)
+    async with connect(replace(databases.production, user="kd_writer")) as writer:
+        summaries = Summaries("merge_no")
+        assert await summaries.keep_up(writer) > 5
+        assert await summaries.keep_up(writer) == 0
+
+
+async def test_a_running_deduplicator_keeps_the_summaries_up(databases: Databases) -> None:
+    """Within a turn of being ready, without autovacuum: nobody else finds anything to do."""
+    await databases.conn.execute(FILL)
+    missing = (
+        "SELECT sum(brin_summarize_new_values(i.indexrelid)) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " WHERE c.relname LIKE 'orderbook_deltas%merge_no%' AND c.relkind = 'i'"
+    )
+    production = replace(databases.production, user="kd_writer")
+    async with running(databases.gatherers, production) as deduplicator:
+        await deduplicator.drained()
+        await databases.conn.execute("SELECT pg_sleep(0.5)")
+    assert await databases.conn.fetchval(missing) == 0
