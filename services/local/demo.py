@@ -50,7 +50,6 @@ async def run_demo(options: Options, seconds: float, console: Console, clock: Cl
                 await run.revive_zone(victim)
         await _finish(run, console)
         verdict = await _step(console, "taking the verdict", judge_run(run, victim))
-        await run.stop_in_order()
     return print_verdict(verdict, console)
 
 
@@ -101,7 +100,8 @@ async def _finish(run: LocalRun, console: Console) -> None:
             run.supervisor.stop(run.names(service=service), SETTLE_S_MAX),
         )
     await _step(console, "waiting for the merge", _drained(run, run.clock.now()))
-    for service in ("deduplicator", "archiver"):
+    # The exchange last: what it still answered after its day stands in its journal only once that is closed.
+    for service in ("deduplicator", "archiver", "simulator"):
         await _step(
             console,
             f"stopping the {service}",
