@@ -139,15 +139,16 @@ async def test_an_open_window_that_was_exported_at_a_stop_waits_for_its_end(
 ) -> None:
     """After a restart in the middle of an hour its rows become one supplement, when the hour is closed."""
     production, store = Production(production_db, now), ObjectStore(str(tmp_path))
-    production.start = now - now % HOUR
-    end = production.start + HOUR
+    later = now + 60 * SECOND
+    production.start = later - later % HOUR
+    hours = {"window_s": 3600, "close_after_s": 1}
     await production.merge(1)
-    await archiver(pool, store, now, window_s=3600).export_once(closing=True)
+    await archiver(pool, store, now, **hours).export_once(closing=True)
     for number in range(6):
         await production.merge(10 + number)
-        assert await archiver(pool, store, now, window_s=3600).export_once() == 0
+        assert await archiver(pool, store, later, **hours).export_once() == 0
     assert len(objects(store)) == 1
-    closed = archiver(pool, store, end + 2 * HOUR, window_s=3600)
+    closed = archiver(pool, store, production.start + 2 * HOUR, **hours)
     assert await closed.export_once() == 1
     assert await manifests(pool) == [(0, 1, 0, 1), (1, 6, 1, 7)]
 
@@ -158,12 +159,16 @@ async def test_late_rows_wait_for_one_another(
     """A closed window gets at most one supplement in close_after_s, however many merges bring late rows."""
     production, store = Production(production_db, now), ObjectStore(str(tmp_path))
     await production.merge(1)
-    late = now + 3700 * SECOND
-    assert await archiver(pool, store, late).export_once() == 1
+
+    async def export_after(seconds: int) -> int:
+        work = archiver(pool, store, now + seconds * SECOND, close_after_s=300)
+        return await work.export_once()
+
+    assert await export_after(280) == 1
     for number in range(3):
         await production.merge(2 + number)
-        assert await archiver(pool, store, now + 60 * SECOND).export_once() == 0
-    assert await archiver(pool, store, late).export_once() == 1
+        assert await export_after(280) == 0
+    assert await export_after(400) == 1
     assert await manifests(pool) == [(0, 1, 0, 1), (1, 3, 1, 4)]
 
 
