@@ -102,6 +102,22 @@ def copy_bytes(table_name: str, segments: Sequence[Segment], merge_no: int) -> b
     return b"".join(parts)
 
 
+RETENTION_MARKS = "SELECT table_name, dropped_before FROM retention_marks"
+
+
+@functools.cache
+def below_mark(table_name: str) -> str | None:
+    """Return the query for a row that transaction $2 inserted below the time $1; None for a table without partitions.
+
+    It looks into the default partition and the remains before the mark only.
+    """
+    table = GATHERER_TABLES[table_name]
+    if not table.partitioned_in_production:
+        return None
+    column = table.time_column
+    return f"SELECT {column} FROM {table_name} WHERE {column} < $1 AND merge_no = $2 LIMIT 1"
+
+
 LOCK_LEASE = "SELECT epoch, holder, merge_no FROM writer_lease FOR UPDATE"
 
 TAKE_LEASE = """
@@ -154,6 +170,11 @@ ADMIT_GATHERER = """
 INSERT INTO gatherers (identity, zone, status, admitted_at) VALUES ($1, $2, 'ok', clock_timestamp())
 RETURNING gatherer
 """
+REPLACE_OTHERS = """
+UPDATE gatherers SET status = 'replaced', detail = 'by gatherer ' || $2::smallint
+ WHERE zone = $1 AND gatherer <> $2 AND status = 'ok'
+"""
+RETURN_GATHERER = "UPDATE gatherers SET status = 'ok', detail = NULL WHERE gatherer = $1"
 STATUS_OF = "SELECT status FROM gatherers WHERE gatherer = $1"
 QUARANTINE = "UPDATE gatherers SET status = 'quarantined', detail = $2 WHERE gatherer = $1"
 READMIT = "UPDATE gatherers SET status = 'ok', detail = NULL WHERE gatherer = $1"

@@ -6,7 +6,7 @@ reads the cursors again. So a second writer, a commit in doubt and a restored pr
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -125,6 +125,9 @@ class ProductionWriter:
                 admission = await _admit_new(conn, identity, zone)
             else:
                 number, zone, status, detail = found
+                if status == "replaced":
+                    status, detail = "ok", ""
+                    await _return_replaced(conn, number, zone)
                 last = await conn.fetchval(sql.LAST_MERGE_OF, number)
                 records = await conn.fetch(sql.READ_CURSORS + " WHERE gatherer = $1", number)
                 cursors = {lane: batch_no for _, lane, batch_no in records}
@@ -210,6 +213,7 @@ class ProductionWriter:
         assert self._rows is not None
         try:
             merged = await self._rows.insert(transaction.rows, merge_no)
+            await _refuse_dropped(conn, transaction.rows, merge_no)
             merged = replace(merged, conflicts=[*transaction.conflicts, *merged.conflicts])
             await _write_records(conn, transaction, merged)
         except _DATA_ERRORS as error:
@@ -288,8 +292,34 @@ async def _admit_new(conn: Connection, identity: UUID, zone: str) -> Admission:
     is_first = not await conn.fetchval(sql.COUNT_ZONE, zone)
     number = await conn.fetchval(sql.ADMIT_GATHERER, identity, zone)
     kind = "gatherer_admitted" if is_first else "gatherer_new_identity"
+    await conn.execute(sql.REPLACE_OTHERS, zone, number)
     await record_events(conn, [EventRow(kind, number, f"zone {zone} identity {identity}")])
     return Admission(number, zone, "ok", "", True, 0, {})
+
+
+async def _return_replaced(conn: Connection, number: int, zone: str) -> None:
+    """A database that another one had replaced is its zone's again."""
+    await conn.execute(sql.RETURN_GATHERER, number)
+    await conn.execute(sql.REPLACE_OTHERS, zone, number)
+    await record_events(conn, [EventRow("gatherer_returned", number, f"zone {zone}")])
+
+
+async def _refuse_dropped(conn: Connection, names: Iterable[str], merge_no: int) -> None:
+    """Refuse a transaction that inserted rows where retention has dropped: they would be facts a second time.
+
+    Called after the rows are in: a partition that holds one of them cannot be dropped before we end, and if it was
+    dropped before, its mark is seen now.
+    """
+    marks: dict[str, int] = {name: mark for name, mark in await conn.fetch(sql.RETENTION_MARKS)}
+    for name in names:
+        query = sql.below_mark(name) if name in marks else None
+        found = None if query is None else await conn.fetchval(query, marks[name], merge_no)
+        if found is not None:
+            raise RowsRefused(
+                f"retention: {name} has a row of {found}, production's partitions before {marks[name]} are archived and"
+                " dropped; load that window back and lower its row of retention_marks, then readmit, or give the batch"
+                " up with readmit --skip-unsound"
+            )
 
 
 async def _write_records(conn: Connection, transaction: MergeTransaction, merged: Merged) -> None:

@@ -11,5 +11,5 @@ GRANT INSERT ON
 GRANT INSERT, UPDATE, DELETE ON
     gatherers, writer_lease, sync_cursors, sync_cursor_copies, merges, coverage, conflicts, operational_events, leases
     TO kd_writer;
-GRANT INSERT, UPDATE, DELETE ON archive_manifests, archive_progress, archive_pending, leases TO kd_archiver;
+GRANT INSERT, UPDATE, DELETE ON archive_manifests, archive_progress, archive_pending, retention_marks, leases TO kd_archiver;
 GRANT INSERT ON operational_events TO kd_archiver;

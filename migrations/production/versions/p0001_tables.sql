@@ -23,7 +23,7 @@ CREATE TABLE gatherers (
     gatherer smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     identity uuid NOT NULL UNIQUE,
     zone text COLLATE "C" NOT NULL,
-    status text COLLATE "C" NOT NULL DEFAULT 'ok' CHECK (status IN ('ok', 'quarantined')),
+    status text COLLATE "C" NOT NULL DEFAULT 'ok' CHECK (status IN ('ok', 'quarantined', 'replaced')),
     detail text,
     admitted_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -124,6 +124,13 @@ CREATE TABLE archive_pending (
     window_from bigint NOT NULL,
     window_to bigint NOT NULL,
     PRIMARY KEY (table_name, window_from, window_to)
+);
+
+-- Below this time (microseconds, by the table's partition column) rows were archived and dropped: no row may come in
+-- there as a new one. Written where partitions are dropped, in that transaction.
+CREATE TABLE retention_marks (
+    table_name text COLLATE "C" PRIMARY KEY,
+    dropped_before bigint NOT NULL
 );
 
 CREATE TABLE leases (

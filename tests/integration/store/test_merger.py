@@ -307,6 +307,50 @@ async def test_a_copy_of_the_cursors_bears_one_time_after_the_fence(production_d
     await writer.release()
 
 
+async def test_the_former_identity_of_a_zone_is_replaced_and_may_return(
+    production_db: Target,
+) -> None:
+    """It holds no window open any more; a quarantined one stays so; one that comes back takes its zone again."""
+    writer = ProductionWriter(production_db)
+    await writer.take_over()
+    identities = [uuid4() for _ in range(3)]
+    numbers = [(await writer.admit(identity, "a")).gatherer for identity in identities[:2]]
+    other = (await writer.admit(uuid4(), "b")).gatherer
+    await writer.quarantine(numbers[1], "why")
+    numbers.append((await writer.admit(identities[2], "a")).gatherer)
+    async with connect(production_db) as conn:
+        query = "SELECT gatherer, status FROM gatherers"
+        first, second, third = numbers
+        assert {tuple(row) for row in await conn.fetch(query)} == {
+            (first, "replaced"), (second, "quarantined"), (third, "ok"), (other, "ok")
+        }  # fmt: skip
+        again = await writer.admit(identities[0], "a")
+        assert (again.gatherer, again.status, again.is_new) == (first, "ok", False)
+        assert {tuple(row) for row in await conn.fetch(query)} == {
+            (first, "ok"), (second, "quarantined"), (third, "replaced"), (other, "ok")
+        }  # fmt: skip
+    await writer.release()
+
+
+async def test_rows_where_retention_has_dropped_are_refused(production_db: Target) -> None:
+    """Neither inserted nor skipped: the transaction is refused with what to do; without a mark nothing is held back."""
+    writer = ProductionWriter(production_db)
+    await writer.take_over()
+    await writer.merge(transaction(1, trades=[trade("x", NOON)]))
+    async with connect(production_db) as conn:
+        await conn.execute("INSERT INTO retention_marks VALUES ('trades', $1)", NOON + 5)
+        for other in ({"gaps": [gap(1)]}, {"orderbook_deltas": [delta(1)]}):
+            await writer.merge(transaction(2, **other))
+        with pytest.raises(
+            RowsRefused, match=f"^retention: trades has a row of {NOON + 4}, .*readmit"
+        ):
+            await writer.merge(transaction(3, trades=[trade("y", NOON + 4), trade("z", NOON + 5)]))
+        await writer.merge(transaction(3, trades=[trade("x", NOON), trade("z", NOON + 5)]))
+        ids = await conn.fetch("SELECT trade_id FROM trades ORDER BY 1")
+        assert [row[0] for row in ids] == ["x", "z"]
+    await writer.release()
+
+
 async def test_trade_look_ups_use_the_key_whatever_the_planner_guesses(
     production_db: Target,
 ) -> None:
