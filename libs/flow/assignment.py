@@ -207,13 +207,14 @@ class _Planner:
         return max(members, key=lambda r: (r.epoch, r.shard)).shard if members else None
 
     def _strangers(self) -> None:
-        """Slots that the configuration no longer has: their rows go the ordinary way."""
+        """Slots that the configuration no longer has: released once all it does have are heard."""
+        is_heard = all(self._living(slot, State.LIVE) for slot in self.slots)
         for row in self.strangers:
             if not self._alive(row):
                 self.plan.bury.append(row.pair)
             elif row.state is State.ASSIGNED:
                 self.plan.withdraw.append(row.pair)
-            elif row.state is State.LIVE:
+            elif row.state is State.LIVE and is_heard:
                 self.plan.release.append(row.pair)
 
     def _settle(self, slot: str, target: str | None) -> None:

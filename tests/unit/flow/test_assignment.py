@@ -256,3 +256,12 @@ def test_without_shards_nothing_is_planned() -> None:
     """And kinds are read from the slot's name."""
     assert plan(SLOTS, [], []).is_empty
     assert (kind_of("trade/1"), is_mirrored("orderbook/0")) == ("trade", False)
+
+
+def test_dropped_slots_stay_until_all_others_are_heard() -> None:
+    """Another number of slots moves make-before-break: the old ones go last."""
+    old = Row("orderbook/5", "a", State.LIVE)
+    starting = [Row("orderbook/0", "a", State.ASSIGNED), old]
+    assert plan(["orderbook/0"], [alive("a")], starting).is_empty
+    heard = [Row("orderbook/0", "a", State.LIVE), old]
+    assert plan(["orderbook/0"], [alive("a")], heard).release == [old.pair]
