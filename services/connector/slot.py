@@ -67,7 +67,7 @@ class Slot:
 
     Attributes:
         name: `kind/number`. session: of the open connection, None while there is none.
-        is_complete: everything wanted is subscribed and seen. frames: over all its connections.
+        is_complete: everything that was wanted at first is subscribed and was seen. frames: over all its connections.
         error: why there is no connection; empty while there is one.
     """
 
@@ -102,9 +102,8 @@ class Slot:
         return self._frames + (self.session.frames if self.session else 0)
 
     def want(self, tickers: Iterable[str]) -> None:
-        """Replace the markets of an order-book slot."""
+        """Replace the markets of an order-book slot; one that is heard stays so while new markets' books are awaited."""
         self.tickers = frozenset(tickers)
-        self.is_complete = False
         if self.session is not None:
             self.session.want(self.tickers)
         self._poke.set()
@@ -154,10 +153,13 @@ class Slot:
                 await self._sleep(self._backoff.next_delay())
 
     def _failed(self, error: Exception) -> None:
-        """Say why there is no connection; what only a person can put right is tried again after the longest wait."""
+        """Say why there is no connection; books in another orientation are tried again after the longest wait.
+
+        A refused key is not: the exchange refuses good ones in passing, and the clock may have been wrong for a moment.
+        """
         needs_person = isinstance(error, CrossedBook | AuthRejected)
         self._backoff.reset_if_stable(self._lasted_s)
-        if needs_person:
+        if isinstance(error, CrossedBook):
             self._backoff.exhaust()
         self.error = f"{type(error).__name__}: {error}"
         self._wiring.metrics.ws_reconnects_total.labels(reason=type(error).__name__).inc()

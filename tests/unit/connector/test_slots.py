@@ -8,35 +8,15 @@ from typing import Any, cast
 import pytest
 
 from libs.exchange.errors import AuthRejected, TransportError
-from libs.exchange.transport import TransportSettings
-from libs.flow.batch import Limits
-from libs.marketdata.tables import Family
-from libs.runtime.clock import SystemClock
 from libs.store import control
 from libs.store.control import Owned
 from libs.store.pool import AnyConnection
-from libs.telemetry.metrics import Metrics
 from services.connector import slot as slot_module
 from services.connector.holdings import Holdings
-from services.connector.judge import SessionSettings
-from services.connector.outlets import Outlets
 from services.connector.slot import Slot, Wiring
 
 NO_CONN = cast(AnyConnection, None)
 SLOTS = ["trade/0", "ticker/0", "lifecycle/0", "orderbook/0"]
-
-
-@pytest.fixture
-def wiring() -> Wiring:
-    return Wiring(
-        url="", signer=lambda: None, clock=SystemClock(), metrics=Metrics("a"), outlets=_outlets(), pipelines={},
-        session=SessionSettings(), transport=TransportSettings(), backoff_s_min=1.0, backoff_s_max=300.0,
-        silence_s_max=30.0, was_connected=True,
-    )  # fmt: skip
-
-
-def _outlets() -> Outlets:
-    return Outlets(dict.fromkeys(Family, Limits(1000, 1 << 30, 50_000)), 1 << 20)
 
 
 @pytest.fixture
@@ -175,6 +155,17 @@ async def test_slots_without_rows_are_kept_until_others_hear_them(
         await holdings.follow(NO_CONN)
         assert sorted(holdings.slots) == left
         await holdings.close("drained")
+
+
+async def test_a_new_market_does_not_silence_a_slot_that_is_heard(wiring: Wiring) -> None:
+    """Readiness is judged by what was wanted at first; a slot that was never complete is not heard by wanting less."""
+    slot = Slot("orderbook/0", wiring)
+    slot.want(["A"])
+    assert not slot.is_complete
+    slot.is_complete = True
+    slot.want(["A", "NEW"])
+    assert slot.is_complete
+    assert slot.tickers == {"A", "NEW"}
 
 
 async def pauses(
