@@ -44,7 +44,8 @@ _OWN = """
 select mine.slot, mine.state, mine.epoch,
     (select max(other.listening_from) from slot_assignments other join shards using (shard)
      where other.slot = mine.slot and other.shard <> mine.shard and other.state = 'live'
-       and shards.expires_at > clock_timestamp()) as successor_from
+       and shards.expires_at > clock_timestamp()) as successor_from,
+    exists(select from slot_assignments other where other.slot = mine.slot and other.shard <> mine.shard) as has_others
 from slot_assignments mine where mine.shard = $1 order by mine.slot
 """
 _HEARD_BY_OTHERS = """
@@ -115,12 +116,17 @@ select clock_timestamp() as now,
 
 
 class Owned(NamedTuple):
-    """A row that bears our name. successor_from: listening_from of another live owner, None while there is none."""
+    """A row that bears our name.
+
+    successor_from: listening_from of another live owner, None while there is none. has_others: another shard has a row
+    of this slot, in whatever state.
+    """
 
     slot: str
     state: State
     epoch: int
     successor_from: int | None
+    has_others: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +186,7 @@ async def owned(conn: AnyConnection, shard: str) -> list[Owned]:
     """Return every row that bears this shard's name."""
     with map_store_errors():
         rows = await conn.fetch(_OWN, shard)
-    return [Owned(r["slot"], State(r["state"]), r["epoch"], r["successor_from"]) for r in rows]
+    return [Owned(r[0], State(r["state"]), *r[2:]) for r in rows]
 
 
 async def heard_by_others(conn: AnyConnection, slots: Sequence[str], shard: str) -> dict[str, int]:

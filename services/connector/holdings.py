@@ -7,7 +7,7 @@ everything stays as it is.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from libs.flow.assignment import State
@@ -19,6 +19,7 @@ from services.connector.slot import Slot, Wiring
 
 log = get_logger(__name__)
 
+_NO_LIST = -1
 DROP_S_MAX = 5.0
 """Seconds a connection may take to end; then it is ended where it is."""
 
@@ -28,6 +29,7 @@ class Holdings:
 
     Attributes:
         slots: every slot that is served. states: of their rows, as last read.
+        leaving: slots given up whose rows are deleted as soon as this says that everything of them is committed.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Holdings:
     ) -> None:
         self.slots: dict[str, Slot] = {}
         self.states: dict[str, State] = {}
+        self.leaving: dict[str, Callable[[], bool]] = {}
         self._shard = shard
         self._wiring = wiring
         self._group = group
@@ -114,7 +117,10 @@ class Holdings:
         if self.is_closed():
             return
         await self._drop_all(await self._withdrawn(conn, rows.keys()), "withdrawn")
-        for name in rows.keys() - self.slots.keys():
+        for name in list(self.leaving):
+            if name not in rows or rows[name].state is not State.RELEASING:
+                del self.leaving[name]
+        for name in rows.keys() - self.slots.keys() - self.leaving.keys():
             self.serve(name)
             self.changed = True
         self.states = {name: row.state for name, row in rows.items()}
@@ -126,8 +132,8 @@ class Holdings:
             slot = self.slots.get(name)
             if slot is not None and row.state is State.ASSIGNED and slot.is_complete:
                 told |= await self._tell_live(conn, slot)
-        for name in await self._release(rows.values()):
-            told |= await control.released(conn, name, self._shard)
+        await self._release(rows.values())
+        told |= await self.tell_released(conn)
         if told:
             await control.notify(conn, control.ASSIGNMENTS)
 
@@ -153,16 +159,20 @@ class Holdings:
         books = [name for name in self.slots if not is_mirrored(name)]
         versions = await control.slot_versions(conn, books) if books else {}
         for name in books:
-            version = versions.get(name, 0)
-            if self._versions.get(name) != version:
-                tickers = await control.slot_markets(conn, name)
-                slot = self.slots.get(name)
-                if slot is None:
-                    continue
+            version = versions.get(name, _NO_LIST)
+            if version == self._versions.get(name):
+                continue
+            # Without a list nothing says that what is heard is not wanted any more: the zone has lost it.
+            has_list = version != _NO_LIST
+            tickers = await control.slot_markets(conn, name) if has_list else []
+            slot = self.slots.get(name)
+            if slot is None:
+                continue
+            if has_list or not slot.tickers:
                 slot.want(tickers)
-                self._versions[name] = version
                 self.changed = True
                 self._start(slot)
+            self._versions[name] = version
 
     async def _tell_live(self, conn: AnyConnection, slot: Slot) -> bool:
         session = slot.session
@@ -173,17 +183,38 @@ class Holdings:
         log.info("slot_live", slot=slot.name, listening_from=start)
         return True
 
-    async def _release(self, rows: Iterable[control.Owned]) -> list[str]:
-        """Close the slots whose successor is live and surpassed: everything up to its start was heard, or cannot be."""
-        heard = []
+    async def tell_released(self, conn: AnyConnection) -> bool:
+        """Delete the rows of the slots given up whose last frames are committed; True when there were any."""
+        told = False
+        for name in [name for name, is_written in self.leaving.items() if is_written()]:
+            told |= await control.released(conn, name, self._shard)
+            self.leaving.pop(name, None)
+        return told
+
+    async def _release(self, rows: Iterable[control.Owned]) -> None:
+        """Close the slots whose successor is live and surpassed: everything up to its start was heard, or cannot be.
+
+        One that the configuration has no more is nobody else's, and closed without a successor.
+        """
+        heard, left = [], []
         for row in rows:
             slot = self.slots.get(row.slot)
-            if slot is None or row.state is not State.RELEASING or row.successor_from is None:
+            if slot is None or row.state is not State.RELEASING:
                 continue
-            if slot.release(row.successor_from):
+            if row.successor_from is None:
+                left += [] if row.has_others else [row.slot]
+            elif slot.release(row.successor_from):
                 heard.append(row.slot)
         await self._drop_all(heard, "handed over")
-        return heard
+        await self._drop_all(left, "withdrawn")
+        if heard or left:
+            is_written = self._mark()
+            self.leaving |= dict.fromkeys([*heard, *left], is_written)
+
+    def _mark(self) -> Callable[[], bool]:
+        """Return what says whether all that was collected until now is in the database."""
+        marks = [(pipeline, pipeline.mark()) for pipeline in self._wiring.pipelines.values()]
+        return lambda: all(pipeline.has_written(mark) for pipeline, mark in marks)
 
     # --- what others ask ---
 

@@ -1,0 +1,160 @@
+"""Holdings that give a slot away: its row goes when everything of it is committed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from libs.flow.assignment import State
+from libs.flow.batch import Limits
+from libs.marketdata.rows import TradeRow
+from libs.marketdata.tables import Family
+from libs.runtime.clock import SystemClock
+from libs.store import control
+from libs.store.control import Owned
+from libs.store.lanes import LaneWriter
+from libs.store.pool import AnyConnection
+from libs.telemetry.metrics import Metrics
+from services.connector import slot as slot_module
+from services.connector.buffer import Buffer
+from services.connector.holdings import Holdings
+from services.connector.outlets import Outlets
+from services.connector.pipeline import Pipeline
+from services.connector.slot import Wiring
+
+NO_CONN = cast(AnyConnection, None)
+
+
+class Tables:
+    """The control tables of one shard; released: the rows it deleted. versions, markets: of slots."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *rows: Owned) -> None:
+        self.rows = list(rows)
+        self.released: list[str] = []
+        self.versions: dict[str, int] = {}
+        self.markets: list[str] = []
+        for name in ("owned", "heard_by_others", "slot_versions", "slot_markets", "notify"):
+            monkeypatch.setattr(control, name, getattr(self, f"_{name}"))
+        monkeypatch.setattr(control, "released", self._released)
+
+    async def _owned(self, *_: Any) -> list[Owned]:
+        return self.rows
+
+    async def _heard_by_others(self, *_: Any) -> dict[str, int]:
+        return {}
+
+    async def _slot_versions(self, *_: Any) -> dict[str, int]:
+        return self.versions
+
+    async def _slot_markets(self, *_: Any) -> list[str]:
+        return self.markets
+
+    async def _notify(self, *_: Any) -> None: ...
+
+    async def _released(self, _: Any, slot: str, __: str) -> bool:
+        self.released.append(slot)
+        self.rows = [row for row in self.rows if row.slot != slot]
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No dial is ever answered."""
+
+    @asynccontextmanager
+    async def hang(*_: Any) -> AsyncIterator[None]:
+        await asyncio.Event().wait()
+        yield None
+
+    monkeypatch.setattr(slot_module, "open_connection", hang)
+
+
+def _pipeline() -> tuple[Pipeline, Outlets]:
+    outlets = Outlets(dict.fromkeys(Family, Limits(1000, 1 << 30, 1000)), 1 << 20)
+    family, lane = Family.TRADES, cast(LaneWriter, None)
+    return Pipeline(
+        family, outlets, Buffer(family, 100), lane, SystemClock(), Metrics("a")
+    ), outlets
+
+
+@pytest.mark.parametrize("successor", [100, None])
+async def test_a_slot_given_away_keeps_its_row_until_all_of_it_is_committed(
+    wiring: Wiring,
+    monkeypatch: pytest.MonkeyPatch,
+    successor: int | None,
+) -> None:
+    """With a successor, or as one that the configuration has no more; it is not served again meanwhile."""
+    row = Owned("trade/0", State.RELEASING, 1, successor, has_others=successor is not None)
+    tables = Tables(monkeypatch, row)
+    pipeline, outlets = _pipeline()
+    trade = TradeRow(1, 1, 100, 40_000, 60_000, True, "t", "A", None, None, None, None, None)
+    outlets.batchers[Family.TRADES].table("trades").append(trade)
+    wired = replace(wiring, pipelines={Family.TRADES: pipeline})
+    async with asyncio.timeout(2), asyncio.TaskGroup() as group:
+        holdings = Holdings("me", wired, group, ["trade/0"])
+        for _ in range(3):
+            await holdings.follow(NO_CONN)
+            assert (holdings.slots, list(holdings.leaving), tables.released) == (
+                {},
+                ["trade/0"],
+                [],
+            )
+        pipeline.buffer.commit()
+        pipeline.batches += 1
+        await holdings.follow(NO_CONN)
+        assert (list(holdings.leaving), tables.released) == ([], ["trade/0"])
+
+
+async def test_a_slot_whose_successor_went_is_served_again(
+    wiring: Wiring,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The planner restores the row before it is deleted."""
+    tables = Tables(monkeypatch, Owned("trade/0", State.RELEASING, 1, 100))
+    pipeline, outlets = _pipeline()
+    outlets.batchers[Family.TRADES].table("trades").append((1,) * 13)
+    monkeypatch.setattr(pipeline, "mark", lambda: 1)
+    async with asyncio.timeout(2), asyncio.TaskGroup() as group:
+        wired = replace(wiring, pipelines={Family.TRADES: pipeline})
+        holdings = Holdings("me", wired, group, ["trade/0"])
+        await holdings.follow(NO_CONN)
+        assert list(holdings.leaving) == ["trade/0"]
+        tables.rows = [Owned("trade/0", State.LIVE, 1, None)]
+        await holdings.follow(NO_CONN)
+        assert (list(holdings.leaving), list(holdings.slots)) == ([], ["trade/0"])
+        await holdings.close("drained")
+
+
+async def test_a_releasing_slot_waits_while_its_successor_is_not_live(
+    wiring: Wiring,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another shard has a row and no start yet: nothing is given up."""
+    Tables(monkeypatch, Owned("trade/0", State.RELEASING, 1, None))
+    async with asyncio.timeout(2), asyncio.TaskGroup() as group:
+        holdings = Holdings("me", wiring, group, ["trade/0"])
+        await holdings.follow(NO_CONN)
+        assert list(holdings.slots) == ["trade/0"]
+        await holdings.close("drained")
+
+
+async def test_a_list_that_the_zone_lost_takes_no_market_away(
+    wiring: Wiring,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Markets are heard on until a list says otherwise, whatever its number."""
+    tables = Tables(monkeypatch, Owned("orderbook/0", State.LIVE, 1, None))
+    tables.versions, tables.markets = {"orderbook/0": 1}, ["A", "B"]
+    async with asyncio.timeout(2), asyncio.TaskGroup() as group:
+        holdings = Holdings("me", wiring, group, ["orderbook/0"])
+        await holdings.follow(NO_CONN)
+        tables.versions, tables.markets = {}, []
+        await holdings.follow(NO_CONN)
+        assert holdings.slots["orderbook/0"].tickers == {"A", "B"}
+        tables.versions, tables.markets = {"orderbook/0": 1}, ["B"]
+        await holdings.follow(NO_CONN)
+        assert holdings.slots["orderbook/0"].tickers == {"B"}
+        await holdings.close("drained")
