@@ -108,6 +108,10 @@ class Buffer:
         if self._lost:
             self._lost = restate([batch], self._lost, now)
         self._append(batch)
+        return self.take_gaps(now)
+
+    def take_gaps(self, now: int) -> list[GapRow]:
+        """Return what was dropped and not said yet, as gap rows to be written now; put() does it by itself."""
         gaps = [drop.row(now) for drop in self._drops.values()] + self._gaps
         self._drops.clear()
         self._gaps = []

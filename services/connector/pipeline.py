@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 
 from libs.flow.batch import Batcher
-from libs.marketdata.rows import family_gaps
+from libs.marketdata.rows import GapRow, family_gaps
 from libs.marketdata.tables import Family
 from libs.runtime.clock import Clock
 from libs.store.errors import LaneLost
@@ -66,13 +66,31 @@ class Pipeline:
             self._cut(now)
             self._wake.set()
 
+    def mark(self) -> int:
+        """Hand everything collected so far to the writer; has_written() says when that is done."""
+        self._cut(self._clock.now())
+        self._wake.set()
+        return self.batches + len(self.buffer)
+
+    def has_written(self, mark: int) -> bool:
+        """True when everything collected before the mark is committed, or dropped and written down as a gap."""
+        return self.batches >= mark
+
     def _cut(self, now: int) -> None:
         batch = self.batcher.cut(now)
         if batch is not None:
-            for gap in self.buffer.put(batch, now):
-                self._outlets.gap(gap, now)
+            self._note_gaps(self.buffer.put(batch, now), now)
             if self.buffer.dropped != self._dropped:
                 self._count_drops()
+
+    def _tell_drops(self, now: int) -> bool:
+        """Write down the drops after which nothing more was put; True when there were any."""
+        return self._note_gaps(self.buffer.take_gaps(now), now)
+
+    def _note_gaps(self, gaps: list[GapRow], now: int) -> bool:
+        for gap in gaps:
+            self._outlets.gap(gap, now)
+        return bool(gaps)
 
     def _count_drops(self) -> None:
         if not self._dropped:
@@ -94,13 +112,18 @@ class Pipeline:
             while (pending := self.buffer.peek()) is not None:
                 await self._write(pending)
             self._waiting.set(self.batcher.count)
-            if finishing and not self.batcher.count:
+            if finishing and not self._tell_drops(self._clock.now()) and not self.batcher.count:
                 return
+            if finishing:
+                continue
             await first_of(self._wake, timeout_s=age_s)
             self._wake.clear()
 
     def finish(self) -> None:
-        """Let run() end once everything collected so far is committed."""
+        """Let run() end once everything collected so far is committed.
+
+        The gaps of what was dropped go to the family `rest`, which is therefore to be finished after the others.
+        """
         self._finish.set()
         self._wake.set()
 

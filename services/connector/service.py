@@ -138,10 +138,10 @@ async def _run_with_pool(
         eternal.start("listen-assignments", assignments.run(shard.ended))
         eternal.start("listen-markets", markets.run(shard.ended))
         eternal.start("relay-markets", tasks.relay(shard, markets, assignments))
-        writers = [
-            eternal.start(f"write-{family.value}", pipeline.run())
+        writers = {
+            family: eternal.start(f"write-{family.value}", pipeline.run())
             for family, pipeline in pipelines.items()
-        ]
+        }
         eternal.start("heartbeat", tasks.keep_heartbeat(shard))
         eternal.start("report", keep_reporting(shard))
         eternal.start("follow", _begin(shard, outlets, assignments))
@@ -173,7 +173,7 @@ async def _begin(shard: Shard, outlets: Outlets, wake: Listener) -> None:
 
 
 async def _lifetime(
-    shard: Shard, pipelines: dict[Family, Pipeline], writers: list[asyncio.Task[None]]
+    shard: Shard, pipelines: dict[Family, Pipeline], writers: dict[Family, asyncio.Task[None]]
 ) -> None:
     """Wait for SIGTERM; hand the slots over, flush, close the lanes, and let everything end."""
     runtime, own, clock = shard.runtime, shard.settings.connector, shard.runtime.clock
@@ -183,9 +183,7 @@ async def _lifetime(
     runtime.health.set_ready(False, "draining")
     await _hand_over(shard, until)
     await shard.holdings.close("drained")
-    for pipeline in pipelines.values():
-        pipeline.finish()
-    _, late = await asyncio.wait(writers, timeout=max(own.flush_s, until - clock.monotonic()))
+    late = await _flush(pipelines, writers, max(own.flush_s, until - clock.monotonic()))
     if late:
         rows = {p.family.value: p.buffer.rows + p.batcher.count for p in pipelines.values()}
         log.error("rows_left_behind", **rows)
@@ -196,10 +194,25 @@ async def _lifetime(
     shard.ended.set()
 
 
+async def _flush(
+    pipelines: dict[Family, Pipeline], writers: dict[Family, asyncio.Task[None]], timeout_s: float
+) -> set[asyncio.Task[None]]:
+    """Let all writers end, `rest` last because it carries the others' gaps; return those that did not in time."""
+    until = asyncio.get_running_loop().time() + timeout_s
+    late: set[asyncio.Task[None]] = set()
+    for families in ([f for f in pipelines if f is not Family.REST], [Family.REST]):
+        for family in families:
+            pipelines[family].finish()
+        left = max(0.0, until - asyncio.get_running_loop().time())
+        late |= (await asyncio.wait([writers[f] for f in families], timeout=left))[1]
+    return late
+
+
 async def _hand_over(shard: Shard, until: float) -> None:
     """Keep capturing until every slot is live elsewhere or the grace is over: who is to take them may be about to start."""
     clock = shard.runtime.clock
-    while shard.holdings.slots and clock.monotonic() < until:
+    holdings = shard.holdings
+    while (holdings.slots or holdings.leaving) and clock.monotonic() < until:
         try:
             await tasks.heartbeat_once(shard)
             with map_store_errors():
@@ -217,6 +230,7 @@ async def _close_lanes(shard: Shard, pipelines: dict[Family, Pipeline]) -> None:
                 await pipeline.lane.close()
             with map_store_errors():
                 async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
+                    await shard.holdings.tell_released(conn)
                     await control.deregister(conn, shard.name, shard.instance)
     except (StoreUnavailable, TimeoutError) as error:
         log.warning("lanes_left_open", error=str(error))
