@@ -18,6 +18,11 @@ SNAPSHOT_WAIT = 10 * SECOND
 SNAPSHOT_TRIES_MAX = 3
 """After so many requests without an answer a market counts as absent: it was closed meanwhile, or never existed."""
 
+REFUSED_WAIT = 60 * SECOND
+"""How long after its refusal a market is asked for again, microseconds; alone, so that it costs no other market.
+
+A market just listed may not be known everywhere yet; a minute is soon enough for it and rare enough for one that never is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:
@@ -46,6 +51,8 @@ class Markets:
     def __init__(self, ids: commands.CommandIds, chunk: int, *, use_yes_price: bool) -> None:
         self._ids = ids
         self._chunk = chunk
+        self._size = chunk
+        self._later: dict[str, int] = {}
         self._use_yes_price = use_yes_price
         self.wanted: frozenset[str] = frozenset()
         self.held: set[str] = set()
@@ -70,6 +77,7 @@ class Markets:
         self.wanted = frozenset(tickers)
         self.absent &= self.wanted
         self.refused &= self.wanted
+        self._later = {t: at for t, at in self._later.items() if t in self.wanted}
 
     def is_held(self, ticker: str) -> bool:
         """True when the exchange is to send this market: asked for, and not being given back."""
@@ -84,6 +92,7 @@ class Markets:
             known.clear()
         self._asked.clear()
         self._refresh.clear()
+        self._later.clear()
         self.pending = None
 
     def refresh(self, tickers: Iterable[str]) -> None:
@@ -110,11 +119,11 @@ class Markets:
     def _update(self, now: int, sid: int | None) -> list[bytes]:
         kind: Kind
         if sid is None:
-            kind, tickers = "subscribe", self._missing()
+            kind, tickers = "subscribe", self._missing(now)
         elif gone := sorted(self.held - self.wanted)[: self._chunk]:
             kind, tickers = "delete", gone
         else:
-            kind, tickers = "add", self._missing()
+            kind, tickers = "add", self._missing(now)
         if not tickers:
             return []
         command_id = self._ids.next()
@@ -130,8 +139,16 @@ class Markets:
         self.held.update(tickers)
         return [commands.add_markets(command_id, sid, tickers)]
 
-    def _missing(self) -> list[str]:
-        return sorted(self.wanted - self.held - self.refused)[: self._chunk]
+    def _missing(self, now: int) -> list[str]:
+        """What to ask for next; one that was refused comes after all others, and alone."""
+        missing = self.wanted - self.held - self.refused
+        fresh = sorted(missing - self._later.keys())[: min(self._size, self._chunk)]
+        return fresh or sorted(t for t in missing if self._later[t] <= now)[:1]
+
+    @property
+    def is_untried(self) -> bool:
+        """True while some wanted market was neither asked for nor refused."""
+        return bool(self.wanted - self.held - self.refused - self._later.keys())
 
     def _snapshots(self, now: int, sid: int) -> list[bytes]:
         """Ask for the books that are to be refreshed, and once more for those that did not come."""
@@ -173,6 +190,7 @@ class Markets:
         if done is None or command_id != done.command_id:
             return None
         self.pending = None
+        self._size = min(self._chunk, 2 * self._size)
         if done.kind == "delete":
             gone: Sequence[str] = done.tickers
             for known in (self.held, self.acked, self.seen, self.absent):
@@ -183,6 +201,8 @@ class Markets:
             return done
         self.held.update(done.tickers)
         self.acked.update(done.tickers)
+        for ticker in done.tickers:
+            self._later.pop(ticker, None)
         for ticker in done.tickers:
             if ticker not in self.seen:
                 self._asked.setdefault(ticker, _Asked(now, 0))
@@ -201,3 +221,31 @@ class Markets:
         else:
             self.hold_until = retry_at
         return failed
+
+    def decline(
+        self, command_id: int | None, named: str | None, now: int, retry_at: int
+    ) -> tuple[Pending, list[str]] | None:
+        """Take the refusal of the command that waits: by one of its markets, or by it does not say which.
+
+        The one that is named, or stands alone, is absent until REFUSED_WAIT later; the others are asked for again at
+        retry_at, half as many at a time while the exchange does not say which it means.
+
+        Returns:
+            The command, and the markets that are absent and were not before; None when it is no command that waits.
+        """
+        declined = self.failed(command_id, retry_at=retry_at)
+        if declined is None:
+            return None
+        tickers = declined.tickers
+        if declined.kind == "delete":
+            return declined, []
+        if named not in tickers:
+            if len(tickers) > 1:
+                self._size = len(tickers) // 2
+                return declined, []
+            (named,) = tickers
+        assert named is not None
+        new = [] if named in self._later else [named]
+        self._later[named] = now + REFUSED_WAIT
+        self.absent.add(named)
+        return declined, new

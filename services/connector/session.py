@@ -34,7 +34,11 @@ PROBE_ANSWERS = frozenset({13, 14})
 """Errors that answer get_snapshot on a sid without books: they take a number, which is all a probe wants."""
 MARKET_LIMIT = 26
 RETRY_AFTER = 1 * SECOND
+NOT_FOUND = 16
 REFUSALS_MAX = 3
+"""Refusals of a command that cannot be made smaller, in a row: the exchange changed, or our configuration is wrong."""
+FIRSTS_MAX = 20
+"""The same for single markets while there is no subscription yet: so many bad ones do not stand side by side in a list."""
 MUTE_AFTER = 60 * SECOND
 """A whole channel that answers no probe of a hand-over for so long is not waited for any longer, microseconds.
 
@@ -71,6 +75,7 @@ class Session(Frames):
         self._asked_channels: frozenset[str] = frozenset()
         self._probes: dict[int, int] = {}
         self._refusals = 0
+        self._firsts = 0
         self._used: set[int] = set()
         self._to_send: list[bytes] = []
         self._touch = outlets.batchers[FAMILY_OF_KIND[self.kind]].touch
@@ -295,6 +300,7 @@ class Session(Frames):
         sid = Sid(self.connection, number, channel, self.slot, self.margin, at, now)
         self.sids[number] = sid
         self.outlets.batchers[sid.family].attach(sid)
+        self._refusals = 0
         if sid.is_book:
             self.markets.answered(message.id, now)
         else:
@@ -324,6 +330,8 @@ class Session(Frames):
         self.answers += 1
         sid = self._control(message, data, now)
         done = self.markets.answered(message.id, now)
+        if done is not None:
+            self._refusals = 0
         if done is not None and done.kind == "delete":
             self._give_back(sid or self._book_sid(), done)
 
@@ -361,30 +369,65 @@ class Session(Frames):
         return command_id is not None and command_id == waiting
 
     def _failed(self, sid: Sid | None, message: wire.Error, now: int) -> None:
-        """Take the failure of a command: send it again later, or give its markets up."""
+        """Take the failure of a command: send it again later, in smaller parts, or give its markets up.
+
+        Raises:
+            SubscriptionRejected: nothing smaller is left to ask for.
+        """
         code, text = message.msg.code, message.msg.msg
         self.noted["refused"] += 1
-        retry_at = None if code == MARKET_LIMIT else now + RETRY_AFTER
-        refused = self.markets.failed(message.id, retry_at=retry_at)
-        if refused is not None and code == MARKET_LIMIT:
-            self._refused(sid, refused, text, now)
-            return
-        if refused is not None and refused.kind == "delete":
-            self._give_back(self._book_sid(), refused)
-            self.markets.refresh(refused.tickers)
-        is_ours = refused is not None or self._asked_at is not None
-        self._refusals += is_ours and code not in LATER
+        new: list[str] = []
+        if code == MARKET_LIMIT:
+            failed = self.markets.failed(message.id, retry_at=None)
+            new = list(failed.tickers) if failed is not None else []
+        elif code in LATER:
+            failed = self.markets.failed(message.id, retry_at=now + RETRY_AFTER)
+        else:
+            failed, new = self._declined(message, now)
+        if new:
+            self._refused(sid, new, text, now)
+        if failed is not None:
+            self._take_back(failed, now)
+        elif self._asked_at is not None:
+            self._asked_at = None
+            self._refusals += code not in LATER
         if self._refusals >= REFUSALS_MAX:
             raise SubscriptionRejected(code, text)
-        if refused is None and self._asked_at is not None:
-            self._asked_at = None
 
-    def _refused(self, sid: Sid | None, refused: Pending, text: str, now: int) -> None:
-        """Write down that markets are not captured because the exchange takes no more on this subscription."""
+    def _declined(self, message: wire.Error, now: int) -> tuple[Pending | None, list[str]]:
+        """Take a refusal; while there is no subscription it may be the slot's own, not one market's."""
+        code, text = message.msg.code, message.msg.msg
+        found = self.markets.decline(
+            message.id, message.msg.market_ticker, now, retry_at=now + RETRY_AFTER
+        )
+        if found is None:
+            return None, []
+        declined, new = found
+        if declined.kind == "delete":
+            self._refusals += 1
+        elif declined.kind == "subscribe" and new and code != NOT_FOUND:
+            self._firsts += 1
+            if self._firsts >= FIRSTS_MAX or not self.markets.is_untried:
+                raise SubscriptionRejected(code, text)
+        return declined, new
+
+    def _take_back(self, failed: Pending, now: int) -> None:
+        """What a failed command may have done in part proves nothing."""
+        book = self._book_sid()
+        if failed.kind == "delete":
+            self._give_back(book, failed)
+            self.markets.refresh(failed.tickers)
+        elif book is not None:
+            for ticker in failed.tickers:
+                book.disclaim(ticker, "refused", now)
+
+    def _refused(self, sid: Sid | None, tickers: list[str], text: str, now: int) -> None:
+        """Write down that markets are not captured because the exchange does not take them."""
+        what = repr(tickers[0]) if len(tickers) == 1 else f"{len(tickers)} markets"
         row = gap(
             now, ORDERBOOK_CHANNEL, "not_subscribed", slot=self.slot,
-            detail=f"{len(refused.tickers)} markets: {text}", from_ts=now, received_from=now,
-            connection=self.connection, sid=sid.sid if sid else None,
+            detail=f"{what}: {text}", ticker=tickers[0] if len(tickers) == 1 else None,
+            from_ts=now, received_from=now, connection=self.connection, sid=sid.sid if sid else None,
         )  # fmt: skip
         self.outlets.gap(row, now)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from libs.exchange.errors import SubscriptionRejected
 from libs.marketdata.listening import Claim, claims
 from services.connector.errors import NumbersReused, Silent
 from tests.unit.connector.test_session import MS, NOW, T0, TICKER, Desk, S
@@ -242,3 +243,86 @@ def test_a_channel_that_is_to_begin_anew_tells_no_start() -> None:
     told = [desk.session.listening_from]
     receive(desk, "ticker", 3, msg=TICKER)
     assert [*told, desk.session.listening_from] == [None, NOW + 4 * S]
+
+
+def answer_all(desk: Desk, bad: set[str], seconds: int, code: int, *, names: bool) -> list[Any]:
+    """Play an exchange that refuses every command with a bad market; returns what was asked for."""
+    seq, asked = 0, []
+    for second in range(seconds):
+        for command in desk.commands(NOW + second * S):
+            tickers = command["params"]["market_tickers"]
+            asked.append((second, tickers))
+            wrong = [ticker for ticker in tickers if ticker in bad]
+            action = command["params"].get("action", command["cmd"])
+            if wrong and action != "get_snapshot":
+                msg: dict[str, Any] = {"code": code, "msg": "refused"}
+                if names:
+                    msg["market_ticker"] = wrong[0]
+                receive(desk, "error", second, sid=None, id=command["id"], msg=msg)
+                continue
+            if action == "subscribe":
+                first = {"channel": "orderbook_delta", "sid": 1}
+                receive(desk, "subscribed", second, sid=None, id=command["id"], msg=first)
+            elif action == "add_markets":
+                seq += 1
+                receive(desk, "ok", second, seq=seq, id=command["id"])
+            for ticker in tickers:
+                seq += 1
+                receive(desk, "orderbook_snapshot", second, seq=seq, msg={"market_ticker": ticker})
+    return asked
+
+
+@pytest.mark.parametrize(("code", "names"), [(16, True), (16, False), (11, False)])
+@pytest.mark.parametrize("bad", [{"M03"}, {"M00", "M01", "M02", "M03", "M04"}])
+def test_markets_the_exchange_refuses_do_not_stop_the_others(
+    bad: set[str], code: int, names: bool
+) -> None:
+    """Named ones are left out at once, others are found by halves; each is written down once and asked for again alone."""
+    desk = Desk(tickers=tuple(f"M{n:02}" for n in range(40)))
+    asked = answer_all(desk, bad, 59, code, names=names)
+    assert desk.session.markets.acked == desk.session.markets.wanted - bad
+    assert desk.session.is_complete
+    assert {(g.reason, g.ticker) for g in desk.rows("gaps")} == {("not_subscribed", b) for b in bad}
+    assert len(asked) < 60
+    later = [
+        c["params"]["market_tickers"] for s in range(59, 88) for c in desk.commands(NOW + s * S)[:1]
+    ]
+    assert [min(bad)] in later
+
+
+def test_a_market_that_was_refused_for_a_while_comes_in() -> None:
+    """It is asked for again a minute later."""
+    desk = Desk(tickers=("A", "B"))
+    answer_all(desk, {"B"}, 30, 16, names=True)
+    assert desk.session.markets.acked == {"A"}
+    for second in range(30, 100):
+        for command in desk.commands(NOW + second * S):
+            if command["params"]["action"] == "add_markets":
+                assert (second >= 60, command["params"]["market_tickers"]) == (True, ["B"])
+                receive(desk, "ok", second, seq=2, id=command["id"])
+                receive(desk, "orderbook_snapshot", second, seq=3, msg={"market_ticker": "B"})
+            elif desk.session.markets.acked == {"A", "B"}:
+                return
+    assert desk.session.markets.seen == {"A", "B"}
+
+
+def test_a_success_forgets_the_refusals_before_it() -> None:
+    """Only those in a row tell of a changed exchange."""
+    desk, seq = subscribed(), 2
+
+    def turn(second: int, wanted: tuple[str, ...], kind: str, msg: dict[str, Any]) -> None:
+        nonlocal seq
+        desk.session.want(wanted)
+        for command in desk.commands(NOW + second * S):
+            if command["params"]["action"] != "get_snapshot":
+                seq += 1
+                receive(desk, kind, second, seq=seq, id=command["id"], msg=msg)
+
+    refusal = {"code": 11, "msg": "no"}
+    for n in range(4):
+        turn(6 * n, ("A", *"CDEF"[:n]), "error", refusal)
+        turn(6 * n + 3, ("A", "B", *"CDEF"[: n + 1]), "ok", {})
+    assert desk.session.markets.acked == set("ABCDEF")
+    with pytest.raises(SubscriptionRejected):
+        for n in range(3):
+            turn(30 + 3 * n, ("A",), "error", refusal)

@@ -73,7 +73,7 @@ def test_without_faults_everything_is_stored_and_claimed(seed: int) -> None:
 @settings(max_examples=15, deadline=None)
 def test_losses_stay_tight(seed: int) -> None:
     """After the last fault every wanted market is claimed again within seconds."""
-    world = World(seed, "loss mangle double tiny away restore", gatherers=1)
+    world = World(seed, "loss mangle double tiny away restore answered", gatherers=1)
     world.run()
     check(world)
     end = (EPOCH + world.duration) * MS

@@ -16,7 +16,7 @@ from libs.marketdata.listening import Claim, claims
 from libs.marketdata.tables import Family
 from libs.store.batches import SealedBatch
 from services.connector.buffer import Buffer
-from services.connector.errors import NumbersReused
+from services.connector.errors import NumbersReused, Silent, Unanswered
 from services.connector.judge import SessionSettings
 from services.connector.outlets import Outlets
 from services.connector.session import Session
@@ -173,7 +173,9 @@ class Gatherer:
         lag = self.rng.choice([0, 20, 150, 390])
         self.connection = FakeConnection(self.world.truth, lag, self.rng)
         ident = UUID(int=self.number * 1000 + self.connections)
-        settings = SessionSettings(probe=2_000_000, chunk=self.rng.choice([1, 2, 100]))
+        settings = SessionSettings(
+            probe=2_000_000, answer=5_000_000, chunk=self.rng.choice([1, 2, 100])
+        )
         self.session = Session("orderbook/0", ident, self.outlets, settings, self.now())
         self.session.want(self.wanted)
 
@@ -194,7 +196,7 @@ class Gatherer:
             session.want(self.wanted)
         try:
             self.exchange_frames(session)
-        except NumbersReused:
+        except (NumbersReused, Silent, Unanswered):
             self.hang_up()
 
     def exchange_frames(self, session: Session) -> None:
@@ -215,7 +217,8 @@ class Gatherer:
 
     def spoil(self, frames: list[bytes]) -> list[bytes]:
         faults, rng = self.world.faults, self.rng
-        if any(b'"subscribed"' in frame for frame in frames):
+        kept = (b'"subscribed"', b'"type": "ok"' if "answered" in faults else b'"subscribed"')
+        if any(word in frame for frame in frames for word in kept):
             return frames
         if frames and "loss" in faults and rng.random() < 0.03:
             first = rng.randrange(len(frames))
