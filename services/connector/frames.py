@@ -61,8 +61,9 @@ class Frames(Judge):
             return
         at = sent * 1000 if sent is not None else self._at(None, now)
         seq, sequence = message.seq, sid.sequence
-        if seq != sequence.last + 1 and not self._judge(sid, seq, at, data, now):
-            return
+        if seq != sequence.last + 1 or sid.restart_reason is not None:
+            if not self._judge(sid, seq, at, data, now):
+                return
         margin = self.margin
         if at - exchange_ts > margin.lag_max:
             self._lag(at - exchange_ts)

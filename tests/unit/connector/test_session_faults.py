@@ -326,3 +326,15 @@ def test_a_success_forgets_the_refusals_before_it() -> None:
     with pytest.raises(SubscriptionRejected):
         for n in range(3):
             turn(30 + 3 * n, ("A",), "error", refusal)
+
+
+def test_a_delta_without_a_number_interrupts_all_streams_of_its_sid() -> None:
+    """It took none, so no jump will show it: the next frame begins them anew, a delta too."""
+    desk = subscribed()
+    desk.delta(3)
+    receive(desk, "orderbook_delta", 5, msg=change())
+    receive(desk, "orderbook_delta", 6, seq=4, msg=change(T0 + 6000))
+    assert [(r.ticker, r.seq, r.reason) for r in desk.rows("listen_closed")] == [
+        (None, 3, "rejected")
+    ]
+    assert [(r.ticker, r.seq) for r in desk.rows("listen_opened")][2:] == [(None, 4)]
