@@ -9,7 +9,11 @@ stream may have begun in the middle, hence `pos` is unknown there. A stream know
 from typing import NamedTuple
 
 CUTS_MAX = 8
-"""Snapshots of one stream that may wait for their cut at once; the oldest is given up (it stays without a cut)."""
+"""Cuts of one stream that may be waited for at once, all of its first millisecond; the oldest but the first is given up."""
+SHARED_MAX = 1_000
+"""Snapshots that may wait for one cut: nearly three hours of a quiet market that is probed every ten seconds.
+
+Beyond it the oldest but the first stays without a cut: a book is rebuilt from the first, or from the newest."""
 
 Change = tuple[bool, int, int]
 """(side, price, size_delta)."""
@@ -24,14 +28,17 @@ class Cut(NamedTuple):
 
 
 class _Waiting:
-    """A snapshot whose cut is not known yet."""
+    """Snapshots with no delta between them, whose one cut is not known yet."""
 
-    __slots__ = ("deltas", "exchange_ts", "seq")
+    __slots__ = ("deltas", "exchange_ts", "seqs")
 
     def __init__(self, seq: int) -> None:
-        self.seq = seq
+        self.seqs = [seq]
         self.exchange_ts = -1
         self.deltas = 0
+
+    def cuts(self) -> list[Cut]:
+        return [Cut(seq, self.exchange_ts, self.deltas) for seq in self.seqs]
 
 
 class Stream:
@@ -103,8 +110,14 @@ class Stream:
         waiting = self.waiting
         if waiting is None:
             waiting = self.waiting = []
+        elif waiting[-1].exchange_ts < 0:
+            seqs = waiting[-1].seqs
+            if len(seqs) >= SHARED_MAX:
+                del seqs[1]
+            seqs.append(seq)
+            return None
         elif len(waiting) >= CUTS_MAX:
-            del waiting[0]
+            del waiting[1]
         waiting.append(_Waiting(seq))
         return None
 
@@ -114,7 +127,7 @@ class Stream:
         Call it for every delta while `waiting` is not None, before or after count().
         """
         assert self.waiting is not None
-        cuts = []
+        cuts: list[Cut] = []
         kept = []
         for wait in self.waiting:
             if wait.exchange_ts in (-1, exchange_ts):
@@ -122,7 +135,7 @@ class Stream:
                 wait.deltas += 1
                 kept.append(wait)
             else:
-                cuts.append(Cut(wait.seq, wait.exchange_ts, wait.deltas))
+                cuts += wait.cuts()
         self.waiting = kept or None
         return cuts
 
@@ -132,4 +145,4 @@ class Stream:
             return []
         over = [w for w in self.waiting if w.exchange_ts >= 0 and w.exchange_ts + 1_000 <= until]
         self.waiting = [w for w in self.waiting if w not in over] or None
-        return [Cut(w.seq, w.exchange_ts, w.deltas) for w in over]
+        return [cut for wait in over for cut in wait.cuts()]

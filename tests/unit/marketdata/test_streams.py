@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.marketdata.streams import CUTS_MAX, Cut, Stream
+from libs.marketdata.streams import CUTS_MAX, SHARED_MAX, Cut, Stream
 
 MS = 1_000
 A, B = (True, 52_000, 100), (False, 30_000, -100)
@@ -96,13 +96,30 @@ def test_time_alone_completes_a_cut() -> None:
     assert s.pass_time(7 * MS) == []
 
 
+def test_snapshots_of_a_quiet_market_share_one_cut() -> None:
+    """Every one of them, the first above all, is completed by the first millisecond after them."""
+    s = stream()
+    for seq in range(3 * CUTS_MAX):
+        assert s.snapshot(seq) is None
+    s.follow(5 * MS)
+    s.count(5 * MS, A)
+    assert s.follow(6 * MS) == [Cut(seq, 5 * MS, 1) for seq in range(3 * CUTS_MAX)]
+
+
 def test_waiting_snapshots_are_bounded() -> None:
-    """The oldest is given up."""
+    """The first and the newest are kept, of those that share a cut and of the cuts of the first millisecond."""
+    s = stream()
+    for seq in range(SHARED_MAX + 3):
+        s.snapshot(seq)
+    assert s.waiting is not None
+    assert s.waiting[0].seqs == [0, *range(4, SHARED_MAX + 3)]
     s = stream()
     for seq in range(CUTS_MAX + 3):
         s.snapshot(seq)
+        s.follow(5 * MS)
+        s.count(5 * MS, A)
     assert s.waiting is not None
-    assert [w.seq for w in s.waiting] == list(range(3, CUTS_MAX + 3))
+    assert [w.seqs for w in s.waiting] == [[0], *([n] for n in range(4, CUTS_MAX + 3))]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([A, B])), max_size=40))
