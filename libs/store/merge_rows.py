@@ -15,6 +15,7 @@ from libs.store.merge_sql import copy_bytes, statements
 from libs.store.merge_transaction import (
     TRADE_CONTENT,
     ConflictRow,
+    Content,
     Identity,
     Merged,
     Segment,
@@ -43,6 +44,7 @@ class RowInserter:
         inserted: dict[str, int] = {}
         present: dict[str, Sequence[Identity]] = {}
         conflicts: list[ConflictRow] = []
+        kept: dict[Identity, Content] = {}
         direct = [name for name in rows if self._is_direct(name)]
         if direct:
             inserted |= await self._insert_directly(direct, rows, merge_no)
@@ -51,12 +53,13 @@ class RowInserter:
                 continue
             found = await self._stage(name, segments, merge_no)
             if name == "trades":
-                present[name] = await self._set_known_trades_aside(merge_no, conflicts)
+                kept = await self._set_known_trades_aside(merge_no, conflicts)
+                present[name] = list(kept)
             inserted[name] = _count(await self._conn.execute(statements(name).insert))
             if name != "trades" and inserted[name] < found:
                 present[name] = await self._present(name, merge_no)
             self._learn(name, copies=found - inserted[name])
-        return Merged(merge_no, inserted, present, conflicts)
+        return Merged(merge_no, inserted, present, conflicts, kept)
 
     def _is_direct(self, name: str) -> bool:
         return name not in ALWAYS_STAGED and self._staged_for.get(name, DIRECT_AFTER) <= 0
@@ -107,17 +110,18 @@ class RowInserter:
 
     async def _set_known_trades_aside(
         self, merge_no: int, conflicts: list[ConflictRow]
-    ) -> Sequence[Identity]:
+    ) -> dict[Identity, Content]:
         query = statements("trades").present
         assert query is not None
-        width, known = len(TRADE_CONTENT), []
+        width, known = len(TRADE_CONTENT), {}
         for trade_id, *contents in await self._conn.fetch(query, merge_no):
-            known.append(trade_id)
-            kept, refused = contents[:width], contents[width:]
+            known[trade_id] = kept = tuple(contents[:width])
+            refused = tuple(contents[width:])
             if kept != refused:
                 conflicts.append(trade_conflict(trade_id, kept, refused))
         if known:
-            await self._conn.execute("DELETE FROM stage_trades WHERE trade_id = ANY($1)", known)
+            delete = "DELETE FROM stage_trades WHERE trade_id = ANY($1)"
+            await self._conn.execute(delete, list(known))
         return known
 
 

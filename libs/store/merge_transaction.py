@@ -72,6 +72,19 @@ Settle = Callable[[Mapping[str, Sequence[Identity]]], Sequence[CoverageRow]]
 """From the staged identities that production already had (by table) to the coverage of this transaction."""
 
 
+Content = tuple[Any, ...]
+"""Values of TRADE_CONTENT of one trade."""
+
+
+Judge = Callable[[Mapping[Identity, Content]], Sequence["ConflictRow"]]
+"""From what production keeps of staged trades it already had to the copies in memory that say something else."""
+
+
+def no_conflicts(_kept: Mapping[Identity, Content]) -> Sequence[ConflictRow]:
+    """Judge a transaction whose copies nobody compares."""
+    return ()
+
+
 def no_coverage(_present: Mapping[str, Sequence[Identity]]) -> Sequence[CoverageRow]:
     """Settle a transaction that counts nothing."""
     return ()
@@ -87,7 +100,7 @@ class MergeTransaction:
     rows: dict[str, list[Segment]] = field(default_factory=dict)
     cursors: list[Cursor] = field(default_factory=list)
     rows_read: int = 0
-    conflicts: list[ConflictRow] = field(default_factory=list)
+    judge: Judge = no_conflicts
     events: list[EventRow] = field(default_factory=list)
     settle: Settle = no_coverage
     merge_no_floor: int = 0
@@ -99,12 +112,16 @@ class MergeTransaction:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A confirmed commit: its number, rows inserted per table, and the staged identities that were there before."""
+    """A confirmed commit: its number, rows inserted per table, and the staged identities that were there before.
+
+    kept: what production keeps of the staged trades that were there before.
+    """
 
     merge_no: int
     inserted: Mapping[str, int]
     present: Mapping[str, Sequence[Identity]]
     conflicts: Sequence[ConflictRow]
+    kept: Mapping[Identity, Content] = field(default_factory=dict)
 
     @property
     def rows_inserted(self) -> int:

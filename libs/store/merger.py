@@ -214,7 +214,7 @@ class ProductionWriter:
         try:
             merged = await self._rows.insert(transaction.rows, merge_no)
             await _refuse_dropped(conn, transaction.rows, merge_no)
-            merged = replace(merged, conflicts=[*transaction.conflicts, *merged.conflicts])
+            merged = replace(merged, conflicts=[*merged.conflicts, *transaction.judge(merged.kept)])
             await _write_records(conn, transaction, merged)
         except _DATA_ERRORS as error:
             raise RowsRefused(f"refused: {type(error).__name__}: {error}") from error
@@ -310,7 +310,8 @@ async def _refuse_dropped(conn: Connection, names: Iterable[str], merge_no: int)
     Called after the rows are in: a partition that holds one of them cannot be dropped before we end, and if it was
     dropped before, its mark is seen now.
     """
-    marks: dict[str, int] = {name: mark for name, mark in await conn.fetch(sql.RETENTION_MARKS)}
+    records = await conn.fetch(sql.RETENTION_MARKS)
+    marks: dict[str, int] = {record["table_name"]: record["dropped_before"] for record in records}
     for name in names:
         query = sql.below_mark(name) if name in marks else None
         found = None if query is None else await conn.fetchval(query, marks[name], merge_no)

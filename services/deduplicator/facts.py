@@ -18,6 +18,7 @@ from libs.marketdata.units import DAY, MINUTE
 from libs.store.merge_transaction import (
     TRADE_CONTENT,
     ConflictRow,
+    Content,
     Identity,
     trade_conflict,
 )
@@ -146,27 +147,51 @@ class Facts:
 
 
 class TradeFacts(Facts):
-    """Trades by trade_id alone; copies by REST and by socket may differ in time, never in content."""
+    """Trades by trade_id alone; copies by REST and by socket may differ in time, never in content.
+
+    A copy is judged against what production keeps, which only its answer to the transaction says.
+    """
 
     def __init__(self, table: Table, *, horizon: int, identities_max: int) -> None:
         super().__init__(table, horizon=horizon, identities_max=identities_max)
         self._first: dict[Identity, tuple[int, tuple[Any, ...]]] = {}
         self._content = attrgetter(*TRADE_CONTENT)
-        self.conflicts: list[ConflictRow] = []
+        self._copies: list[tuple[Identity, Content]] = []
 
     def admit(self, rows: Sequence[Any], payloads: Sequence[bytes], bit: int) -> list[bytes]:
-        """As Facts.admit; copies with other content are noted as conflicts."""
+        """As Facts.admit; copies are noted, to be judged when production has answered."""
         for row in rows:
-            content = self._content(row)
-            first = self._first.setdefault(row.trade_id, (row.exchange_ts, content))
-            if first[1] != content:
-                self.conflicts.append(trade_conflict(row.trade_id, first[1], content))
+            key, content = row.trade_id, self._content(row)
+            first = self._first.get(key)
+            if first is None:
+                self._first[key] = (row.exchange_ts, content)
+            elif key not in self._masks or first[1] != content:
+                self._copies.append((key, content))
         return super().admit(rows, payloads, bit)
+
+    def conflicts(self, kept: Mapping[Identity, Content]) -> list[ConflictRow]:
+        """Return this transaction's copies that say something else than production keeps.
+
+        Args:
+            kept: content of the staged trades that production had before; the staged copies are judged there.
+        """
+        found = []
+        for key, content in self._copies:
+            known = kept.get(key, self._first[key][1])
+            if content != known:
+                found.append(trade_conflict(key, known, content))
+        return found
+
+    def keep(self, kept: Mapping[Identity, Content]) -> None:
+        """Remember what production keeps in place of the staged copies it refused."""
+        for key, content in kept.items():
+            if key in self._first:
+                self._first[key] = (self._first[key][0], content)
 
     def confirm(self, present: Collection[Identity], minute_max: int) -> None:
         """As Facts.confirm."""
         super().confirm(present, minute_max)
-        self.conflicts = []
+        self._copies = []
 
     def abandon(self) -> None:
         """As Facts.abandon."""
@@ -174,12 +199,12 @@ class TradeFacts(Facts):
             if key not in self._masks:
                 self._first.pop(key, None)
         super().abandon()
-        self.conflicts = []
+        self._copies = []
 
     def forget(self) -> None:
         """As Facts.forget."""
         super().forget()
-        self._first, self.conflicts = {}, []
+        self._first, self._copies = {}, []
 
     def _moment(self, key: Identity) -> int:
         return self._first[key][0]

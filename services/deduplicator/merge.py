@@ -101,7 +101,7 @@ class MergeRoom:
         plan.transaction.cursors = list(cursors.values())
         trades = self._facts["trades"]
         assert isinstance(trades, TradeFacts)
-        plan.transaction.conflicts = trades.conflicts[:]
+        plan.transaction.judge = trades.conflicts
         self._tell_far(plan)
         return plan
 
@@ -114,6 +114,9 @@ class MergeRoom:
         """
         for name, facts in self._facts.items():
             facts.confirm(set(merged.present.get(name, ())), now // MINUTE + 1)
+        trades = self._facts["trades"]
+        assert isinstance(trades, TradeFacts)
+        trades.keep(merged.kept)
 
     def abandon(self) -> None:
         """The planned transaction was not committed, and production is as it was before."""

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.marketdata.tables import Family
+from libs.store.merge_transaction import TRADE_CONTENT
 from services.deduplicator.merge import dropped_gaps
 from tests.unit.deduplicator.support import (
     LANE,
@@ -66,7 +67,7 @@ def test_an_abandoned_plan_leaves_what_was_known_before() -> None:
     merge.abandon()
     plan = merge.plan([arrival(2, batch(trades=[trade("x"), trade("y", size=9)]))])
     assert staged(plan, "trades") == [trade("y", size=9)]
-    assert plan.transaction.conflicts == []
+    assert plan.transaction.judge({}) == []
     assert coverage(plan) == {((1, 2), False): 1, ((1,), False): -1, ((2,), False): 1}
 
 
@@ -111,14 +112,30 @@ def test_trades_are_one_by_id_and_other_content_is_a_conflict() -> None:
     merge = room()
     plan = merge.plan([arrival(1, batch(trades=[trade("x"), trade("x", NOON + 5)]))])
     assert staged(plan, "trades") == [trade("x")]
-    assert plan.transaction.conflicts == []
+    assert plan.transaction.judge({}) == []
     merge.confirm(committed(plan), NOON)
     plan = merge.plan([arrival(2, batch(trades=[trade("x", size=7)]))])
     assert staged(plan, "trades") == []
-    (conflict,) = plan.transaction.conflicts
+    (conflict,) = plan.transaction.judge({})
     assert conflict.key == "x" and "size=100" in conflict.kept and "size=7" in conflict.refused
     merge.confirm(committed(plan), NOON)
-    assert merge.plan([arrival(1, batch(trades=[trade("x")]))]).transaction.conflicts == []
+    assert merge.plan([arrival(1, batch(trades=[trade("x")]))]).transaction.judge({}) == []
+
+
+def test_copies_are_judged_against_what_production_keeps() -> None:
+    """The first copy in memory was refused: one that agrees with production is none, one that repeats the first is."""
+    merge, kept = room(), {"x": ("M", 100, 40_000, 60_000, True)}
+    assert kept["x"] == tuple(getattr(trade("x"), name) for name in TRADE_CONTENT)
+    copies = [trade("x", size=7), trade("x"), trade("x", size=7)]
+    plan = merge.plan([arrival(n, batch(trades=[copy])) for n, copy in enumerate(copies, 1)])
+    (conflict,) = plan.transaction.judge(kept)
+    assert "size=100" in conflict.kept and "size=7" in conflict.refused
+    answer = dataclasses.replace(committed(plan, trades=["x"]), kept=kept)
+    merge.confirm(answer, NOON)
+    plan = merge.plan([arrival(1, batch(trades=[trade("x"), trade("x", size=7)]))])
+    assert staged(plan, "trades") == []
+    (conflict,) = plan.transaction.judge({})
+    assert "size=100" in conflict.kept and "size=7" in conflict.refused
 
 
 def test_a_dropped_batch_leaves_a_gap_that_is_the_same_when_read_again() -> None:
