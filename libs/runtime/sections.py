@@ -123,13 +123,14 @@ class StoreSettings:
     """Seconds for a connection to open. 10 s, as for the exchange."""
 
     def target(self) -> Target:
-        """Say it as the store does; the password is read now."""
+        """Say it as the store does; the password is read again at every new connection."""
         return Target(
             host=self.host,
             port=self.port,
             database=self.database,
             user=self.user,
             password=self.password.reveal(),
+            ask_password=self.password.reveal,
             pool_size_max=self.pool_size_max,
             connect_timeout_s=self.connect_timeout_s,
             statement_timeout_s=self.statement_timeout_s,

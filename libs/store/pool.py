@@ -5,10 +5,10 @@ everything else ends the process with its own exit status.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 
@@ -62,6 +62,8 @@ class Target:
     pool_size_max: int = 8
     connect_timeout_s: float = 10.0
     statement_timeout_s: float = 60.0
+    ask_password: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    """Gives the password of this moment, asked at every new connection; None: `password` is for good."""
 
     @property
     def address(self) -> str:
@@ -122,7 +124,7 @@ async def connect(target: Target, application: str = "kalshi-data") -> AsyncIter
             port=target.port,
             database=target.database,
             user=target.user,
-            password=target.password,
+            password=target.ask_password or target.password,
             timeout=target.connect_timeout_s,
             server_settings=_server_settings(target, application),
         )
@@ -180,6 +182,28 @@ async def _stopped(stop: asyncio.Event | None, wait_s: float) -> bool:
     return True
 
 
+class _Door:
+    """Opens a pool's connections. Once one was let in, a refused login is a password under rotation: asked again."""
+
+    def __init__(self, *, opened: bool) -> None:
+        self._opened = opened
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+        """As asyncpg.connect.
+
+        Raises:
+            StoreUnavailable: refused, though an earlier one was let in.
+        """
+        try:
+            conn: Connection = await asyncpg.connect(*args, **kwargs)
+        except asyncpg.InvalidAuthorizationSpecificationError as error:
+            if self._opened:
+                raise StoreUnavailable(_text(error)) from error
+            raise
+        self._opened = True
+        return conn
+
+
 @asynccontextmanager
 async def open_pool(
     target: Target,
@@ -198,7 +222,8 @@ async def open_pool(
 
     Raises:
         StoreUnavailable: `stop` was set while waiting.
-        StoreRefused: the server refuses this user.
+        StoreRefused: the server refuses this user. Later on, once a connection was let in, a refused login counts as
+            away (StoreUnavailable): a password that is rotated is there a moment later.
     """
     if wait:
         await wait_until_there(target, stop=stop)
@@ -208,7 +233,8 @@ async def open_pool(
             port=target.port,
             database=target.database,
             user=target.user,
-            password=target.password,
+            password=target.ask_password or target.password,
+            connect=_Door(opened=wait).connect,
             min_size=0,
             max_size=target.pool_size_max,
             max_inactive_connection_lifetime=300.0,
