@@ -13,7 +13,8 @@ import msgspec
 from libs.exchange.errors import Undecodable
 
 SID_MAX = 2**31 - 1
-SEQ_MAX = 2**63 - 1
+SEQ_MAX = 2**62
+"""Largest number believed: the one after it, and sums with it, still fit the database's 64 bits."""
 
 Sid = Annotated[int, msgspec.Meta(ge=0, le=SID_MAX)]
 Seq = Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]

@@ -12,7 +12,7 @@ from libs.marketdata.streams import Stream
 from libs.marketdata.tables import Family
 from libs.marketdata.units import ValueDoesNotFit
 from services.connector.errors import CrossedBook
-from services.connector.judge import FAMILY_OF_KIND, SENDING_MS_MAX, Judge, SessionSettings
+from services.connector.judge import FAMILY_OF_KIND, Judge, SessionSettings
 from services.connector.outlets import Outlets
 from services.connector.sids import Sid
 
@@ -48,10 +48,6 @@ class Frames(Judge):
         if sid is None or not sid.is_book:
             self._stray(data, now, message.sid, message.seq)
             return
-        sent = message.sending_ts_ms
-        if sent is not None and not 0 < sent <= SENDING_MS_MAX:
-            self._misfit(sid, message, message.msg.market_ticker, data, now, "sending_ts_ms")
-            return
         try:
             ticker, exchange_ts, side, price, size_delta = convert.delta_values(
                 message, self.settings.use_yes_price
@@ -59,11 +55,12 @@ class Frames(Judge):
         except ValueDoesNotFit as error:
             self._misfit(sid, message, message.msg.market_ticker, data, now, str(error))
             return
+        sent = message.sending_ts_ms
         at = sent * 1000 if sent is not None else self._at(None, now)
         seq, sequence = message.seq, sid.sequence
-        if seq != sequence.last + 1 or sid.restart_reason is not None:
-            if not self._judge(sid, seq, at, data, now):
-                return
+        is_plain = seq == sequence.last + 1 and sid.restart_reason is None
+        if not is_plain and not self._judge(sid, seq, at, data, now):
+            return
         margin = self.margin
         if at - exchange_ts > margin.lag_max:
             self._lag(at - exchange_ts)

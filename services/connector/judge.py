@@ -15,7 +15,7 @@ from libs.marketdata.listening import ORDERBOOK_CHANNEL
 from libs.marketdata.rows import RejectedFrameRow, gap
 from libs.marketdata.sequence import Margin, Step
 from libs.marketdata.tables import Family
-from libs.marketdata.units import SECOND
+from libs.marketdata.units import DAY, SECOND
 from services.connector.errors import NumbersReused
 from services.connector.markets import Markets
 from services.connector.outlets import Outlets
@@ -43,8 +43,14 @@ A repeated frame or two are the exchange's slip and cost nothing; 20 in a row ha
 OLD_FOR_MAX = 5 * SECOND
 """The same for a quiet sid, microseconds: longer than any reordering inside one connection, shorter than a probe's turn,
 so that the first two answers to probes are enough."""
-SENDING_MS_MAX = 2**62 // 1000
-"""Largest sending_ts_ms believed: all sums with it stay within 64 bits."""
+SENDING_OFF_MAX = DAY
+"""A sending time further from our clock than this is none, microseconds: a wrong unit or a wild value would stretch a claim
+over years. No clock that a machine keeps is a day wrong, so nothing true is lost; then our own stands in."""
+
+
+def is_sending_time(sending_ts_ms: int | None, now: int) -> bool:
+    """True when an envelope's time, milliseconds, can be one of a frame received now, microseconds."""
+    return sending_ts_ms is not None and abs(sending_ts_ms * 1000 - now) <= SENDING_OFF_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +91,11 @@ class Judge:
         self.markets = Markets(self.ids, settings.chunk, use_yes_price=settings.use_yes_price)
 
     def _at(self, sending_ts_ms: int | None, received_at: int) -> int:
-        """Time of a frame: its sending time, else (and if that is no time) when we received it."""
-        if sending_ts_ms is None or not 0 < sending_ts_ms <= SENDING_MS_MAX:
+        """Time of a frame: its sending time, else (and if that is none) when we received it, with the larger margins."""
+        if not is_sending_time(sending_ts_ms, received_at):
             self.margin.unsent()
             return received_at
+        assert sending_ts_ms is not None
         return sending_ts_ms * 1000
 
     def _judge(self, sid: Sid, seq: int | None, at: int, data: bytes, now: int) -> bool:
@@ -172,6 +179,8 @@ class Judge:
         self.noted["rejected"] += 1
         envelope = wire.decode_envelope(data)
         sending = envelope.sending_ts_ms if envelope else None
+        if not is_sending_time(sending, now):
+            sending = None
         ticker = wire.ticker_of(data)
         row = RejectedFrameRow(
             now, 0, False, reason, data, self.connection, sid.sid if sid else None, seq,

@@ -18,7 +18,7 @@ from libs.marketdata.sequence import START_MARGIN, START_MARGIN_UNSENT
 from libs.marketdata.units import SECOND
 from services.connector.errors import NumbersReused, Silent, Unanswered
 from services.connector.frames import Frames
-from services.connector.judge import CHANNELS, FAMILY_OF_KIND, SessionSettings
+from services.connector.judge import CHANNELS, FAMILY_OF_KIND, SENDING_OFF_MAX, SessionSettings
 from services.connector.markets import Pending
 from services.connector.outlets import Outlets
 from services.connector.sids import Sid
@@ -116,6 +116,10 @@ class Session(Frames):
         except Undecodable as error:
             self._undecodable(data, received_at, error.reason)
         else:
+            sent = message.sending_ts_ms
+            if sent is not None and abs(sent * 1000 - received_at) > SENDING_OFF_MAX:
+                self.noted["sending time"] += 1
+                message.sending_ts_ms = None
             self._handlers[type(message)](message, data, received_at)
         self._touch(received_at)
 

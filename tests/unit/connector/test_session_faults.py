@@ -7,6 +7,7 @@ import pytest
 
 from libs.exchange.errors import SubscriptionRejected
 from libs.marketdata.listening import Claim, claims
+from libs.store.batches import seal
 from services.connector.errors import NumbersReused, Silent
 from tests.unit.connector.test_session import MS, NOW, T0, TICKER, Desk, S
 
@@ -338,3 +339,40 @@ def test_a_delta_without_a_number_interrupts_all_streams_of_its_sid() -> None:
         (None, 3, "rejected")
     ]
     assert [(r.ticker, r.seq) for r in desk.rows("listen_opened")][2:] == [(None, 4)]
+
+
+@pytest.mark.parametrize("seq", [2**62, 2**62 + 1, 2**63 - 2, 2**63 - 1, 2**63, 2**64, -1])
+def test_wild_numbers_can_be_stored(seq: int) -> None:
+    """Whatever a frame says of itself, the batch that keeps the evidence can be packed."""
+    for slot in ("orderbook/0", "trade/0", "ticker/0"):
+        desk = subscribed() if slot == "orderbook/0" else Desk(slot, ())
+        if slot != "orderbook/0":
+            desk.subscribe()
+        receive(desk, "orderbook_delta", 1, seq=seq, msg=change())
+        receive(desk, "error", 2, seq=seq, msg={"code": 13, "msg": "no"})
+        receive(desk, "ticker", 3, seq=seq, msg=TICKER)
+        desk.session.close("drained", NOW + 4 * S)
+        for batcher in desk.outlets.batchers.values():
+            batch = batcher.cut(NOW + 4 * S)
+            if batch is not None:
+                seal(batch.rows)
+
+
+@pytest.mark.parametrize(
+    "wild", [(T0 + 3000) * 1000, T0 - 86_500_000, T0 + 86_500_000, 0, -5, 2**70]
+)
+def test_a_sending_time_that_cannot_be_one_is_none(wild: int) -> None:
+    """Microseconds for milliseconds would claim the next fifty thousand years: our clock stands in, with five seconds."""
+    desk = subscribed()
+    body = {"type": "orderbook_snapshot", "sid": 1, "seq": 3, "sending_ts_ms": wild}
+    desk.raw(json.dumps(body | {"msg": {"market_ticker": "A"}}).encode(), NOW + 20 * S)
+    body = {"type": "orderbook_delta", "sid": 1, "seq": 4, "sending_ts_ms": wild, "msg": change()}
+    desk.raw(json.dumps(body | {"msg": change(T0 + 19_000)}).encode(), NOW + 20 * S)
+    assert desk.rows("rejected_frames") == []
+    assert [(r.seq, r.sent_at, r.exchange_ts) for r in desk.rows("orderbook_deltas")] == [
+        (4, None, NOW + 19 * S)
+    ]
+    (row,) = (r for r in desk.rows("orderbook_snapshots") if r.seq == 3)
+    assert (row.sent_at, row.observed_at, row.observed_is_sent) == (None, NOW + 20 * S, False)
+    assert {claim.to_ts for claim in proved(desk)} == {NOW + 15 * S}
+    assert desk.session.noted["sending time"] == 2
