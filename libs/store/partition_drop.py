@@ -98,7 +98,7 @@ async def drop_partitions_archived(conn: AnyConnection, before: int) -> Dropped:
     with map_store_errors():
         names = partitioned_tables("production")
         over = [p for p in await existing_partitions(conn) if p.table in names and p.end <= before]
-        return await _drop_each(conn, over, _Rule(_archived, _archived))
+        return await _drop_each(conn, over, _Rule(_archived, _archived, _raise_mark))
 
 
 async def _archived(conn: AnyConnection, partition: Partition) -> str | None:
@@ -118,6 +118,15 @@ async def _archived(conn: AnyConnection, partition: Partition) -> str | None:
         for row in rows
     }
     return archived_fault(partition, windows, counted)
+
+
+async def _raise_mark(conn: AnyConnection, partition: Partition) -> None:
+    """Say to the merge that rows older than this partition's end may be in the archive already."""
+    await conn.execute(
+        "INSERT INTO retention_marks (table_name, dropped_before) VALUES ($1, $2) ON CONFLICT (table_name)"
+        " DO UPDATE SET dropped_before = greatest(retention_marks.dropped_before, excluded.dropped_before)",
+        partition.table, partition.end,
+    )  # fmt: skip
 
 
 async def _drop_each(conn: AnyConnection, partitions: Iterable[Partition], rule: _Rule) -> Dropped:

@@ -327,6 +327,8 @@ async def test_an_archived_partition_goes(production_db: Target) -> None:
     async with connect(replace(production_db, user="kd_archiver")) as conn:
         assert await _dropped(conn) == {NOW}
         assert await conn.fetchval("SELECT count(*) FROM orderbook_deltas") == 0
+        mark = "SELECT dropped_before FROM retention_marks WHERE table_name = 'orderbook_deltas'"
+        assert await conn.fetchval(mark) == NOW + HOUR
 
 
 @pytest.mark.parametrize(
