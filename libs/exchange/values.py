@@ -18,6 +18,11 @@ from libs.marketdata.units import (
 )
 
 TICKER_CHARS_MAX = 200
+TIME_MIN = 946_684_800 * SECOND
+"""2000-01-01: the earliest time of a fact, microseconds."""
+TIME_MAX = 4_102_444_800 * SECOND
+"""2100-01-01, not included. A fact's time names its partition and moves what is known to be merged: a wild one, in another
+unit perhaps, would stop both, so it costs its own message instead."""
 _MS_MAX = INT64_MAX // MILLISECOND
 _SECONDS_MAX = INT64_MAX // SECOND
 IS_YES = {"yes": True, "no": False}
@@ -67,22 +72,25 @@ def sent_at_of(sending_ts_ms: int | None) -> int | None:
     """Return the envelope's sending time in microseconds, None when absent.
 
     Raises:
-        ValueDoesNotFit: negative or beyond 64 bits.
+        ValueDoesNotFit: negative or beyond 64 bits; whether it can be true is judged by who knows our clock.
     """
     if sending_ts_ms is None:
         return None
-    return milliseconds("sending_ts_ms", sending_ts_ms)
+    if not 0 < sending_ts_ms <= _MS_MAX:
+        raise ValueDoesNotFit(f"sending_ts_ms: not a time: {sending_ts_ms}")
+    return sending_ts_ms * MILLISECOND
 
 
 def milliseconds(field: str, value: int) -> int:
-    """Return a time in milliseconds as microseconds; ValueDoesNotFit names the field."""
-    if not 0 < value <= _MS_MAX:
+    """Return a fact's time in milliseconds as microseconds; ValueDoesNotFit names the field."""
+    time = value * MILLISECOND
+    if not TIME_MIN <= time < TIME_MAX:
         raise ValueDoesNotFit(f"{field}: not a time: {value}")
-    return value * MILLISECOND
+    return time
 
 
 def seconds(field: str, value: int | None) -> int | None:
-    """Return a time in seconds as microseconds; ValueDoesNotFit names the field."""
+    """Return a business time in seconds as microseconds: content, which may lie anywhere; ValueDoesNotFit names the field."""
     if value is None:
         return None
     if not 0 <= value <= _SECONDS_MAX:
@@ -102,9 +110,12 @@ def moment(ts_ms: int | None, field: str, loose: LooseTime) -> int:
 def rfc3339_of(field: str, text: str) -> int:
     """Return an RFC 3339 time floored to the millisecond, in microseconds; ValueDoesNotFit names the field."""
     try:
-        return floor_ms(parse_rfc3339(text))
+        time = floor_ms(parse_rfc3339(text))
     except ValueDoesNotFit as error:
         raise ValueDoesNotFit(f"{field}: {error}") from error
+    if not TIME_MIN <= time < TIME_MAX:
+        raise ValueDoesNotFit(f"{field}: not a time: {text[:40]!r}")
+    return time
 
 
 def whole(field: str, value: int) -> int:

@@ -234,7 +234,9 @@ def test_ticker_row_and_its_hash() -> None:
     assert (row.dollar_volume, row.dollar_open_interest, row.seq) == (1239144, 744514, 3)
     hashed = [getattr(row, name) for name in tables.TICKERS.hashed]
     assert row.content_hash == content_hash(tables.TICKERS, hashed)
-    other = convert.ticker_row(ticker(ts_ms=1, market_id="y", new=1), 1, UUID(int=8), 9)
+    other = convert.ticker_row(
+        ticker(ts_ms=1_000_000_000_000, market_id="y", new=1), 1, UUID(int=8), 9
+    )
     assert other.content_hash == row.content_hash
     changed = convert.ticker_row(ticker(dollar_volume=1), 99, CONNECTION, 3)
     assert changed.content_hash != row.content_hash
@@ -353,7 +355,7 @@ def test_sending_time_that_does_not_fit() -> None:
     st.integers(-(10**15), 10**15),
     st.booleans(),
     st.booleans(),
-    st.integers(1, 2**50),
+    st.integers(946_684_800_000, 4_102_444_799_999),
 )
 def test_every_delta_comes_back_exactly(
     price: int, size: int, side: bool, use_yes_price: bool, ts_ms: int
