@@ -76,6 +76,7 @@ class Session(Frames):
         self._probes: dict[int, int] = {}
         self._refusals = 0
         self._firsts = 0
+        self._end_reason = "unsubscribed"
         self._used: set[int] = set()
         self._to_send: list[bytes] = []
         self._touch = outlets.batchers[FAMILY_OF_KIND[self.kind]].touch
@@ -219,8 +220,9 @@ class Session(Frames):
             probe: number for probe, number in self._probes.items() if number != sid.sid
         }
 
-    def unsubscribe(self) -> None:
-        """Ask the exchange to end all subscriptions."""
+    def unsubscribe(self, reason: str = "unsubscribed") -> None:
+        """Ask the exchange to end all subscriptions; their closings bear the reason, whoever says first that they ended."""
+        self._end_reason = reason
         if self.sids:
             self._to_send.append(commands.unsubscribe(self.ids.next(), list(self.sids)))
 
@@ -349,7 +351,7 @@ class Session(Frames):
         self.answers += 1
         sid = self._control(message, data, now)
         if sid is not None:
-            self._end(sid, "unsubscribed", now)
+            self._end(sid, self._end_reason, now)
 
     def _error(self, message: wire.Error, data: bytes, now: int) -> None:
         self.answers += 1

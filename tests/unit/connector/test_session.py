@@ -392,11 +392,11 @@ def test_a_lifecycle_slot_holds_both_channels() -> None:
 
 def test_a_planned_end_closes_every_sid_with_its_reason(desk: Desk) -> None:
     """The unsubscribed answer counts; what is left is closed where it stands."""
-    desk.session.unsubscribe()
+    desk.session.unsubscribe("handed over")
     assert [json.loads(c)["params"] for c in desk.session.take_commands()] == [{"sids": [1]}]
     desk.send("unsubscribed", 3)
     desk.session.close("drained", NOW)
-    assert [(r.seq, r.reason) for r in desk.rows("listen_closed")] == [(3, "unsubscribed")]
+    assert [(r.seq, r.reason) for r in desk.rows("listen_closed")] == [(3, "handed over")]
 
 
 def test_the_hand_over_rule_compares_what_every_sid_heard(desk: Desk) -> None:
