@@ -297,7 +297,7 @@ class Slot:
         )
 
     async def _say_goodbye(self, conn: Connection, session: Session) -> None:
-        session.unsubscribe()
+        session.unsubscribe(self._closing or "unsubscribed")
         await self._send(conn, session)
         clock = self._wiring.clock
         until = clock.monotonic() + GOODBYE_S_MAX

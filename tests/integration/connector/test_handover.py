@@ -43,16 +43,18 @@ async def test_a_shard_that_ends_alone_hears_on_until_another_comes(
                 assert _document(first)["slots"] == {}
                 await zone.until(lambda: zone.has_rows(orderbook_deltas=1500))
         await _assert_no_hole(zone)
+        assert "handed over" in {r.reason for r in await zone.rows("listen_closed")}
 
 
 async def test_a_shard_that_ends_alone_ends_with_its_grace(
     gatherer_db: Target, tmp_path: Path
 ) -> None:
-    """Its rows stay for whoever comes."""
+    """Its rows stay for whoever comes, and its streams end as drained."""
     async with asyncio.timeout(40), running_zone(gatherer_db, tmp_path) as zone:
         async with zone.connector(grace_s=1):
             await zone.until(lambda: zone.has_rows(orderbook_deltas=100))
         assert await _live_at(zone, "connector-a-1", 5)
+        assert {r.reason for r in await zone.rows("listen_closed")} == {"drained"}
 
 
 async def test_a_row_is_deleted_only_after_the_last_frames_are_committed(
@@ -79,7 +81,8 @@ async def test_a_row_is_deleted_only_after_the_last_frames_are_committed(
             assert await zone.conn.fetchval(rows, "connector-a-1") > 0
             await other.execute("rollback")
         await zone.until(lambda: _live_at(zone, "connector-a-2", 5))
-        assert await zone.rows("listen_closed")
+        reasons = {r.reason for r in await zone.rows("listen_closed")}
+        assert reasons == {"handed over"}
 
 
 async def test_a_slot_that_the_zone_no_longer_has_is_left(
