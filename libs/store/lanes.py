@@ -19,7 +19,7 @@ from libs.marketdata.tables import Family
 from libs.store.batches import SCHEMA_VERSION, Digest, SealedBatch
 from libs.store.errors import LaneLost, StoreConflict, StoreUnavailable, StoreUnsafe
 from libs.store.notify import Notifier
-from libs.store.pool import AnyConnection, Pool, PooledConnection, map_store_errors
+from libs.store.pool import AnyConnection, Pool, PooledConnection, abandon, map_store_errors
 
 ACQUIRE_S_MAX: Final = 30.0
 """Seconds to wait for a connection of the pool before the database counts as unavailable."""
@@ -286,7 +286,7 @@ class LaneWriter:
             finally:
                 if self._conn is None:
                     # At once and without waiting, so that a cancellation is not held up: the server finds out.
-                    conn.terminate()
+                    abandon(conn)
 
     async def _open_lane(self, conn: PooledConnection) -> None:
         async with conn.transaction(isolation="read_committed"):

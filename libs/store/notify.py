@@ -9,7 +9,7 @@ import asyncio
 from typing import Any, Final
 
 from libs.store.errors import StoreUnavailable
-from libs.store.pool import Pool, PooledConnection, map_store_errors
+from libs.store.pool import Pool, PooledConnection, abandon, map_store_errors
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 
@@ -117,7 +117,7 @@ class Listener:
                 await self._hold(conn, gone, stop)
             finally:
                 # Ended, not given back: it carries our listeners.
-                conn.terminate()
+                abandon(conn)
 
     async def _hold(self, conn: PooledConnection, gone: asyncio.Event, stop: asyncio.Event) -> None:
         while not stop.is_set():

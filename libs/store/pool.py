@@ -5,6 +5,7 @@ everything else ends the process with its own exit status.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -138,6 +139,12 @@ async def _close(conn: Connection) -> None:
     try:
         await conn.close(timeout=2.0)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        conn.terminate()
+
+
+def abandon(conn: AnyConnection) -> None:
+    """End a connection at once and without waiting, also one that the pool has taken back because it died."""
+    with contextlib.suppress(asyncpg.InterfaceError):
         conn.terminate()
 
 
