@@ -56,6 +56,12 @@ def with_timescale() -> bool:
     return os.environ.get("KALSHI_TEST_TIMESCALE") == "1"
 
 
+plain_only = pytest.mark.skipif(
+    with_timescale(), reason="about native partitions: hypertables make their chunks themselves"
+)
+"""Marks tests of what TimescaleDB does not have: partitions ahead of their rows, a default partition."""
+
+
 def server_settings() -> dict[str, str]:
     """Return what the test server has beyond the embedded server's own settings."""
     if not with_timescale():

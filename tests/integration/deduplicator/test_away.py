@@ -16,6 +16,7 @@ from tests.integration.deduplicator.world import (
     trade,
     true_keys,
 )
+from tests.support.postgres import plain_only
 
 
 async def shut(conn: Connection, target: Target) -> None:
@@ -61,6 +62,7 @@ async def test_production_and_a_zone_go_away_and_come_back(databases: Databases)
     assert sorted(await merged_keys(databases.conn)) == sorted(true_keys(truth))
 
 
+@plain_only
 async def test_what_waited_for_days_goes_into_partitions_of_its_own_time(
     databases: Databases,
 ) -> None:
@@ -81,6 +83,7 @@ async def test_what_waited_for_days_goes_into_partitions_of_its_own_time(
     assert await conn.fetchval("SELECT count(*) FROM trades_default") == 0
 
 
+@plain_only
 async def test_rows_that_found_no_partition_in_time_move_into_it_later(
     databases: Databases,
 ) -> None:

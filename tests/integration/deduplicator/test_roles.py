@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from libs.store.partitions import count_default_rows
 from libs.store.pool import connect
 from libs.store.summaries import Summaries
 from tests.integration.deduplicator.conftest import Databases
@@ -28,8 +29,8 @@ async def test_reader_and_writer_roles_suffice(databases: Databases) -> None:
         assert await conn.fetchval("SELECT count(*) FROM lane_releases") == 1
         assert await conn.fetchval("SELECT count(*) FROM lane_acknowledgements") == 1
     assert sorted(await merged_keys(databases.conn)) == sorted(true_keys(truth))
-    waiting = await databases.conn.fetchval("SELECT count(*) FROM orderbook_deltas_default")
-    assert waiting == 0
+    waiting = await count_default_rows(databases.conn, "production")
+    assert waiting.get("orderbook_deltas", 0) == 0
 
 
 FILL = (

@@ -55,6 +55,8 @@ async def test_a_changed_row_quarantines_its_gatherer_and_the_others_go_on(
         entry = await quarantined(deduplicator, "a")
         assert "batch_no=4 hash" in entry["last_error"]
         await deduplicator.drained("b", "c")
+        # The sound batches before it may still be on their way to the writer.
+        await deduplicator.until(lambda health: health["gatherers"]["a"]["pages_waiting"] == 0)
         before = await databases.conn.fetchval(
             "SELECT batch_no FROM sync_cursors WHERE lane = $1", lane
         )

@@ -7,6 +7,7 @@ from libs.store.ledger_retention import Trimmed, trim_ledger
 from libs.store.pages import read_page, write_acknowledgements, write_releases
 from libs.store.pool import AnyConnection, Target, connect
 from tests.integration.store.lanes_support import deltas, ledger_of, opened, writer_of
+from tests.support.postgres import plain_only
 
 WEEK_S = 604_800.0
 
@@ -144,6 +145,7 @@ async def test_facts_that_no_partition_ever_held_do_not_hold_the_lane(gatherer_d
         assert await trim_ledger(conn, WEEK_S) == Trimmed(2, 0)
 
 
+@plain_only
 async def test_a_batch_whose_partition_is_still_there_stays(gatherer_db: Target) -> None:
     """Released and old, but its facts can still be read: only the drop of its partition ends it."""
     async with opened(gatherer_db) as (pool, conn):

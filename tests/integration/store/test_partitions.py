@@ -21,10 +21,9 @@ from libs.store.partitions import (
     has_timescale,
 )
 from libs.store.pool import AnyConnection, Target, connect
-from tests.support.postgres import with_timescale
+from tests.support.postgres import plain_only, with_timescale
 
 NOW = 1_900_000_800_000_000  # far from the template's own partitions; a whole hour
-PLAIN_ONLY = pytest.mark.skipif(with_timescale(), reason="hypertables make their chunks themselves")
 SMALL = Horizon(behind=HOUR, ahead=HOUR)
 
 
@@ -66,7 +65,7 @@ async def test_chunks_have_the_table_s_own_width(gatherer_db: Target) -> None:
         assert status is not None and status.end - status.start == DAY
 
 
-@PLAIN_ONLY
+@plain_only
 async def test_partitions_are_made_once(gatherer_db: Target) -> None:
     """The second call makes nothing; the writer's role may make them."""
     async with connect(replace(gatherer_db, user="kd_writer")) as conn:
@@ -81,7 +80,7 @@ async def test_partitions_are_made_once(gatherer_db: Target) -> None:
         assert [row[0] for row in owners] == ["kd_owner"]
 
 
-@PLAIN_ONLY
+@plain_only
 async def test_two_processes_may_make_the_same_partitions(gatherer_db: Target) -> None:
     """Both find them missing at once: each is made by one of the two, and neither fails."""
     async with connect(gatherer_db) as one, connect(gatherer_db) as other:
@@ -95,7 +94,7 @@ async def test_two_processes_may_make_the_same_partitions(gatherer_db: Target) -
         assert set(names) <= there and "orderbook_deltas_p20300317_18" in names
 
 
-@PLAIN_ONLY
+@plain_only
 @pytest.mark.parametrize("moment", [-(2**63), -1, 2**63 - 1, 1_795_000_000_000_000_000])
 async def test_partitions_of_impossible_times_are_made(gatherer_db: Target, moment: int) -> None:
     """Whatever time is asked for, the server takes the ranges; a row finds its place."""
@@ -106,7 +105,7 @@ async def test_partitions_of_impossible_times_are_made(gatherer_db: Target, mome
         assert await conn.fetchval("SELECT exchange_ts FROM orderbook_deltas") == moment
 
 
-@PLAIN_ONLY
+@plain_only
 async def test_new_partitions_have_the_table_s_indexes(production_db: Target) -> None:
     """A partition that is attached later enforces the key and carries the BRIN index with its settings."""
     async with connect(production_db) as conn:
@@ -133,7 +132,7 @@ async def test_new_partitions_have_the_table_s_indexes(production_db: Target) ->
         assert attached == 2
 
 
-@PLAIN_ONLY
+@plain_only
 async def test_rows_wait_in_the_default_partition_and_move(gatherer_db: Target) -> None:
     """A row without a partition is counted as an alarm, never lost, and moves when its partition is made."""
     async with connect(gatherer_db) as conn:
@@ -148,7 +147,7 @@ async def test_rows_wait_in_the_default_partition_and_move(gatherer_db: Target) 
         assert await conn.fetchval("SELECT count(*) FROM orderbook_deltas") == 2
 
 
-@PLAIN_ONLY
+@plain_only
 async def test_a_writer_at_work_does_not_keep_partitions_from_being_made(
     gatherer_db: Target,
 ) -> None:
@@ -161,7 +160,7 @@ async def test_a_writer_at_work_does_not_keep_partitions_from_being_made(
             assert [p for p in ensured.made if p.table == "orderbook_deltas"]
 
 
-@PLAIN_ONLY
+@plain_only
 async def test_a_busy_table_does_not_keep_the_others_from_theirs(gatherer_db: Target) -> None:
     """Who holds one default partition for long makes that table wait for the next call, and no other."""
     async with connect(gatherer_db) as conn, connect(gatherer_db) as reader:
@@ -244,7 +243,7 @@ async def test_a_partition_that_is_not_over_is_not_looked_at(gatherer_db: Target
         assert await _gone(conn, NOW + HOUR - 1) == set()
 
 
-@PLAIN_ONLY
+@plain_only
 async def test_partitions_made_ahead_stay(gatherer_db: Target) -> None:
     """Partitions that no batch has touched are kept for four days after they are over, then they go."""
     async with connect(gatherer_db) as conn:
