@@ -11,10 +11,12 @@ from rich.console import Console
 
 from libs.runtime.clock import SystemClock
 from libs.telemetry import logging
+from services.local.config_files import TooManyConnections
 from services.local.demo import run_demo, run_until_stopped
 from services.local.postgres_errors import PostgresFailed, PostgresUnusable
 from services.local.processes import ProcessFailed
-from services.local.run import AlreadyRunning, Options, TooManyConnections
+from services.local.run import Options
+from services.local.state_dir import AlreadyRunning
 from services.local.topology import ZONE_NAMES
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130

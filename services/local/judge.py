@@ -11,9 +11,10 @@ from libs.marketdata.rebuild import Levels, apply, levels_of
 from libs.marketdata.tables import GATHERER_TABLES
 from libs.marketdata.units import SECOND
 from libs.store.pool import Connection, connect, map_store_errors
-from services.local.run import PRODUCTION, LocalRun
+from services.local.run import LocalRun
 from services.local.sessions import Sessions, read_session_journal
 from services.local.stored import Snapshot, Stored, count_rows, read_claims, read_stored
+from services.local.topology import PRODUCTION
 from services.local.truth import Market, Truth, read_market_journal
 from services.local.verdict import (
     SLACK,

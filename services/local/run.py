@@ -2,56 +2,39 @@
 
 import asyncio
 import contextlib
-import fcntl
 import json
-import shutil
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
-import services
 from libs.exchange.keyfiles import make_key_pair
 from libs.marketdata.units import SECOND
 from libs.runtime.clock import Clock
 from libs.runtime.health import fetch_health
-from libs.runtime.sections import SlotSettings, account_faults
 from libs.store.pool import Target
 from libs.telemetry.logging import get_logger
+from services.local.config_files import ConfigFiles
 from services.local.control import SimulatorControl
 from services.local.postgres import EmbeddedPostgres
 from services.local.processes import ProcessFailed, ProcessSpec, Supervisor
+from services.local.state_dir import exclusive, forget
 from services.local.topology import (
+    PRODUCTION,
     Exchange,
     Server,
     free_ports,
-    gatherer_config,
-    merged,
     process,
-    production_config,
     production_processes,
     zone_processes,
 )
 
 log = get_logger(__name__)
 
-ROOT = Path(services.__file__).resolve().parents[1]
 DATABASE = "kalshi"
-PRODUCTION = "production"
 START_S_MAX = 60.0
 MIGRATE_S_MAX = 120.0
 STOP_S_MAX = 30.0
-
-
-class AlreadyRunning(RuntimeError):
-    """Another local topology works in this directory; stop it, or choose another --state-dir."""
-
-
-class TooManyConnections(RuntimeError):
-    """Run fewer zones, or give every zone a key of another account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,31 +54,6 @@ class Options:
     """Forget what an earlier run left in the directory."""
 
 
-@contextlib.contextmanager
-def exclusive(directory: Path) -> Iterator[None]:
-    """Hold a directory for ourselves.
-
-    Raises:
-        AlreadyRunning: another process holds it.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunning(f"{directory} is in use by another run") from None
-        yield
-
-
-def forget(directory: Path) -> None:
-    """Remove what an earlier run left in the directory, but for its lock."""
-    for entry in directory.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != "lock":
-            entry.unlink()
-
-
 class LocalRun:
     """The running topology. Entering it starts nothing; leaving it leaves nothing behind."""
 
@@ -106,7 +64,7 @@ class LocalRun:
         self._stack = AsyncExitStack()
         self.supervisor = Supervisor(self._dir / "logs")
         self.servers: dict[str, EmbeddedPostgres] = {}
-        self.configs: dict[str, Path] = {}
+        self.configs = ConfigFiles(self._dir / "config")
         self.simulator: SimulatorControl | None = None
         self.archive = self._dir / "archive"
         self.opens_at = 0
@@ -199,32 +157,16 @@ class LocalRun:
         server = self.servers[name]
         return Server(server.port, DATABASE, server.home / "password")
 
-    def _write(self, name: str, config: dict[str, Any]) -> Path:
-        folder = self._dir / "config"
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(config, sort_keys=False))
-        self.configs[name] = path
-        return path
-
     def write_configs(self, exchange: Exchange) -> None:
-        """Write the configuration files of this run, from the committed local set.
+        """Write the configuration files of every zone and of production.
 
         Raises:
             TooManyConnections: the zones of one account need more than the exchange allows it.
         """
-        template = _template("gatherer.local.yaml")
-        slots = SlotSettings(**template["slots"])
-        faults = account_faults([(zone, exchange.api_key_ids[zone], slots) for zone in self.zones])
-        if faults:
-            raise TooManyConnections("; ".join(faults))
-        for zone in self.zones:
-            self._write(zone, gatherer_config(template, zone, self._server(zone), exchange))
         zones = {zone: self._server(zone) for zone in self.zones}
-        template = _template("deduplicator.local.yaml")
+        self.configs.write_gatherers(zones, exchange)
         production = self._server(PRODUCTION)
-        config = production_config(template, zones, production, self.archive, self.options.window_s)
-        self._write(PRODUCTION, config)
+        self.configs.write_production(zones, production, self.archive, self.options.window_s)
 
     def _opening(self) -> int:
         """When the simulated exchange begins to trade, microseconds, a whole second; 0: at once."""
@@ -247,8 +189,7 @@ class LocalRun:
             "keys": [{"key_id": key, "public_key_file": str(public)} for key in keys.values()],
             "journal_dir": str(self.journal_dir),
         }
-        config = merged(_template("simulator.local.yaml"), {"simulator": own})
-        spec = process("simulator", "simulator", self._write("simulator", config))
+        spec = process("simulator", "simulator", self.configs.write_simulator(own))
         await self.supervisor.start([spec])
         self.simulator = SimulatorControl(port)
         await self.until_ready([spec.name])
@@ -263,11 +204,11 @@ class LocalRun:
         return Exchange(self.options.environment, "", "", keys, key_file)
 
     async def start_zone(self, zone: str) -> None:
-        await self.supervisor.start(zone_processes(zone, self.configs[zone]))
+        await self.supervisor.start(zone_processes(zone, self.configs.paths[zone]))
         self.note("zone_started", zone)
 
     async def start_production(self) -> None:
-        await self.supervisor.start(production_processes(self.configs[PRODUCTION]))
+        await self.supervisor.start(production_processes(self.configs.paths[PRODUCTION]))
 
     def names(self, zone: str | None = None, service: str = "") -> list[str]:
         """Return the running processes of a zone, or whose name begins with the service's."""
@@ -330,9 +271,3 @@ class LocalRun:
         """
         for service in ("poller", "registry", "connector", "deduplicator", "archiver", "simulator"):
             await self.supervisor.stop(self.names(service=service), STOP_S_MAX)
-
-
-def _template(name: str) -> dict[str, Any]:
-    loaded = yaml.safe_load((ROOT / "config" / name).read_text())
-    assert isinstance(loaded, dict), name
-    return loaded

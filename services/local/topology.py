@@ -14,6 +14,7 @@ from typing import Any
 from services.local.processes import ProcessSpec
 
 CONNECTORS_PER_ZONE = 2
+PRODUCTION = "production"
 ZONE_NAMES = ("a", "b", "c")
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from libs.runtime.clock import SystemClock
-from services.local import run as module
-from services.local.run import AlreadyRunning, LocalRun, Options, TooManyConnections, exclusive
+from services.local import config_files as module
+from services.local.config_files import ConfigFiles, TooManyConnections
+from services.local.state_dir import AlreadyRunning, exclusive
 from services.local.topology import Exchange, Server
 
 
@@ -22,11 +22,13 @@ def test_zones_of_one_account_fit_its_connections_or_nothing_starts(
         "slots": {"orderbook": 60, "ticker": 1, "trade": 1, "lifecycle": 1, "connections_max": 100}
     }
     monkeypatch.setattr(module, "_template", lambda name: template if "gatherer" in name else {})
-    run = LocalRun(Options(tmp_path, ("a", "b", "c")), SystemClock())
-    monkeypatch.setattr(LocalRun, "_server", lambda self, name: Server(1, "k", Path("pw")))
+    files = ConfigFiles(tmp_path / "config")
+    zones = dict.fromkeys("abc", Server(1, "k", Path("pw")))
     with pytest.raises(TooManyConnections, match="shared"):
-        run.write_configs(exchange("shared", "shared", "other"))
-    run.write_configs(exchange("one", "two", "three"))
+        files.write_gatherers(zones, exchange("shared", "shared", "other"))
+    assert files.paths == {}
+    files.write_gatherers(zones, exchange("one", "two", "three"))
+    files.write_production(zones, zones["a"], tmp_path, 10.0)
     assert sorted(path.name for path in (tmp_path / "config").iterdir()) == [
         "a.yaml", "b.yaml", "c.yaml", "production.yaml",
     ]  # fmt: skip

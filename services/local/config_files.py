@@ -1,0 +1,71 @@
+"""The configuration files of a run, written from the committed local set: what a process reads can be read by anybody."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import services
+from libs.runtime.sections import SlotSettings, account_faults
+from services.local.topology import (
+    PRODUCTION,
+    Exchange,
+    Server,
+    gatherer_config,
+    merged,
+    production_config,
+)
+
+TEMPLATES = Path(services.__file__).resolve().parents[1] / "config"
+
+
+class TooManyConnections(RuntimeError):
+    """Run fewer zones, or give every zone a key of another account."""
+
+
+class ConfigFiles:
+    """One folder of them; `paths` names each file by its zone, "production" or "simulator"."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.paths: dict[str, Path] = {}
+
+    def write_gatherers(self, zones: Mapping[str, Server], exchange: Exchange) -> None:
+        """Write one file a zone, shared by its registry, connectors and poller.
+
+        Raises:
+            TooManyConnections: the zones of one account need more than the exchange allows it.
+        """
+        template = _template("gatherer.local.yaml")
+        slots = SlotSettings(**template["slots"])
+        faults = account_faults([(zone, exchange.api_key_ids[zone], slots) for zone in zones])
+        if faults:
+            raise TooManyConnections("; ".join(faults))
+        for zone, server in zones.items():
+            self._write(zone, gatherer_config(template, zone, server, exchange))
+
+    def write_production(
+        self, zones: Mapping[str, Server], production: Server, archive: Path, window_s: float
+    ) -> None:
+        """Write the file of deduplicator and archiver."""
+        template = _template("deduplicator.local.yaml")
+        self._write(PRODUCTION, production_config(template, zones, production, archive, window_s))
+
+    def write_simulator(self, own: Mapping[str, Any]) -> Path:
+        """Write the simulator's file, with these values in its own section."""
+        return self._write(
+            "simulator", merged(_template("simulator.local.yaml"), {"simulator": own})
+        )
+
+    def _write(self, name: str, config: Mapping[str, Any]) -> Path:
+        self._folder.mkdir(exist_ok=True)
+        path = self.paths[name] = self._folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        return path
+
+
+def _template(name: str) -> dict[str, Any]:
+    loaded = yaml.safe_load((TEMPLATES / name).read_text())
+    assert isinstance(loaded, dict), name
+    return loaded
