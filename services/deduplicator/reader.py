@@ -12,19 +12,17 @@ from uuid import UUID
 from libs.flow.backoff import Backoff
 from libs.runtime.clock import Clock
 from libs.runtime.sections import GathererSource
+from libs.store.acknowledgements import (
+    read_acknowledged_merge_no,
+    write_acknowledgements,
+    write_releases,
+)
 from libs.store.errors import GathererUnsound, StoreError, StoreUnavailable
 from libs.store.merge_errors import WriterStopped
 from libs.store.merge_transaction import Admission, EventRow
 from libs.store.merger import ProductionWriter
 from libs.store.notify import Listener
-from libs.store.pages import (
-    Page,
-    read_acknowledged_merge_no,
-    read_identity,
-    read_page,
-    write_acknowledgements,
-    write_releases,
-)
+from libs.store.pages import Page, read_identity, read_page
 from libs.store.pool import AnyConnection, Pool, connect, map_store_errors, open_pool
 from libs.store.schema import check_level
 from libs.store.waiting import first_of

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from uuid import UUID
 
+from libs.store.acknowledgements import write_acknowledgements, write_releases
 from libs.store.ledger_retention import Trimmed, trim_ledger
-from libs.store.pages import read_page, write_acknowledgements, write_releases
+from libs.store.pages import read_page
 from libs.store.pool import AnyConnection, Target, connect
 from tests.integration.store.lanes_support import deltas, ledger_of, opened, writer_of
 from tests.support.postgres import plain_only

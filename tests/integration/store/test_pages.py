@@ -13,19 +13,21 @@ import pytest
 from libs.marketdata.binary import codec
 from libs.marketdata.rows import GapRow, SnapshotRow
 from libs.store import pages
+from libs.store.acknowledgements import (
+    read_acknowledged_merge_no,
+    readmission_cursors,
+    write_acknowledgements,
+    write_releases,
+)
 from libs.store.batches import seal
 from libs.store.errors import GathererUnsound, SchemaMismatch
 from libs.store.lanes import LaneWriter, close_dead_lanes
 from libs.store.pages import (
     PLAN_BY_NUMBER,
     Page,
-    read_acknowledged_merge_no,
     read_identity,
     read_page,
-    readmission_cursors,
     rows_query,
-    write_acknowledgements,
-    write_releases,
 )
 from libs.store.partitions import ensure_partitions
 from libs.store.pool import AnyConnection, Connection, Pool, Target, connect
