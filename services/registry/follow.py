@@ -1,7 +1,7 @@
 """Following the zone's own lifecycle rows, by the ledger's cursors."""
 
 import json
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from libs.runtime.clock import Clock
@@ -33,6 +33,10 @@ class LifecycleFollower:
         self._saved_at = 0
         self.rows = 0
         self.last_lag_ms: float | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Say in /health how far lifecycle rows are followed."""
+        return {"rows": self.rows, "last_lag_ms": self.last_lag_ms}
 
     async def load(self) -> None:
         """Go on from the remembered cursors, or, without any, from the present ends: a full listing follows then."""

@@ -1,6 +1,6 @@
 """What somebody in the zone must do now and then: partitions ahead, lanes of the dead, the exchange's state as rows."""
 
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from libs.exchange.convert import canonical_json
@@ -42,6 +42,18 @@ class Housekeeper:
         self.lanes_forgotten = 0
         self.default_rows: dict[str, int] = {}
         self._summaries = Summaries()
+
+    def facts(self) -> dict[str, Any]:
+        """Say in /health what the rounds have done."""
+        return {
+            "rounds": self.rounds,
+            "partitions_made": self.partitions_made,
+            "partitions_dropped": self.partitions_dropped,
+            "lanes_closed": self.lanes_closed,
+            "batches_forgotten": self.batches_forgotten,
+            "lanes_forgotten": self.lanes_forgotten,
+            "default_rows": self.default_rows,
+        }
 
     async def round_once(self) -> None:
         """Make partitions ahead and close the lanes of the dead."""
@@ -91,6 +103,10 @@ class StatusRecorder:
         self._scribe = scribe
         self.exchange_active: bool | None = None
         self.trading_active: bool | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Say in /health what the exchange said of itself last; None before its first answer."""
+        return {"exchange_active": self.exchange_active, "trading_active": self.trading_active}
 
     async def status_once(self) -> None:
         """Record the status; a change is logged."""

@@ -1,5 +1,6 @@
 """Composition root of the registry: what is opened, in which order, and what runs."""
 
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -7,7 +8,7 @@ from libs.marketdata.tables import Family
 from libs.marketdata.units import SECOND
 from libs.runtime.leasing import keep_lease, leased
 from libs.runtime.rest import Rest, open_rest
-from libs.runtime.service import Runtime
+from libs.runtime.service import EternalTasks, Runtime
 from libs.store.catalogue import MARKETS_CHANNEL
 from libs.store.errors import LaneLost
 from libs.store.lanes import LaneWriter
@@ -23,6 +24,22 @@ from services.registry.housekeeping import PROCESS, Housekeeper, StatusRecorder
 from services.registry.keeper import Keeper
 from services.registry.settings import Settings
 from services.registry.sync import Syncer
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the registry is made of. counts: markets by status, as last counted."""
+
+    committed: Notifier
+    moved: Notifier
+    listener: Listener
+    scribe: Scribe
+    keeper: Keeper
+    syncer: Syncer
+    follower: LifecycleFollower
+    housekeeper: Housekeeper
+    recorder: StatusRecorder
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 async def run(settings: Settings, runtime: Runtime) -> None:
@@ -45,112 +62,98 @@ async def run(settings: Settings, runtime: Runtime) -> None:
 async def _run_with_lease(
     settings: Settings, runtime: Runtime, pool: Pool, rest: Rest, lease: Lease
 ) -> None:
+    parts = _put_together(settings, runtime, pool, rest, lease)
+    _describe(runtime, pool, rest, parts)
+    await parts.keeper.load()
+    await parts.syncer.load()
+    await parts.follower.load()
+    runtime.health.set_ready(False, "listing the exchange")
+    try:
+        async with runtime.tasks() as started:
+            started.start("keep-lease", keep_lease(runtime, lease))
+            _start_loops(started, settings, runtime, pool, parts)
+            await rest.respect_account_limits()
+            started.start(
+                "sync-catalogue",
+                tasks.sync_catalogue(runtime, parts.syncer, settings.registry.incremental_s),
+            )
+        await parts.follower.save()
+    finally:
+        await parts.scribe.close()
+
+
+def _put_together(
+    settings: Settings, runtime: Runtime, pool: Pool, rest: Rest, lease: Lease
+) -> Parts:
     own, clock = settings.registry, runtime.clock
     committed, moved = Notifier(pool), Notifier(pool, MARKETS_CHANNEL)
-    lane = LaneWriter(
-        pool, family=Family.REST, process=PROCESS, instance=lease.holder, notifier=committed
-    )
-    listener = Listener(pool)
 
     def lane_lost(lost: LaneLost) -> None:
         if lost.reason != "closed":
             syncer.forget()
 
     scribe = Scribe(
-        lane,
+        LaneWriter(
+            pool, family=Family.REST, process=PROCESS, instance=lease.holder, notifier=committed
+        ),
         Family.REST.value,
         now=clock.now,
         stop=runtime.stop,
         metrics=runtime.metrics,
         on_lost=lane_lost,
     )
-    rules = Rules(
+    keeper = Keeper(pool, scribe, moved, clock, _rules(settings), int(own.cache_s * SECOND), lease)
+    syncer = Syncer(rest.client, keeper, pool, clock, settings, lease)
+    return Parts(
+        committed=committed,
+        moved=moved,
+        listener=Listener(pool),
+        scribe=scribe,
+        keeper=keeper,
+        syncer=syncer,
+        follower=LifecycleFollower(pool, keeper, clock, lease),
+        housekeeper=Housekeeper(pool, clock, lease.holder, own.lease_s, own.ledger_keep_s),
+        recorder=StatusRecorder(rest.client, scribe),
+    )
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(
         settings.capture.capture_filter(),
         settings.slots.orderbook,
-        int(own.open_ahead_s * SECOND),
+        int(settings.registry.open_ahead_s * SECOND),
         {},
         {},
     )
-    keeper = Keeper(pool, scribe, moved, clock, rules, int(own.cache_s * SECOND), lease)
-    syncer = Syncer(rest.client, keeper, pool, clock, settings, lease)
-    follower = LifecycleFollower(pool, keeper, clock, lease)
-    housekeeper = Housekeeper(pool, clock, lease.holder, own.lease_s, own.ledger_keep_s)
-    recorder = StatusRecorder(rest.client, scribe)
-    counts: dict[str, int] = {}
-    _describe(runtime, pool, keeper, syncer, follower, housekeeper, recorder, rest, counts)
-    await keeper.load()
-    await syncer.load()
-    await follower.load()
-    runtime.health.set_ready(False, "listing the exchange")
-    try:
-        async with runtime.tasks() as started:
-            started.start("keep-lease", keep_lease(runtime, lease))
-            started.start("notify-batches", committed.run(runtime.stop))
-            started.start("notify-markets", moved.run(runtime.stop))
-            started.start("listen", listener.run(runtime.stop))
-            poll_s = own.lifecycle_poll_ms / 1000
-            started.start(
-                "follow-lifecycle", tasks.follow_lifecycle(runtime, follower, listener, poll_s)
-            )
-            started.start("advance-clock", tasks.advance_clock(runtime, keeper))
-            started.start("count-markets", tasks.count(runtime, pool, counts))
-            tasks.start_periodic(started, runtime, own, syncer, recorder, housekeeper)
-            await rest.respect_account_limits()
-            started.start(
-                "sync-catalogue", tasks.sync_catalogue(runtime, syncer, own.incremental_s)
-            )
-        await follower.save()
-    finally:
-        await scribe.close()
 
 
-def _describe(
-    runtime: Runtime,
-    pool: Pool,
-    keeper: Keeper,
-    syncer: Syncer,
-    follower: LifecycleFollower,
-    housekeeper: Housekeeper,
-    recorder: StatusRecorder,
-    rest: Rest,
-    counts: dict[str, int],
+def _start_loops(
+    started: EternalTasks, settings: Settings, runtime: Runtime, pool: Pool, parts: Parts
 ) -> None:
+    """Start every loop but the lease's and the listing, which waits until our share of the account's reads is known."""
+    own = settings.registry
+    started.start("notify-batches", parts.committed.run(runtime.stop))
+    started.start("notify-markets", parts.moved.run(runtime.stop))
+    started.start("listen", parts.listener.run(runtime.stop))
+    poll_s = own.lifecycle_poll_ms / 1000
+    started.start(
+        "follow-lifecycle", tasks.follow_lifecycle(runtime, parts.follower, parts.listener, poll_s)
+    )
+    started.start("advance-clock", tasks.advance_clock(runtime, parts.keeper))
+    started.start("count-markets", tasks.count(runtime, pool, parts.counts))
+    tasks.start_periodic(started, runtime, own, parts.syncer, parts.recorder, parts.housekeeper)
+
+
+def _describe(runtime: Runtime, pool: Pool, rest: Rest, parts: Parts) -> None:
     """Say in /health what the registry is doing, and answer /debug/markets."""
-    health = runtime.health
-    health.set("markets", lambda: dict(counts))
+    health, keeper = runtime.health, parts.keeper
+    health.set("markets", lambda: dict(parts.counts))
     health.set("catalogue", lambda: dict(keeper.counts))
     health.set("waiting", lambda: {"clock": len(keeper.due), "looks": len(keeper.looks)})
-    health.set(
-        "listing",
-        lambda: {
-            "full_at": syncer.full_at,
-            "updated_from": syncer.updated_from,
-            "full": syncer.full_listings,
-            "incremental": syncer.incremental_listings,
-            "markets": syncer.markets_listed,
-        },
-    )
-    health.set("lifecycle", lambda: {"rows": follower.rows, "last_lag_ms": follower.last_lag_ms})
-    health.set(
-        "exchange",
-        lambda: {
-            "exchange_active": recorder.exchange_active,
-            "trading_active": recorder.trading_active,
-            **rest.describe(),
-        },
-    )
-    health.set(
-        "house",
-        lambda: {
-            "rounds": housekeeper.rounds,
-            "partitions_made": housekeeper.partitions_made,
-            "partitions_dropped": housekeeper.partitions_dropped,
-            "lanes_closed": housekeeper.lanes_closed,
-            "batches_forgotten": housekeeper.batches_forgotten,
-            "lanes_forgotten": housekeeper.lanes_forgotten,
-            "default_rows": housekeeper.default_rows,
-        },
-    )
+    health.set("listing", parts.syncer.facts)
+    health.set("lifecycle", parts.follower.facts)
+    health.set("exchange", lambda: {**parts.recorder.facts(), **rest.describe()})
+    health.set("house", parts.housekeeper.facts)
 
     async def page(query: Any) -> Any:
         return await markets_page(pool, query)

@@ -6,7 +6,7 @@ Each call is one turn of a task and may be repeated from its beginning: what is 
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from libs.exchange.rest import RestClient
 from libs.exchange.rest_wire import Json, Page
@@ -75,6 +75,16 @@ class Syncer:
         self.markets_listed = 0
         self.full_listings = 0
         self.incremental_listings = 0
+
+    def facts(self) -> dict[str, Any]:
+        """Say in /health what was listed."""
+        return {
+            "full_at": self.full_at,
+            "updated_from": self.updated_from,
+            "full": self.full_listings,
+            "incremental": self.incremental_listings,
+            "markets": self.markets_listed,
+        }
 
     async def load(self) -> None:
         """Recall the last listing; one made under other rules does not count."""
