@@ -6,7 +6,7 @@ reads the cursors again. So a second writer, a commit in doubt and a restored pr
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +17,9 @@ import asyncpg
 
 from libs.store import merge_sql as sql
 from libs.store.errors import StoreUnavailable
+from libs.store.merge_admission import admit
 from libs.store.merge_errors import HistoryChanged, RowsRefused, WriterFenced
+from libs.store.merge_records import record_events, refuse_dropped, write_records
 from libs.store.merge_rows import RowInserter
 from libs.store.merge_transaction import (
     Admission,
@@ -27,6 +29,9 @@ from libs.store.merge_transaction import (
     Standing,
 )
 from libs.store.pool import Connection, Target, connect, map_store_errors
+from libs.telemetry.logging import get_logger
+
+log = get_logger(__name__)
 
 APPLICATION: Final = "kalshi-data-merger"
 RELEASE_S_MAX: Final = 5.0
@@ -120,18 +125,7 @@ class ProductionWriter:
         Raises as merge does.
         """
         async with self._fenced() as conn:
-            found = await conn.fetchrow(sql.FIND_GATHERER, identity)
-            if found is None:
-                admission = await _admit_new(conn, identity, zone)
-            else:
-                number, zone, status, detail = found
-                if status == "replaced":
-                    status, detail = "ok", ""
-                    await _return_replaced(conn, number, zone)
-                last = await conn.fetchval(sql.LAST_MERGE_OF, number)
-                records = await conn.fetch(sql.READ_CURSORS + " WHERE gatherer = $1", number)
-                cursors = {lane: batch_no for _, lane, batch_no in records}
-                admission = Admission(number, zone, status, detail or "", False, last, cursors)
+            admission = await admit(conn, identity, zone)
             await conn.execute("COMMIT")
             return admission
 
@@ -200,8 +194,9 @@ class ProductionWriter:
             async with asyncio.timeout(RELEASE_S_MAX), self._fenced() as conn:
                 await conn.execute(sql.RELEASE_LEASE)
                 await conn.execute("COMMIT")
-        except (WriterFenced, HistoryChanged, TimeoutError):
-            pass  # whoever holds it now needs nothing of us, and else it ends by itself
+        except (WriterFenced, HistoryChanged, TimeoutError) as error:
+            # Whoever holds it now needs nothing of us, and else it ends by itself: a successor waits that long.
+            log.info("writer_lease_not_released", error=repr(error))
         await self.close()
 
     async def close(self) -> None:
@@ -213,9 +208,9 @@ class ProductionWriter:
         assert self._rows is not None
         try:
             merged = await self._rows.insert(transaction.rows, merge_no)
-            await _refuse_dropped(conn, transaction.rows, merge_no)
+            await refuse_dropped(conn, transaction.rows, merge_no)
             merged = replace(merged, conflicts=[*merged.conflicts, *transaction.judge(merged.kept)])
-            await _write_records(conn, transaction, merged)
+            await write_records(conn, transaction, merged)
         except _DATA_ERRORS as error:
             raise RowsRefused(f"refused: {type(error).__name__}: {error}") from error
         return merged
@@ -286,72 +281,3 @@ class ProductionWriter:
             self._conn.terminate()
         self._conn = self._rows = None
         await self._stack.aclose()
-
-
-async def _admit_new(conn: Connection, identity: UUID, zone: str) -> Admission:
-    is_first = not await conn.fetchval(sql.COUNT_ZONE, zone)
-    number = await conn.fetchval(sql.ADMIT_GATHERER, identity, zone)
-    kind = "gatherer_admitted" if is_first else "gatherer_new_identity"
-    await conn.execute(sql.REPLACE_OTHERS, zone, number)
-    await record_events(conn, [EventRow(kind, number, f"zone {zone} identity {identity}")])
-    return Admission(number, zone, "ok", "", True, 0, {})
-
-
-async def _return_replaced(conn: Connection, number: int, zone: str) -> None:
-    """A database that another one had replaced is its zone's again."""
-    await conn.execute(sql.RETURN_GATHERER, number)
-    await conn.execute(sql.REPLACE_OTHERS, zone, number)
-    await record_events(conn, [EventRow("gatherer_returned", number, f"zone {zone}")])
-
-
-async def _refuse_dropped(conn: Connection, names: Iterable[str], merge_no: int) -> None:
-    """Refuse a transaction that inserted rows where retention has dropped: they would be facts a second time.
-
-    Called after the rows are in: a partition that holds one of them cannot be dropped before we end, and if it was
-    dropped before, its mark is seen now.
-    """
-    records = await conn.fetch(sql.RETENTION_MARKS)
-    marks: dict[str, int] = {record["table_name"]: record["dropped_before"] for record in records}
-    for name in names:
-        query = sql.below_mark(name) if name in marks else None
-        found = None if query is None else await conn.fetchval(query, marks[name], merge_no)
-        if found is not None:
-            raise RowsRefused(
-                f"retention: {name} has a row of {found}, production's partitions before {marks[name]} are archived and"
-                " dropped; load that window back and lower its row of retention_marks, then readmit, or give the batch"
-                " up with readmit --skip-unsound"
-            )
-
-
-async def _write_records(conn: Connection, transaction: MergeTransaction, merged: Merged) -> None:
-    """Write all that stands beside the rows: cursors, the merge itself, coverage, conflicts, events."""
-    no, cursors = merged.merge_no, transaction.cursors
-    columns = [list(column) for column in zip(*cursors, strict=True)] or [[], [], [], []]
-    await conn.execute(sql.WRITE_CURSORS, *columns)
-    await conn.execute(sql.WRITE_MERGE, no, transaction.rows_read, merged.rows_inserted)
-    coverage = [(no, *row) for row in transaction.settle(merged.present)]
-    if coverage:
-        await conn.executemany(sql.WRITE_COVERAGE, coverage)
-    if merged.conflicts:
-        await conn.executemany(sql.WRITE_CONFLICT, [(no, *row) for row in merged.conflicts])
-    await record_events(conn, transaction.events)
-
-
-async def forget_merges(conn: Connection, keep_s: float) -> int:
-    """Delete the oldest rows of `merges`, a bounded number a call, the newest never; needs no lease.
-
-    Args:
-        keep_s: age from which a row may go, seconds.
-
-    Raises:
-        StoreUnavailable: production is away.
-    """
-    with map_store_errors():
-        status = await conn.execute(sql.FORGET_MERGES, timedelta(seconds=keep_s))
-    return int(status.rpartition(" ")[2])
-
-
-async def record_events(conn: Connection, events: Sequence[EventRow]) -> None:
-    """Write event rows inside the caller's transaction."""
-    if events:
-        await conn.executemany(sql.WRITE_EVENT, events)

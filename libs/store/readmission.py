@@ -15,9 +15,9 @@ from libs.marketdata.rows import family_gaps
 from libs.store import merge_sql as sql
 from libs.store.acknowledgements import readmission_cursors
 from libs.store.errors import StoreError
+from libs.store.merge_records import record_events
 from libs.store.merge_rows import RowInserter
 from libs.store.merge_transaction import EventRow, Segment
-from libs.store.merger import record_events
 from libs.store.pages import read_identity
 from libs.store.pool import Connection, Target, connect, map_store_errors
 

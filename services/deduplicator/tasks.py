@@ -8,8 +8,9 @@ from libs.flow.backoff import Backoff
 from libs.runtime.clock import Clock
 from libs.store.errors import StoreUnavailable
 from libs.store.merge_errors import RowsRefused, WriterStopped
+from libs.store.merge_records import forget_merges
 from libs.store.merge_transaction import Merged
-from libs.store.merger import ProductionWriter, forget_merges
+from libs.store.merger import ProductionWriter
 from libs.store.partitions import ensure_partitions
 from libs.store.pool import Target, connect
 from libs.store.summaries import Summaries

@@ -10,8 +10,9 @@ from libs.marketdata.binary import codec
 from libs.marketdata.rows import DeltaRow, GapRow, TradeRow
 from libs.store import merge_sql
 from libs.store.merge_errors import HistoryChanged, RowsRefused, WriterFenced
+from libs.store.merge_records import forget_merges
 from libs.store.merge_transaction import Cursor, MergeTransaction, Segment
-from libs.store.merger import ProductionWriter, forget_merges
+from libs.store.merger import ProductionWriter
 from libs.store.pool import Target, connect
 
 NOON = 1_700_006_400_000_000

@@ -1,0 +1,62 @@
+"""What stands beside the rows of a merge: cursors, the merge itself, coverage, conflicts, events, marks of retention."""
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from libs.store import merge_sql as sql
+from libs.store.merge_errors import RowsRefused
+from libs.store.merge_transaction import EventRow, Merged, MergeTransaction
+from libs.store.pool import Connection, map_store_errors
+
+
+async def write_records(conn: Connection, transaction: MergeTransaction, merged: Merged) -> None:
+    """Write all that stands beside the rows: cursors, the merge itself, coverage, conflicts, events."""
+    no, cursors = merged.merge_no, transaction.cursors
+    columns = [list(column) for column in zip(*cursors, strict=True)] or [[], [], [], []]
+    await conn.execute(sql.WRITE_CURSORS, *columns)
+    await conn.execute(sql.WRITE_MERGE, no, transaction.rows_read, merged.rows_inserted)
+    coverage = [(no, *row) for row in transaction.settle(merged.present)]
+    if coverage:
+        await conn.executemany(sql.WRITE_COVERAGE, coverage)
+    if merged.conflicts:
+        await conn.executemany(sql.WRITE_CONFLICT, [(no, *row) for row in merged.conflicts])
+    await record_events(conn, transaction.events)
+
+
+async def record_events(conn: Connection, events: Sequence[EventRow]) -> None:
+    """Write event rows inside the caller's transaction."""
+    if events:
+        await conn.executemany(sql.WRITE_EVENT, events)
+
+
+async def refuse_dropped(conn: Connection, names: Iterable[str], merge_no: int) -> None:
+    """Refuse a transaction that inserted rows where retention has dropped: they would be facts a second time.
+
+    Called after the rows are in: a partition that holds one of them cannot be dropped before we end, and if it was
+    dropped before, its mark is seen now.
+    """
+    records = await conn.fetch(sql.RETENTION_MARKS)
+    marks: dict[str, int] = {record["table_name"]: record["dropped_before"] for record in records}
+    for name in names:
+        query = sql.below_mark(name) if name in marks else None
+        found = None if query is None else await conn.fetchval(query, marks[name], merge_no)
+        if found is not None:
+            raise RowsRefused(
+                f"retention: {name} has a row of {found}, production's partitions before {marks[name]} are archived and"
+                " dropped; load that window back and lower its row of retention_marks, then readmit, or give the batch"
+                " up with readmit --skip-unsound"
+            )
+
+
+async def forget_merges(conn: Connection, keep_s: float) -> int:
+    """Delete the oldest rows of `merges`, a bounded number a call, the newest never; needs no lease.
+
+    Args:
+        keep_s: age from which a row may go, seconds.
+
+    Raises:
+        StoreUnavailable: production is away.
+    """
+    with map_store_errors():
+        status = await conn.execute(sql.FORGET_MERGES, timedelta(seconds=keep_s))
+    return int(status.rpartition(" ")[2])
