@@ -136,7 +136,7 @@ async def plan_once(shard: Shard) -> None:
 
 
 async def follow_once(shard: Shard) -> None:
-    """Serve what the rows say, and remember it.
+    """Serve what the rows say, and remember it; what a draining shard gives up is not what it is to serve when it is back.
 
     Raises:
         StoreUnavailable: the database is away.
@@ -146,7 +146,7 @@ async def follow_once(shard: Shard) -> None:
         async with shard.pool.acquire(timeout=ACQUIRE_S_MAX) as conn:
             await holdings.follow(conn)
     directory = shard.settings.connector.state_dir
-    if holdings.changed and directory:
+    if holdings.changed and directory and not shard.draining:
         try:
             remember(Path(directory), shard.name, holdings.assignment())
         except OSError as error:

@@ -36,6 +36,7 @@ log = get_logger(__name__)
 
 APPLICATION = "kalshi-data deduplicator"
 READMISSION_POLL_S = 1.0
+MERGED_POLL_S = 0.02
 
 
 class GathererReader:
@@ -218,9 +219,17 @@ class GathererReader:
         except TimeoutError as error:
             raise StoreUnavailable(f"no page within {self._settings.read_s_max} s") from error
         assert self._feed.gatherer is not None
+        await self._let_merge()
         await self._writer.quarantine(self._feed.gatherer, detail)
         self._session = -1
         return None
+
+    async def _let_merge(self) -> None:
+        """Wait until the sound pages before the fault are merged; the next admission would throw them away."""
+        end = self._clock.monotonic() + self._settings.read_s_max
+        # Rare and short: an event for it would have to be set at every merge.
+        while self._feed.waiting and self._stands and self._clock.monotonic() < end:  # noqa: ASYNC110
+            await asyncio.sleep(MERGED_POLL_S)
 
     async def _hand_over(self, page: Page) -> bool:
         """Hand a page to the writer if there is anything in it; True when there is likely more to read."""
