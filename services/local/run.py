@@ -204,7 +204,8 @@ class LocalRun:
         return Exchange(self.options.environment, "", "", keys, key_file)
 
     async def start_zone(self, zone: str) -> None:
-        await self.supervisor.start(zone_processes(zone, self.configs.paths[zone]))
+        config, shards = self.configs.paths[zone], self._dir / "shards"
+        await self.supervisor.start(zone_processes(zone, config, shards))
         self.note("zone_started", zone)
 
     async def start_production(self) -> None:

@@ -142,12 +142,13 @@ def production_processes(config: Path) -> list[ProcessSpec]:
     ]
 
 
-def zone_processes(zone: str, config: Path) -> list[ProcessSpec]:
-    """Describe a zone's processes: registry, connectors, poller."""
+def zone_processes(zone: str, config: Path, shards: Path) -> list[ProcessSpec]:
+    """Describe a zone's processes: registry, connectors (each with a folder of its own under `shards`), poller."""
     connectors = [
         process(
             f"connector-{zone}-{number}", "connector", config, zone,
             KALSHI_DATA_CONNECTOR__SHARD=f"connector-{zone}-{number}",
+            KALSHI_DATA_CONNECTOR__STATE_DIR=str(shards / f"connector-{zone}-{number}"),
         )
         for number in range(1, CONNECTORS_PER_ZONE + 1)
     ]  # fmt: skip

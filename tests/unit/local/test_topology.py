@@ -31,7 +31,9 @@ def test_merging_goes_key_by_key_and_a_secret_file_replaces_a_secret() -> None:
 
 def test_every_process_has_its_own_ports_and_role() -> None:
     """Two connectors a zone with their own shard names; the archiver is another role than the deduplicator."""
-    specs = zone_processes("a", Path("a.yaml")) + production_processes(Path("p.yaml"))
+    specs = zone_processes("a", Path("a.yaml"), Path("shards")) + production_processes(
+        Path("p.yaml")
+    )
     assert [spec.name for spec in specs] == [
         "registry-a", "connector-a-1", "connector-a-2", "poller-a", "deduplicator", "archiver",
     ]  # fmt: skip
@@ -42,6 +44,7 @@ def test_every_process_has_its_own_ports_and_role() -> None:
     ]
     assert len(set(ports)) == len(ports)
     assert specs[1].environment["KALSHI_DATA_CONNECTOR__SHARD"] == "connector-a-1"
+    assert specs[1].environment["KALSHI_DATA_CONNECTOR__STATE_DIR"] == "shards/connector-a-1"
     assert specs[-1].environment["KALSHI_DATA_PRODUCTION__USER"] == "kd_archiver"
 
 
