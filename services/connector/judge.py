@@ -90,6 +90,11 @@ class Judge:
         self.ids = commands.CommandIds()
         self.markets = Markets(self.ids, settings.chunk, use_yes_price=settings.use_yes_price)
 
+    @property
+    def book_sid(self) -> Sid | None:
+        """The order-book subscription; None before the exchange gave it its number."""
+        return next((sid for sid in self.sids.values() if sid.is_book), None)
+
     def _at(self, sending_ts_ms: int | None, received_at: int) -> int:
         """Time of a frame: its sending time, else (and if that is none) when we received it, with the larger margins."""
         if not is_sending_time(sending_ts_ms, received_at):

@@ -72,12 +72,12 @@ def test_without_faults_everything_is_stored_and_claimed(seed: int) -> None:
 @given(seed=SEEDS)
 @settings(max_examples=15, deadline=None)
 def test_losses_stay_tight(seed: int) -> None:
-    """After the last fault every wanted market is claimed again within seconds."""
+    """After the last fault every wanted market is claimed again: at the latest one answer time-out (5 s) later."""
     world = World(seed, "loss mangle double tiny away restore answered", gatherers=1)
     world.run()
     check(world)
     end = (EPOCH + world.duration) * MS
     for ticker in world.tickers:
         spans = union((c.from_ts, c.to_ts) for c in world.claims() if c.ticker == ticker)
-        assert spans and spans[-1][1] >= end + 2_000_000
-        assert spans[-1][0] <= end + 3_500_000
+        assert spans and spans[-1][1] >= end + 8_000_000
+        assert spans[-1][0] <= end + 7_500_000

@@ -269,7 +269,10 @@ class Gatherer:
 
 
 class World:
-    """Runs gatherers over one truth for `duration` milliseconds and 6 quiet seconds."""
+    """Runs gatherers over one truth for `duration` milliseconds and 12 quiet seconds.
+
+    A last fault may take the answer to a get_snapshot: it is asked for again after the answer time-out (5 s).
+    """
 
     def __init__(
         self, seed: int, faults: str, gatherers: int = 2, buffer_rows: int = 100_000
@@ -287,7 +290,7 @@ class World:
         return self.now < EPOCH + self.duration
 
     def run(self) -> "World":
-        while self.now < EPOCH + self.duration + 6_000:
+        while self.now < EPOCH + self.duration + 12_000:
             for gatherer in self.gatherers:
                 gatherer.step()
                 gatherer.write()
