@@ -19,7 +19,7 @@ def print_verdict(verdict: Verdict, console: Console) -> int:
         f"books rebuilt from production equal the exchange's: {same} of {verdict.books_compared}"
     )
     console.print(
-        f"snapshots of the socket equal the book they were sent with: {verdict.snapshots_equal} of {verdict.snapshots}"
+        f"snapshots equal the book they were taken of: {verdict.snapshots_equal} of {verdict.snapshots}"
     )
     reasons = verdict.reasons()
     for reason in reasons:
