@@ -3,7 +3,9 @@
 Deltas of production are a set of facts, each with the exchange's millisecond and, where a stream covered that
 millisecond whole, its position in it (`pos`). A snapshot names the last delta before it (cut_exchange_ts, cut_pos); a
 stream's first snapshot is completed by a snapshot_cuts row instead: the first later millisecond and how many of its
-deltas came after the snapshot. A snapshot whose cut cannot be told is not used; an earlier one is.
+deltas came after the snapshot. Without either (nothing followed for long, or the stream ended in that millisecond) the
+moment it was sent decides, where no delta lies within a second of it. A snapshot whose cut cannot be told is not used;
+an earlier one is.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -78,9 +80,10 @@ def following(snapshot: BookSnapshot, deltas: Sequence[BookDelta]) -> list[BookD
         if ordered is None or len(ordered) < pos:
             return None
         return ordered[pos:] + [d for d in deltas if d.exchange_ts > moment]
-    if any(d.exchange_ts > snapshot.observed_at - SECOND for d in deltas):
+    low, high = snapshot.observed_at - SECOND, snapshot.observed_at + SECOND
+    if any(low < d.exchange_ts <= high for d in deltas):
         return None
-    return []
+    return [d for d in deltas if d.exchange_ts > high]
 
 
 def _ordered(inside: Sequence[BookDelta]) -> list[BookDelta] | None:

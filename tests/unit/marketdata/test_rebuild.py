@@ -67,11 +67,14 @@ def test_a_cut_in_a_millisecond_without_positions_is_not_used() -> None:
     assert rebuild([late], deltas) is None
 
 
-def test_a_first_snapshot_without_cut_counts_only_when_nothing_followed() -> None:
-    """Deltas near or after it make it unusable, older ones do not."""
+def test_a_snapshot_without_cut_is_placed_by_its_time_where_no_delta_is_near() -> None:
+    """Older than a second before it: contained. Later than a second after it: follows. Between: it cannot be told."""
     snapshot = BookSnapshot(5 * S, ((5, 1),), ((7, 2),), None, None)
-    assert following(snapshot, [BookDelta(4 * S, None, True, 5, 1)]) == []
-    assert following(snapshot, [BookDelta(4 * S + 1, None, True, 5, 1)]) is None
+    before, after = BookDelta(4 * S, None, True, 5, 1), BookDelta(6 * S + 1, None, True, 5, 3)
+    assert following(snapshot, [before, after]) == [after]
+    for near in (4 * S + 1, 5 * S, 6 * S):
+        assert following(snapshot, [before, after, BookDelta(near, None, True, 5, 1)]) is None
+    assert rebuild([snapshot], [before, after]) == {(True, 5): 4, (False, 7): 2}
     assert rebuild([snapshot], []) == {(True, 5): 1, (False, 7): 2}
 
 
