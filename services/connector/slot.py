@@ -7,6 +7,7 @@ handed to the session as soon as it is read; nothing here waits for the database
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -38,6 +39,12 @@ GOODBYE_S_MAX = 2.0
 """Seconds to wait for the answer to unsubscribe; it proves the last frames, but nothing depends on it."""
 
 
+Dial = Callable[
+    [str, Signer | None, Clock, TransportSettings], AbstractAsyncContextManager[Connection]
+]
+"""Opens a websocket; a simulation in virtual time gives its own."""
+
+
 @dataclass(slots=True)
 class Wiring:
     """What all slots of a process share. Durations in seconds."""
@@ -53,6 +60,7 @@ class Wiring:
     backoff_s_min: float
     backoff_s_max: float
     silence_s_max: float
+    dial: Dial = open_connection
     was_connected: bool = False
     """A connection was open once: a refused key now is the exchange's trouble, not the configuration's."""
     noted: Counter[str] = field(default_factory=Counter)
@@ -188,7 +196,7 @@ class Slot:
 
     async def _dial_and_serve(self) -> None:
         wiring, clock = self._wiring, self._wiring.clock
-        async with open_connection(wiring.url, wiring.signer(), clock, wiring.transport) as conn:
+        async with wiring.dial(wiring.url, wiring.signer(), clock, wiring.transport) as conn:
             self._dialling = None
             wiring.was_connected = True
             now = clock.now()
