@@ -18,7 +18,6 @@ from libs.store.control import Owned
 from libs.store.lanes import LaneWriter
 from libs.store.pool import AnyConnection
 from libs.telemetry.metrics import Metrics
-from services.connector import slot as slot_module
 from services.connector.buffer import Buffer
 from services.connector.holdings import Holdings
 from services.connector.outlets import Outlets
@@ -61,7 +60,7 @@ class Tables:
 
 
 @pytest.fixture(autouse=True)
-def _unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+def _unreachable(wiring: Wiring) -> None:
     """No dial is ever answered."""
 
     @asynccontextmanager
@@ -69,7 +68,7 @@ def _unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.Event().wait()
         yield None
 
-    monkeypatch.setattr(slot_module, "open_connection", hang)
+    wiring.dial = cast(Any, hang)
 
 
 def _pipeline() -> tuple[Pipeline, Outlets]:

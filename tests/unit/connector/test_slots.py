@@ -11,7 +11,6 @@ from libs.exchange.errors import AuthRejected, TransportError
 from libs.store import control
 from libs.store.control import Owned
 from libs.store.pool import AnyConnection
-from services.connector import slot as slot_module
 from services.connector.holdings import Holdings
 from services.connector.slot import Slot, Wiring
 
@@ -20,7 +19,7 @@ SLOTS = ["trade/0", "ticker/0", "lifecycle/0", "orderbook/0"]
 
 
 @pytest.fixture
-def dialled(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+def dialled(wiring: Wiring) -> asyncio.Event:
     """An exchange that never answers a dial; set as soon as one is under way."""
     began = asyncio.Event()
 
@@ -30,7 +29,7 @@ def dialled(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
         await asyncio.Event().wait()
         yield None
 
-    monkeypatch.setattr(slot_module, "open_connection", hang)
+    wiring.dial = cast(Any, hang)
     return began
 
 
@@ -182,7 +181,7 @@ async def pauses(
         if len(found) == count:
             slot.close("enough")
 
-    monkeypatch.setattr(slot_module, "open_connection", fail)
+    wiring.dial = cast(Any, fail)
     monkeypatch.setattr(Slot, "_sleep", no_sleep)
     await Slot("trade/0", wiring).run()
     return found
