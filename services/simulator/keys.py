@@ -1,6 +1,7 @@
 """The one question asked of a signed request: did the holder of this key id sign this, just now?
 
-The signed text is timestamp + METHOD + path without query string; RSA-PSS with SHA-256, salt as long as the digest.
+The signed text is timestamp + METHOD + path without query string. An RSA key signs it with PSS over SHA-256, salt as
+long as the digest; an Ed25519 key signs the text itself.
 """
 
 import base64
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from libs.exchange.signing import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from libs.runtime.errors import ConfigInvalid
@@ -21,9 +22,11 @@ from services.simulator.settings import KeySettings
 # signer's own rule would accept the signer's mistakes.
 _PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=hashes.SHA256.digest_size)
 
+PublicKey = rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
 
 class KeyFileInvalid(ConfigInvalid):
-    """A public key file cannot be read or holds no RSA public key; name another under simulator.keys."""
+    """A public key file cannot be read or holds no public key; name another under simulator.keys."""
 
 
 class Refusal(enum.Enum):
@@ -45,11 +48,22 @@ class Refusal(enum.Enum):
 
 
 class KeyRing:
-    """The public keys of the settings, by key id."""
+    """The public keys of the settings, by key id.
 
-    def __init__(self, keys: Mapping[str, rsa.RSAPublicKey], skew_ms_max: int) -> None:
+    Args:
+        skew_ms_max: largest age or lead of a signed timestamp, milliseconds.
+        zones: which of our zones uses a key, by key id.
+    """
+
+    def __init__(
+        self,
+        keys: Mapping[str, PublicKey],
+        skew_ms_max: int,
+        zones: Mapping[str, str] | None = None,
+    ) -> None:
         self._keys = dict(keys)
         self._skew_ms_max = skew_ms_max
+        self._zones = dict(zones or {})
 
     @classmethod
     def load(cls, keys: tuple[KeySettings, ...], skew_ms_max: int) -> "KeyRing":
@@ -58,7 +72,7 @@ class KeyRing:
         Raises:
             KeyFileInvalid: files are missing or hold no RSA public key; all of them are named.
         """
-        loaded: dict[str, rsa.RSAPublicKey] = {}
+        loaded: dict[str, PublicKey] = {}
         faults: list[str] = []
         for key in keys:
             try:
@@ -67,7 +81,11 @@ class KeyRing:
                 faults.append(f"simulator.keys: {key.key_id}: {key.public_key_file}: {error}")
         if faults:
             raise KeyFileInvalid(faults)
-        return cls(loaded, skew_ms_max)
+        return cls(loaded, skew_ms_max, {key.key_id: key.zone for key in keys})
+
+    def zone_of(self, key_id: str) -> str:
+        """Return the zone that uses a key; "" for a key of none, and for no key."""
+        return self._zones.get(key_id, "")
 
     def refuse(
         self, headers: Mapping[str, str], method: str, path: str, now_ms: int
@@ -86,7 +104,7 @@ class KeyRing:
             return Refusal.UNKNOWN_KEY
         try:
             raw = base64.b64decode(signature, validate=True)
-            key.verify(raw, f"{timestamp}{method}{path}".encode(), _PSS, hashes.SHA256())
+            _verify(key, raw, f"{timestamp}{method}{path}".encode())
         except (InvalidSignature, binascii.Error):
             return Refusal.BAD_SIGNATURE
         return None
@@ -97,8 +115,16 @@ def is_signed(headers: Mapping[str, str]) -> bool:
     return any(name in headers for name in (KEY_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER))
 
 
-def _load_public(name: str) -> rsa.RSAPublicKey:
+def _verify(key: PublicKey, signature: bytes, text: bytes) -> None:
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        key.verify(signature, text)
+    else:
+        key.verify(signature, text, _PSS, hashes.SHA256())
+
+
+def _load_public(name: str) -> PublicKey:
     key = serialization.load_pem_public_key(Path(name).read_bytes())
-    if not isinstance(key, rsa.RSAPublicKey):
-        raise ValueError("not an RSA public key")  # noqa: TRY004 - the file is wrong, not the call
+    if not isinstance(key, rsa.RSAPublicKey | ed25519.Ed25519PublicKey):
+        # The file is wrong, not the call.
+        raise ValueError("neither an RSA nor an Ed25519 public key")  # noqa: TRY004
     return key

@@ -16,7 +16,10 @@ class KeySettings:
     """The key's id, as sent in KALSHI-ACCESS-KEY. No default: a key without an id is no key."""
 
     public_key_file: str
-    """PEM file with the RSA public key that verifies the key's signatures. No default."""
+    """PEM file with the public key (RSA or Ed25519) that verifies the key's signatures. No default."""
+
+    zone: str = ""
+    """Which of our zones uses the key: what a fault's `on.zone` names. Empty: none, only faults for everyone hit it."""
 
 
 @dataclass(frozen=True, slots=True)
