@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from libs.exchange.errors import AuthRejected, ExchangeError
 from libs.exchange.signing import Signer
@@ -45,6 +45,11 @@ Dial = Callable[
 """Opens a websocket; a simulation in virtual time gives its own."""
 
 
+def _spread(name: str) -> float:
+    """Where in [0, 1) a slot's pauses lie: by its name, whose hash differs from process to process."""
+    return (hash(name) % 100) / 100
+
+
 @dataclass(slots=True)
 class Wiring:
     """What all slots of a process share. Durations in seconds."""
@@ -61,6 +66,10 @@ class Wiring:
     backoff_s_max: float
     silence_s_max: float
     dial: Dial = open_connection
+    jitter: Callable[[str], float] = _spread
+    """Jitter of a slot's pauses, by its name; a simulation that is to repeat itself gives its own, as of names."""
+    new_id: Callable[[], UUID] = uuid4
+    """The random part of a connection's name."""
     was_connected: bool = False
     """A connection was open once: a refused key now is the exchange's trouble, not the configuration's."""
     noted: Counter[str] = field(default_factory=Counter)
@@ -95,8 +104,7 @@ class Slot:
         self._backoff = Backoff(
             wiring.backoff_s_min,
             wiring.backoff_s_max,
-            # By the name, whose hash differs from process to process: slots spread, and need no chance.
-            lambda: (hash(name) % 100) / 100,
+            lambda: wiring.jitter(name),
             stable_s=STABLE_S,
         )
         kind = name.partition("/")[0]
@@ -200,7 +208,7 @@ class Slot:
             self._dialling = None
             wiring.was_connected = True
             now = clock.now()
-            connection = uuid7(now, uuid4())
+            connection = uuid7(now, wiring.new_id())
             session = Session(self.name, connection, wiring.outlets, wiring.session, now)
             session.want(self.tickers)
             self.session, self.is_complete, self.error = session, False, ""
