@@ -10,8 +10,8 @@ from itertools import count
 from services.simulator import frames
 from services.simulator.book import Ladder
 from services.simulator.changes import Change, Closed, Created, Delta, Lifecycle, Ticker, Trade
-from services.simulator.instruments import Event, Series
-from services.simulator.listing import Listing
+from services.simulator.instruments import Series
+from services.simulator.listing import Events, Listing, Listings
 from services.simulator.session import Session
 from services.simulator.subscription import BOOKS, TICKERS, TRADES, Subscription
 
@@ -27,10 +27,12 @@ class Exchange:
 
     def __init__(self, trades_kept: int) -> None:
         self.opens_with_snapshots = True
-        self.listings: dict[str, Listing] = {}
+        self.listings = Listings()
         self.series: dict[str, Series] = {}
-        self.events: dict[str, Event] = {}
+        self.events = Events()
         self.by_event: dict[str, list[Listing]] = {}
+        self.pause: int | None = None
+        """While the exchange is closed for maintenance: when it expects to be back, microseconds."""
         self.tape: deque[tuple[int, Trade]] = deque(maxlen=trades_kept)
         """(number, trade), oldest first; numbers ascend and never repeat."""
         self.counts: Counter[str] = Counter()
@@ -69,6 +71,10 @@ class Exchange:
         self.by_event.setdefault(event.ticker, []).append(listing)
         self._by_id[instrument.market_id] = instrument.ticker
         return listing
+
+    def markets_of(self, event_ticker: str) -> list[Listing]:
+        """Return an event's markets in the order they were listed."""
+        return self.by_event.get(event_ticker, [])
 
     def join(self, subscription: Subscription, tickers: list[str] | None) -> None:
         """Begin to send a subscription the changes of these markets (None: of all)."""

@@ -1,9 +1,12 @@
 """One listed market as it stands now: book, ticker, and the state its REST object shows."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 from libs.marketdata.units import PRICE_ONE, SECOND
 from services.simulator.book import Book, Ladder
 from services.simulator.changes import Delta, Lifecycle, Ticker, TickerState
-from services.simulator.instruments import Instrument
+from services.simulator.instruments import Event, Instrument
 
 _NOTHING_YET = TickerState(0, 0, PRICE_ONE, 0, 0, 0, 0, 0, 0, 0)
 
@@ -76,3 +79,19 @@ class Listing:
             "exchange_ts": self.changed_at,
             "position": self.position,
         }
+
+
+class Listings(dict[str, Listing]):
+    """Every listed market by its ticker, in the order they were listed."""
+
+    def after(self, position: int) -> Iterator[tuple[int, Listing]]:
+        """Yield (position, listing) from this position on; a market keeps its position for ever."""
+        return enumerate(islice(self.values(), position, None), position)
+
+
+class Events(dict[str, Event]):
+    """Every event by its ticker, in the order they were made."""
+
+    def after(self, position: int) -> Iterator[tuple[int, Event]]:
+        """Yield (position, event) from this position on; an event keeps its position for ever."""
+        return enumerate(islice(self.values(), position, None), position)
