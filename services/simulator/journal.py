@@ -20,8 +20,19 @@ session.jsonl, what was sent to whom; every line has `at`, all but the last two 
 
 import json
 from pathlib import Path
+from typing import Protocol
 
 _BUFFER_BYTES = 1 << 20
+
+
+class Sink(Protocol):
+    """Where the lines of one journal go."""
+
+    def line(self, text: str) -> None:
+        """Take a line that is already JSON and ends with a newline."""
+
+    def record(self, fields: dict[str, object]) -> None:
+        """Take a line as its fields."""
 
 
 class Journal:
@@ -37,10 +48,32 @@ class Journal:
         self._file.write(text)
 
     def record(self, fields: dict[str, object]) -> None:
-        self._file.write(json.dumps(fields, separators=(",", ":")) + "\n")
+        self._file.write(_encode(fields))
 
     def flush(self) -> None:
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
+
+
+class MemoryJournal:
+    """A journal that is kept, for worlds in virtual time."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        """Append a line that is already JSON and ends with a newline."""
+        self.lines.append(text)
+
+    def record(self, fields: dict[str, object]) -> None:
+        self.lines.append(_encode(fields))
+
+    def bytes(self) -> bytes:
+        """Return what a file would hold."""
+        return "".join(self.lines).encode()
+
+
+def _encode(fields: dict[str, object]) -> str:
+    return json.dumps(fields, separators=(",", ":")) + "\n"

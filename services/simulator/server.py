@@ -1,9 +1,7 @@
 """The composition of the simulator, and the handle other processes and tests hold it by."""
 
 import asyncio
-import itertools
 import tempfile
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,13 +17,9 @@ from services.simulator.connection import COMMAND_BYTES_MAX, Connection
 from services.simulator.exchange import Exchange
 from services.simulator.journal import Journal
 from services.simulator.keys import KeyRing
-from services.simulator.recording import read_recording
-from services.simulator.replay import Replay
 from services.simulator.rest import Rest, guard, refused
-from services.simulator.session import Session
 from services.simulator.settings import SimulatorSettings
-from services.simulator.stages import LiveStage, ReplayStage, Stage
-from services.simulator.subscription import BOOKS, TICKERS, Subscription
+from services.simulator.simulation import Simulation
 from services.simulator.tasks import publish_forever
 
 WS_PATH = "/trade-api/ws/v2"
@@ -42,14 +36,10 @@ class SimulatorServer:
         self.settings = settings
         self.port = settings.port
         self.clock: Clock = clock or SystemClock()
-        self.exchange = Exchange(settings.trades_kept)
         self.connections: dict[int, Connection] = {}
-        self._numbers = itertools.count(1)
         self._keys = KeyRing.load(settings.keys, settings.clock_skew_ms_max)
         self._resources = AsyncExitStack()
         self._stopping: asyncio.Task[dict[str, object]] | None = None
-        self._end: int | None = None
-        self._final: int | None = None
 
     @property
     def rest_url(self) -> str:
@@ -66,7 +56,11 @@ class SimulatorServer:
     @property
     def epoch(self) -> int:
         """Model time zero, microseconds since 1970."""
-        return self.stage.epoch
+        return self.simulation.stage.epoch
+
+    @property
+    def exchange(self) -> Exchange:
+        return self.simulation.exchange
 
     async def open(self) -> None:
         """Open journals, list the markets, listen.
@@ -81,7 +75,9 @@ class SimulatorServer:
         self._resources.callback(self.market_journal.close)
         self.session_journal = Journal(Path(directory) / "session.jsonl")
         self._resources.callback(self.session_journal.close)
-        self.stage: Stage = self._make_stage()
+        self.simulation = Simulation(
+            self.settings, self.market_journal, self.session_journal, self.clock.now()
+        )
         await self._listen()
 
     async def close(self) -> None:
@@ -99,10 +95,8 @@ class SimulatorServer:
 
     def publish_once(self) -> bool:
         """Publish what has happened since the last round; False when another round is due at once."""
-        if self._end is not None:
-            return True
         now = self.clock.now()
-        is_done = self.stage.tick(now)
+        is_done = self.simulation.advance(now)
         self._flush(now)
         return is_done
 
@@ -118,33 +112,11 @@ class SimulatorServer:
 
     def books(self) -> list[dict[str, object]]:
         """Return every market's book as it stands, integers in our units."""
-        return [listing.book_record() for listing in self.exchange.listings.values()]
+        return self.simulation.books()
 
     def state(self) -> dict[str, object]:
         """Return what /control/state shows; times in microseconds since 1970."""
-        now = self.clock.now()
-        return {
-            "mode": self.stage.mode,
-            "seed": self.settings.seed,
-            "epoch": self.epoch,
-            "now": now,
-            "model_time": (self._end or now) - self.epoch,
-            "end_ts": self._end,
-            "final_ts": self._final,
-            "lag_us_max": self.stage.lag_max,
-            "markets": len(self.exchange.listings),
-            "published": dict(self.exchange.counts),
-            "connections": [_describe(connection) for connection in self.connections.values()],
-        }
-
-    def _make_stage(self) -> Stage:
-        now = self.clock.now()
-        settings = self.settings.replay
-        if not settings.file:
-            return LiveStage(self.settings, self.exchange, self.market_journal, now)
-        recording = read_recording(Path(settings.file), settings.use_yes_price)
-        replay = Replay(recording, settings, self.exchange, now)
-        return ReplayStage(replay, self.market_journal, now)
+        return self.simulation.state(self.clock.now())
 
     async def _listen(self) -> None:
         rest = Rest(self.exchange, self._keys, self.clock.now)
@@ -163,80 +135,37 @@ class SimulatorServer:
         refusal = self._keys.refuse(request.headers, "GET", WS_PATH, self._now_ms())
         if refusal is not None:
             return refused(refusal)
-        socket = web.WebSocketResponse(compress=False, max_msg_size=COMMAND_BYTES_MAX)
-        await socket.prepare(request)
+        key_id = request.headers[KEY_HEADER]
+        no = self.simulation.refuse_connect(key_id, self.clock.now())
+        if no is not None:
+            return web.Response(body=no.body, status=no.status, content_type=no.content_type)
+        websocket = web.WebSocketResponse(compress=False, max_msg_size=COMMAND_BYTES_MAX)
+        await websocket.prepare(request)
         # Of another loop's making: uvloop's transports only look like asyncio's.
         transport = cast("asyncio.Transport", request.transport)
-        number = next(self._numbers)
-        feed, record = self.stage.feed, self.session_journal.record
-        session = Session(number, feed, record, self.stage.sids, self.stage.stamps)
-        connection = Connection(
-            session,
-            socket,
-            transport,
-            self.settings.outbound_bytes_max,
-            request.headers[KEY_HEADER],
-        )
-        session.set_time(self._now_ms())
-        session.note(
-            "opened", id=str(uuid.uuid4()), key_id=connection.key_id, remote=request.remote
-        )
-        self.connections[number] = connection
-        self.exchange.sessions[number] = session
-        connection.ping_every(self.settings.ping_s)
+        line = self.simulation.connect(key_id, request.remote, self.clock.now())
+        connection = Connection(line, websocket, transport, self.settings.outbound_bytes_max)
+        self.connections[line.number] = connection
         try:
             await connection.serve(self._now_ms)
         finally:
-            self._forget(connection)
-        return socket
-
-    def _forget(self, connection: Connection) -> None:
-        session = connection.session
-        session.close(self._now_ms())
-        session.note("closed", overflows=connection.overflows)
-        connection.close()
-        self.connections.pop(session.number, None)
-        self.exchange.sessions.pop(session.number, None)
+            self.simulation.disconnect(line, self.clock.now())
+            connection.close()
+            del self.connections[line.number]
+        return websocket
 
     async def _stop_publishing(self) -> dict[str, object]:
         now = self.clock.now()
-        end = self.stage.end(now)
-        self._end = end
+        final = self.simulation.end(now) + self.settings.quiet_ms * MILLISECOND
         self._flush(now)
-        final = end + self.settings.quiet_ms * MILLISECOND
         # Waited for by the wall clock: the last changes must not be sent before their own time.
         while (now := self.clock.now()) < final:  # noqa: ASYNC110
             await asyncio.sleep(min((final - now) / 1e6, 0.1))
-        self._final = final
-        self.stage.finish(final, now)
-        self._speak_everywhere(now)
+        record = self.simulation.finish(final, now)
         self._flush(now)
-        record: dict[str, object] = {
-            "kind": "end",
-            "at": now,
-            "mode": self.stage.mode,
-            "seed": self.settings.seed,
-            "epoch": self.epoch,
-            "end_ts": end,
-            "final_ts": final,
-            "published": dict(self.exchange.counts),
-            "lag_us_max": self.stage.lag_max,
-        }
-        self.session_journal.record(record)
-        for book in self.books():
-            self.session_journal.record({"kind": "final_book", **book})
         self.market_journal.flush()
         self.session_journal.flush()
         return record
-
-    def _speak_everywhere(self, now: int) -> None:
-        """Give every sid that the last changes did not reach a frame of its own, where it can have one."""
-        for connection in self.connections.values():
-            session = connection.session
-            session.set_time(now // MILLISECOND)
-            for subscription in session.subscriptions.values():
-                if subscription not in session.written:
-                    _speak(subscription)
 
     def _flush(self, now: int) -> None:
         now_ms = now // MILLISECOND
@@ -250,34 +179,6 @@ class SimulatorServer:
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def _speak(subscription: Subscription) -> None:
-    ticker = next(iter(subscription.tickers or ()), None)
-    if ticker is None:
-        return
-    if subscription.channel == BOOKS:
-        subscription.session.send_snapshot(subscription, ticker)
-    elif subscription.channel == TICKERS:
-        subscription.session.feed.send_last_ticker(subscription, ticker)
-
-
-def _describe(connection: Connection) -> dict[str, object]:
-    session = connection.session
-    return {
-        "connection": session.number,
-        "key_id": connection.key_id,
-        "overflows": connection.overflows,
-        "subscriptions": [
-            {
-                "sid": subscription.sid,
-                "channel": subscription.channel,
-                "seq": subscription.seq,
-                "markets": None if subscription.tickers is None else len(subscription.tickers),
-            }
-            for subscription in session.subscriptions.values()
-        ],
-    }
 
 
 @asynccontextmanager

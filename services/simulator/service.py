@@ -20,7 +20,7 @@ async def run(settings: Settings, runtime: Runtime) -> None:
             ws_url=server.ws_url,
             seed=settings.simulator.seed,
             epoch=server.epoch,
-            mode=server.stage.mode,
+            mode=server.simulation.stage.mode,
         )
         async with runtime.tasks() as tasks:
             tasks.start("publish", publish_forever(server, runtime.stop))

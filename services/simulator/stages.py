@@ -6,7 +6,7 @@ from typing import Protocol
 from libs.marketdata.units import MILLISECOND, SECOND, floor_ms
 from services.simulator.changes import Change
 from services.simulator.exchange import Exchange
-from services.simulator.journal import Journal
+from services.simulator.journal import Sink
 from services.simulator.model import MarketModel, ModelPlan
 from services.simulator.replay import Replay
 from services.simulator.settings import SimulatorSettings
@@ -55,7 +55,7 @@ class LiveStage:
     stamps = True
 
     def __init__(
-        self, settings: SimulatorSettings, exchange: Exchange, journal: Journal, now: int
+        self, settings: SimulatorSettings, exchange: Exchange, journal: Sink, now: int
     ) -> None:
         # Listing the markets takes its time, which must lie before the epoch: the first deltas would be late.
         ready = now + settings.markets * LISTING_TIME
@@ -106,7 +106,7 @@ class ReplayStage:
     mode = "replay"
     stamps = False
 
-    def __init__(self, replay: Replay, journal: Journal, now: int) -> None:
+    def __init__(self, replay: Replay, journal: Sink, now: int) -> None:
         self.epoch = now
         self.lag_max = 0
         self._replay = replay

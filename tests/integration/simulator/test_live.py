@@ -296,10 +296,12 @@ async def test_slow_client_dies_alone(settings: Make, key: KeyPair) -> None:
         )
         writer.write(upgrade.encode() + masked)
         await good.subscribe("orderbook_delta", market_tickers=named)
-        await good.until(lambda _: any(c.overflows for c in server.connections.values()), 60)
-        assert server.connections[1].overflows == 0
+        await good.until(
+            lambda _: any(line.overflows for line in server.simulation.lines.values()), 60
+        )
+        assert server.simulation.lines[1].overflows == 0
         assert len(server.exchange.sessions[1].subscriptions) == 1
-        slow = server.connections.get(2)
+        slow = server.simulation.lines.get(2)
         assert slow is None or slow.session.subscriptions == {}
         for frame in good.of_type("orderbook_delta"):
             assert frame["sending_ts_ms"] - frame["msg"]["ts_ms"] < 1_000
