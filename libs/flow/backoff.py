@@ -1,15 +1,15 @@
 """Exponential back-off, pure: it says how long to wait, and who waits is the caller's business.
 
-With jitter the delay is drawn from the upper half of the doubling bound ("equal jitter"): never so short that a dead
-exchange is hammered, never so equal that hundreds of connections come back in the same instant. Who waits alone needs
-none.
+With jitter the delay is drawn from the upper half of a bound that doubles ("equal jitter"), the first from the shortest
+delay to twice as long: never so short that a dead exchange is hammered, never so equal that hundreds of connections come
+back in the same instant, and always within the two limits. Who waits alone needs no jitter.
 """
 
 from collections.abc import Callable
 
 
 class Backoff:
-    """Delays that double from delay_s_min to delay_s_max, all in seconds.
+    """Delays that double from delay_s_min to delay_s_max, all in seconds; none is shorter or longer than these.
 
     Args of the constructor: jitter returns numbers in [0, 1), `random.random` or a seeded one; None: every delay is
     the whole bound. stable_s: how long what was retried must have lasted to count as a success; None: as long as the
@@ -30,18 +30,21 @@ class Backoff:
         self._delay_s_max = delay_s_max
         self._jitter = jitter
         self._stable_s = stable_s
-        self._bound_s = delay_s_min
+        self._first_s = delay_s_min if jitter is None else min(2 * delay_s_min, delay_s_max)
+        self._bound_s = self._first_s
         self.failures = 0
 
     def next_delay(self) -> float:
-        """Count one more failure and return how many seconds to wait: from half the present bound up to it."""
+        """Count one more failure and return how many seconds to wait."""
         self.failures += 1
         bound, self._bound_s = self._bound_s, min(self._bound_s * 2, self._delay_s_max)
-        return bound if self._jitter is None else bound * (1 + self._jitter()) / 2
+        if self._jitter is None:
+            return bound
+        return max(self._delay_s_min, bound * (1 + self._jitter()) / 2)
 
     def reset(self) -> None:
         """Begin again at the shortest delay."""
-        self._bound_s = self._delay_s_min
+        self._bound_s = self._first_s
         self.failures = 0
 
     def exhaust(self) -> None:

@@ -8,10 +8,12 @@ from libs.flow.backoff import Backoff
 
 
 def test_doubles_up_to_the_maximum() -> None:
-    """Without jitter the delay is half the bound, which doubles and stops at the maximum."""
+    """The least jitter gives the shortest delay first, then doubles, then half the maximum; the most twice as much."""
     backoff = Backoff(1.0, 5.0, lambda: 0.0)
-    assert [backoff.next_delay() for _ in range(5)] == [0.5, 1.0, 2.0, 2.5, 2.5]
+    assert [backoff.next_delay() for _ in range(5)] == [1.0, 2.0, 2.5, 2.5, 2.5]
     assert backoff.failures == 5
+    backoff = Backoff(1.0, 5.0, lambda: 1 - 2**-53)
+    assert [round(backoff.next_delay(), 9) for _ in range(4)] == [2.0, 4.0, 5.0, 5.0]
 
 
 def test_reset_begins_again() -> None:
@@ -20,7 +22,7 @@ def test_reset_begins_again() -> None:
     backoff.next_delay()
     backoff.next_delay()
     backoff.reset()
-    assert (backoff.failures, backoff.next_delay()) == (0, 0.5)
+    assert (backoff.failures, backoff.next_delay()) == (0, 1.0)
 
 
 def test_only_a_stable_success_resets() -> None:
@@ -28,9 +30,9 @@ def test_only_a_stable_success_resets() -> None:
     backoff = Backoff(1.0, 8.0, lambda: 0.0)
     backoff.next_delay()
     backoff.next_delay()
-    assert not backoff.reset_if_stable(3.9)
+    assert not backoff.reset_if_stable(7.9)
     assert backoff.failures == 2
-    assert backoff.reset_if_stable(4.0)
+    assert backoff.reset_if_stable(8.0)
     assert backoff.failures == 0
 
 
@@ -58,11 +60,25 @@ def test_refuses_senseless_bounds(low: float, high: float) -> None:
 
 
 @given(st.floats(0.01, 10), st.floats(1, 100), st.integers(0, 2**32), st.integers(1, 50))
-def test_delay_stays_within_half_the_bound_and_the_bound(
+def test_delays_stay_within_the_limits_and_double_on_average(
     low: float, factor: float, seed: int, failures: int
 ) -> None:
-    """Whatever the chance, a delay is never below half of its bound nor above the maximum."""
-    backoff = Backoff(low, low * factor, random.Random(seed).random)
-    for number in range(failures):
-        bound = min(low * 2**number, low * factor)
-        assert bound / 2 <= backoff.next_delay() <= bound
+    """Whatever the chance, a delay is never below the shortest, above the longest, nor outside its own half bound."""
+    high = low * factor
+    backoff = Backoff(low, high, random.Random(seed).random)
+    for number in range(1, failures + 1):
+        bound = min(low * 2**number, high)
+        delay = backoff.next_delay()
+        assert max(low, bound / 2) <= delay <= max(low, bound)
+
+
+def test_slots_that_fail_together_do_not_come_back_together() -> None:
+    """A hundred that share one generator spread over the whole of each bound, at the longest one too."""
+    chance = random.Random(7)
+    backoffs = [Backoff(1.0, 300.0, chance.random) for _ in range(100)]
+    for number in range(12):
+        delays = sorted(backoff.next_delay() for backoff in backoffs)
+        bound = min(2.0 ** (number + 1), 300.0)
+        assert len(set(delays)) == 100
+        assert delays[0] < 0.55 * bound
+        assert delays[-1] > 0.95 * bound
