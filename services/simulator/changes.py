@@ -1,11 +1,12 @@
 """What the exchange publishes, one fact each, and the line each leaves in the market journal.
 
 Prices are hundred-thousandths of a dollar in the bid's own leg, sizes hundredths of a contract, times microseconds
-since 1970. `at` is when it happened in the matching engine; `exchange_ts` is `at` floored to the millisecond.
+since 1970. `at` is when it happened, of deltas and trades by the clock of the matching engine, which a clock step sets
+wrong; `exchange_ts` is that clock floored to the millisecond.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from libs.marketdata.units import PRICE_ONE, SECOND, floor_ms, parse_price
 from services.simulator.book import Ladder
@@ -60,7 +61,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """Two orders met; taker_side is True when the taker bought yes."""
+    """Two orders met; taker_side is True when the taker bought yes. A block trade was agreed on outside the book."""
 
     at: int
     instrument: Instrument
@@ -68,6 +69,7 @@ class Trade:
     yes_price: int
     size: int
     taker_side: bool
+    is_block: bool = False
 
     @property
     def no_price(self) -> int:
@@ -84,7 +86,7 @@ class Trade:
             no_price=self.no_price,
             size=self.size,
             taker_side=self.taker_side,
-            is_block=False,
+            is_block=self.is_block,
         )
 
 
@@ -106,7 +108,7 @@ class TickerState:
 
 @dataclass(frozen=True, slots=True)
 class Ticker:
-    """A conflated ticker: published at `at`, speaking of the market's last change at `changed_at`."""
+    """A conflated ticker: published at `at`, speaking of the market's last change at `changed_at` (the engine's clock)."""
 
     at: int
     changed_at: int
@@ -124,7 +126,7 @@ class Ticker:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Lifecycle:
     """A lifecycle message as it is sent (`body`), on `channel`; `ticker` is the event's for event messages."""
 
@@ -134,24 +136,33 @@ class Lifecycle:
     message_type: str
     event_type: str
     body: dict[str, object]
+    _text: str = field(default="", init=False, repr=False, compare=False)
+
+    @property
+    def text(self) -> str:
+        """The body as JSON, written once for the journal and everybody who listens."""
+        if not self._text:
+            self._text = json.dumps(self.body, separators=(",", ":"))
+        return self._text
 
     def journal_line(self) -> str:
-        value = self.body.get("settlement_value")
-        return journal_line(
+        body = self.body
+        value = body.get("settlement_value")
+        head = journal_line(
             kind="lifecycle",
             at=self.at,
             ticker=self.ticker,
             channel=self.channel,
             message_type=self.message_type,
             event_type=self.event_type,
-            open_at=_micros(self.body.get("open_ts")),
-            close_at=_micros(self.body.get("close_ts")),
-            determined_at=_micros(self.body.get("determination_ts")),
-            settled_at=_micros(self.body.get("settled_ts")),
+            open_at=_micros(body.get("open_ts")),
+            close_at=_micros(body.get("close_ts")),
+            determined_at=_micros(body.get("determination_ts")),
+            settled_at=_micros(body.get("settled_ts")),
             settlement_value=parse_price(value) if isinstance(value, str) else None,
-            result=self.body.get("result"),
-            body=self.body,
+            result=body.get("result"),
         )
+        return f'{head[:-2]},"body":{self.text}}}\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +176,29 @@ class Closed:
         return journal_line(kind="closed", at=self.at, ticker=self.instrument.ticker)
 
 
-Change = Created | Delta | Trade | Ticker | Lifecycle | Closed
+@dataclass(frozen=True, slots=True)
+class ClockStepped:
+    """The engine's clock jumped by `by` microseconds: what deltas, trades and tickers say from now on is wrong by that."""
+
+    at: int
+    by: int
+
+    def journal_line(self) -> str:
+        return journal_line(kind="clock_stepped", at=self.at, by=self.by)
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """Trading stands still until `until`, as in a maintenance window."""
+
+    at: int
+    until: int
+
+    def journal_line(self) -> str:
+        return journal_line(kind="halted", at=self.at, until=self.until)
+
+
+Change = Created | Delta | Trade | Ticker | Lifecycle | Closed | ClockStepped | Halted
 
 
 def _micros(seconds: object) -> int | None:

@@ -4,14 +4,18 @@ It is moved only by `publish`; it is the Feed of every live session. No I/O, no 
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import count
 
 from services.simulator import frames
 from services.simulator.book import Ladder
+from services.simulator.catalogue import OPENINGS_MAX, Catalogue
 from services.simulator.changes import Change, Closed, Created, Delta, Lifecycle, Ticker, Trade
 from services.simulator.instruments import Series
-from services.simulator.listing import Events, Listing, Listings
+from services.simulator.lifecycle import COMBO_CHANNEL, FEE_MESSAGE, MARKET_CHANNEL
+from services.simulator.listing import Listing
+from services.simulator.listings import Events, Listings
 from services.simulator.session import Session
 from services.simulator.subscription import BOOKS, TICKERS, TRADES, Subscription
 
@@ -30,7 +34,6 @@ class Exchange:
         self.listings = Listings()
         self.series: dict[str, Series] = {}
         self.events = Events()
-        self.by_event: dict[str, list[Listing]] = {}
         self.pause: int | None = None
         """While the exchange is closed for maintenance: when it expects to be back, microseconds."""
         self.tape: deque[tuple[int, Trade]] = deque(maxlen=trades_kept)
@@ -56,25 +59,38 @@ class Exchange:
             elif isinstance(change, Lifecycle):
                 self._lifecycle(change)
             elif isinstance(change, Created):
-                self.list_market(change)
-            else:
-                self._closed(change)
+                if not (change.is_initial and self.listings.holds(change.instrument.ticker)):
+                    self.list_market(change)
+            elif isinstance(change, Closed):
+                self.counts["closed"] += 1
+
+    def begin_with(self, catalogue: Catalogue) -> None:
+        """List what exists at the epoch; call it before anything is published."""
+        self.series.update((series.ticker, series) for series in catalogue.series)
+        self.events.begin_with(catalogue)
+        self.listings.begin_with(catalogue)
+        self.counts["created"] += catalogue.markets
 
     def list_market(self, change: Created) -> Listing:
         instrument = change.instrument
         event = instrument.event
         self.counts["created"] += 1
         self.series.setdefault(event.series.ticker, event.series)
-        self.events.setdefault(event.ticker, event)
+        self.events.add(event)
         listing = Listing(instrument, change.yes, change.no)
-        self.listings[instrument.ticker] = listing
-        self.by_event.setdefault(event.ticker, []).append(listing)
+        self.listings.add(listing)
         self._by_id[instrument.market_id] = instrument.ticker
         return listing
 
+    def books(self) -> Iterator[dict[str, object]]:
+        """Yield the records of all books as they stand; where there are too many, of those that changed."""
+        listings = self.listings
+        every = listings.values() if len(listings) <= OPENINGS_MAX else listings.changed()
+        return (listing.book_record() for listing in every)
+
     def markets_of(self, event_ticker: str) -> list[Listing]:
         """Return an event's markets in the order they were listed."""
-        return self.by_event.get(event_ticker, [])
+        return self.listings.of_event(event_ticker)
 
     def join(self, subscription: Subscription, tickers: list[str] | None) -> None:
         """Begin to send a subscription the changes of these markets (None: of all)."""
@@ -114,7 +130,7 @@ class Exchange:
             subscription.send_unnumbered(TICKERS, frames.ticker_body(listing.last_ticker))
 
     def ticker_of(self, market_id: str) -> str | None:
-        return self._by_id.get(market_id)
+        return self._by_id.get(market_id) or self.listings.ticker_of(market_id)
 
     def market_id_of(self, ticker: str) -> str:
         listing = self.listings.get(ticker)
@@ -129,7 +145,7 @@ class Exchange:
     def _delta(self, delta: Delta) -> None:
         ticker = delta.instrument.ticker
         self.counts["delta"] += 1
-        self.listings[ticker].apply(delta)
+        self.listings.changing(delta.instrument).apply(delta)
         bodies: list[bytes | None] = [None, None]
         for subscription in self._listeners(BOOKS, ticker):
             scale = subscription.use_yes_price
@@ -148,7 +164,7 @@ class Exchange:
 
     def _ticker(self, ticker: Ticker) -> None:
         self.counts["ticker"] += 1
-        self.listings[ticker.instrument.ticker].last_ticker = ticker
+        self.listings.changing(ticker.instrument).last_ticker = ticker
         listeners = self._listeners(TICKERS, ticker.instrument.ticker)
         body = frames.ticker_body(ticker) if listeners else b""
         for subscription in listeners:
@@ -156,12 +172,23 @@ class Exchange:
 
     def _lifecycle(self, change: Lifecycle) -> None:
         self.counts["lifecycle"] += 1
-        listing = self.listings.get(change.ticker)
-        if listing is not None:
-            listing.follow(change)
-        body = frames.lifecycle_body(change)
-        for subscription in self._everything.get(change.channel, _NOBODY):
+        self._follow(change)
+        listeners = self._everything.get(change.channel, _NOBODY)
+        body = frames.lifecycle_body(change) if listeners else b""
+        for subscription in listeners:
             subscription.send(change.message_type, body)
 
-    def _closed(self, _change: Closed) -> None:
-        self.counts["closed"] += 1
+    def _follow(self, change: Lifecycle) -> None:
+        if change.message_type in (MARKET_CHANNEL, COMBO_CHANNEL):
+            listing = self.listings.get(change.ticker)
+            # What a new market's own message says is what it was listed with.
+            if listing is not None and change.event_type != "created":
+                self.listings.changing(listing.instrument).follow(change)
+        elif change.message_type == FEE_MESSAGE:
+            event = self.events.get(change.ticker)
+            if event is not None:
+                kind, multiplier = (
+                    change.body[f"fee_{name}_override"] for name in ("type", "multiplier")
+                )
+                fee = (str(kind), float(str(multiplier))) if kind is not None else None
+                self.events.replace(replace(event, fee=fee, updated_at=change.at))

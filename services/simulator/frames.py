@@ -76,7 +76,7 @@ def trade_body(trade: Trade) -> bytes:
             "taker_side": outcome,
             "taker_outcome_side": outcome,
             "taker_book_side": "bid" if trade.taker_side else "ask",
-            "is_block_trade": False,
+            "is_block_trade": trade.is_block,
             "ts": millis // 1000,
             "ts_ms": millis,
         }
@@ -110,7 +110,7 @@ def ticker_body(ticker: Ticker) -> bytes:
 
 def lifecycle_body(change: Lifecycle) -> bytes:
     """Encode a lifecycle message."""
-    return encode(change.body)
+    return change.text.encode()
 
 
 def websocket_header(length: int) -> bytes:

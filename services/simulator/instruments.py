@@ -21,6 +21,10 @@ class PriceStructure:
     name: str
     ranges: tuple[PriceRange, ...]
 
+    def holds(self, price: int) -> bool:
+        """Say whether an order may stand at this price."""
+        return 0 < price < PRICE_ONE and price % self.step_at(price) == 0
+
     def step_at(self, price: int) -> int:
         """Return the tick that is valid at this price."""
         for band in self.ranges:
@@ -52,13 +56,21 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The exchange's grouping of markets; created_at in microseconds since 1970."""
+    """The exchange's grouping of markets; times in microseconds since 1970.
+
+    Attributes:
+        number: in the order events are made, from 0. fee: override of (type, multiplier), None when there is none.
+        updated_at: when it was last changed, 0 for never.
+    """
 
     ticker: str
     series: Series
     title: str
     sub_title: str
     created_at: int
+    number: int = 0
+    fee: tuple[str, float] | None = None
+    updated_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +106,8 @@ SERIES = (
 """The series a made-up world consists of: every price structure, tickers with dots among them."""
 
 COMBO_SERIES = Series("KXMVESPORTS", "Multi-leg sports parlay", "Sports", CENTI_CENT)
+
+STRUCTURES = {
+    structure.name: structure
+    for structure in (LINEAR_CENT, DECI_CENT, TAPERED_DECI_CENT, CENTI_CENT)
+}

@@ -1,11 +1,13 @@
 """Lifecycle messages of markets and events, with today's fields only; business times in Unix seconds."""
 
-from libs.marketdata.units import DAY, SECOND, format_price
+from libs.marketdata.units import SECOND, format_price
 from services.simulator.changes import Lifecycle
 from services.simulator.instruments import Event, Instrument, PriceStructure
 
 MARKET_CHANNEL = "market_lifecycle_v2"
 COMBO_CHANNEL = "multivariate_market_lifecycle"
+EVENT_MESSAGE = "event_lifecycle"
+FEE_MESSAGE = "event_fee_update"
 
 
 def price_ranges(structure: PriceStructure) -> list[dict[str, str]]:
@@ -52,10 +54,37 @@ def created(instrument: Instrument, at: int) -> Lifecycle:
     return _market(instrument, at, "created", body)
 
 
-def close_date_updated(instrument: Instrument, at: int) -> Lifecycle:
-    """Move the close time by a day."""
-    close_ts = (instrument.close_at + DAY) // SECOND
-    return _market(instrument, at, "close_date_updated", {"close_ts": close_ts})
+def close_date_updated(instrument: Instrument, at: int, close_at: int) -> Lifecycle:
+    """Announce another close time, microseconds."""
+    return _market(instrument, at, "close_date_updated", {"close_ts": close_at // SECOND})
+
+
+def structure_updated(instrument: Instrument, at: int, structure: PriceStructure) -> Lifecycle:
+    """Announce another grid of prices; a combo's message lacks the ranges, as all of its channel do."""
+    body: dict[str, object] = {"price_level_structure": structure.name}
+    if not instrument.is_combo:
+        body["price_ranges"] = price_ranges(structure)
+    return _market(instrument, at, "price_level_structure_updated", body)
+
+
+def metadata_updated(instrument: Instrument, at: int, yes_sub_title: str) -> Lifecycle:
+    """Announce another sub-title, in the message's own flat shape."""
+    body: dict[str, object] = {"yes_sub_title": yes_sub_title}
+    strike = instrument.ticker.rpartition("-T")[2]
+    if strike.endswith(".99"):
+        body |= {"strike_type": "greater", "floor_strike": float(strike)}
+    return _market(instrument, at, "metadata_updated", body)
+
+
+def event_fee_updated(event: Event, at: int, fee: tuple[str, float] | None) -> Lifecycle:
+    """Announce an event's own fees, or, with None, that they are the series' again."""
+    fee_type, multiplier = fee if fee is not None else (None, None)
+    body: dict[str, object] = {
+        "event_ticker": event.ticker,
+        "fee_type_override": fee_type,
+        "fee_multiplier_override": multiplier,
+    }
+    return Lifecycle(at, event.ticker, MARKET_CHANNEL, FEE_MESSAGE, "", body)
 
 
 def determined(instrument: Instrument, at: int, result: str) -> Lifecycle:
@@ -89,7 +118,7 @@ def event_created(event: Event, at: int) -> Lifecycle:
         "collateral_return_type": "",
         "series_ticker": event.series.ticker,
     }
-    return Lifecycle(at, event.ticker, MARKET_CHANNEL, "event_lifecycle", "", body)
+    return Lifecycle(at, event.ticker, MARKET_CHANNEL, EVENT_MESSAGE, "", body)
 
 
 def _market(instrument: Instrument, at: int, event_type: str, more: dict[str, object]) -> Lifecycle:

@@ -1,27 +1,36 @@
 """One listed market as it stands now: book, ticker, and the state its REST object shows."""
 
-from collections.abc import Iterator
-from itertools import islice
-
 from libs.marketdata.units import PRICE_ONE, SECOND
 from services.simulator.book import Book, Ladder
+from services.simulator.catalogue import Catalogue
 from services.simulator.changes import Delta, Lifecycle, Ticker, TickerState
-from services.simulator.instruments import Event, Instrument
-
-_NOTHING_YET = TickerState(0, 0, PRICE_ONE, 0, 0, 0, 0, 0, 0, 0)
+from services.simulator.instruments import STRUCTURES, Instrument
 
 
 class Listing:
-    """State of one market; times in microseconds since 1970, None for what has not happened."""
+    """State of one market; times in microseconds since 1970, None for what has not happened.
+
+    Args:
+        opening: where the book comes from when somebody looks at it for the first time; given instead of ladders.
+    """
 
     __slots__ = (
-        "book", "changed_at", "close_at", "determined_at", "instrument", "is_deactivated", "last_ticker",
-        "position", "result", "settled_at", "updated_at",
+        "_book", "_opening", "changed_at", "close_at", "determined_at", "instrument", "is_deactivated", "last_ticker",
+        "position", "result", "settled_at", "structure", "sub_title", "updated_at",
     )  # fmt: skip
 
-    def __init__(self, instrument: Instrument, yes: Ladder = (), no: Ladder = ()) -> None:
+    def __init__(
+        self,
+        instrument: Instrument,
+        yes: Ladder = (),
+        no: Ladder = (),
+        opening: tuple[Catalogue, int] | None = None,
+    ) -> None:
         self.instrument = instrument
-        self.book = Book(yes, no)
+        self._book = Book(yes, no) if opening is None else None
+        self._opening = opening
+        self.structure = instrument.event.series.structure
+        self.sub_title = instrument.sub_title
         self.position = 0
         """Number of deltas so far."""
         self.changed_at: int | None = None
@@ -35,8 +44,24 @@ class Listing:
         self.settled_at: int | None = None
 
     @property
+    def book(self) -> Book:
+        book = self._book
+        if book is None:
+            assert self._opening is not None
+            catalogue, number = self._opening
+            book = self._book = Book(*catalogue.ladders(number))
+        return book
+
+    @property
     def state(self) -> TickerState:
-        return self.last_ticker.state if self.last_ticker is not None else _NOTHING_YET
+        """What a ticker said last, or would say of a book that has not changed yet."""
+        if self.last_ticker is not None:
+            return self.last_ticker.state
+        return _untraded(self.book)
+
+    def stand(self, book: Book, position: int, changed_at: int | None) -> None:
+        """Put the market where a recording ends."""
+        self._book, self.position, self.changed_at = book, position, changed_at
 
     def apply(self, delta: Delta) -> None:
         self.book.apply(delta.side, delta.price, delta.size_delta)
@@ -57,6 +82,10 @@ class Listing:
             close_ts = change.body["close_ts"]
             assert isinstance(close_ts, int)
             self.close_at = close_ts * SECOND
+        elif change.event_type == "price_level_structure_updated":
+            self.structure = STRUCTURES[str(change.body["price_level_structure"])]
+        elif change.event_type == "metadata_updated":
+            self.sub_title = str(change.body["yes_sub_title"])
 
     def status(self, now: int) -> str:
         """Return the status the REST object shows at this time of the exchange."""
@@ -81,17 +110,7 @@ class Listing:
         }
 
 
-class Listings(dict[str, Listing]):
-    """Every listed market by its ticker, in the order they were listed."""
-
-    def after(self, position: int) -> Iterator[tuple[int, Listing]]:
-        """Yield (position, listing) from this position on; a market keeps its position for ever."""
-        return enumerate(islice(self.values(), position, None), position)
-
-
-class Events(dict[str, Event]):
-    """Every event by its ticker, in the order they were made."""
-
-    def after(self, position: int) -> Iterator[tuple[int, Event]]:
-        """Yield (position, event) from this position on; an event keeps its position for ever."""
-        return enumerate(islice(self.values(), position, None), position)
+def _untraded(book: Book) -> TickerState:
+    yes_bid, no_bid = max(book.yes, default=0), max(book.no, default=0)
+    sizes = book.yes.get(yes_bid, 0), book.no.get(no_bid, 0)
+    return TickerState(0, yes_bid, PRICE_ONE - no_bid, *sizes, 0, 0, 0, 0, 0)

@@ -5,33 +5,28 @@ many steps time is advanced. Deltas arrive in clusters (a burst of orders on one
 more, which gives counts per second the high dispersion that recordings have.
 """
 
-import heapq
-import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from libs.marketdata.units import MILLISECOND, SECOND, floor_ms
 from services.simulator import lifecycle
+from services.simulator.careers import Careers, closing_time
+from services.simulator.catalogue import OPENINGS_MAX, Catalogue
 from services.simulator.chance import Chance
-from services.simulator.changes import Change, Closed, Created, Delta, Ticker
-from services.simulator.instruments import Instrument
-from services.simulator.orders import OrderFlow, TradedMarket
-from services.simulator.settings import SimulatorSettings
-from services.simulator.world import World
+from services.simulator.changes import Change, ClockStepped, Created, Delta, Halted, Ticker
+from services.simulator.crowd import Crowd
+from services.simulator.news import News
+from services.simulator.orders import OrderFlow
+from services.simulator.plan import Intervention, Kind, ModelPlan
+from services.simulator.timeline import Timeline
+from services.simulator.traded import TradedMarket
 
 TICKER_PHASE = 556 * MILLISECOND
 """When in each second the tickers of all changed markets are published, in one burst."""
-OPEN_DELAY = 2 * SECOND
-FIRST_ORDER_DELAY = 6 * SECOND
-"""From `created` to a market's first order: never less than 5 s, so that a capture can be there before it."""
-DETERMINE_DELAY = 2 * SECOND
-SETTLE_DELAY = 2 * SECOND
-PAUSE_LENGTH = 1_500 * MILLISECOND
-INITIAL_TICKERS_MAX = 10_000
+INITIAL_TICKERS_MAX = 1_000
 """Markets whose ticker is published at the epoch; a burst of a million in one moment is no exchange's habit."""
-_DRAWS_MAX = 64
+LAST_MAX = 1_000
+"""Markets that have a last change at the end: enough to reach every channel."""
 
 _LARGE_SHARE = 0.08
 _SMALL_MEAN = 2.5
@@ -39,6 +34,9 @@ _LARGE_MIN = 20
 _LARGE_MEAN = 40.0
 _GAP_MEAN = 4_000.0
 """Mean time between two actions of a burst, microseconds."""
+_FIRST_ORDERS = 6
+_BLOCK_SHARE = 0.02
+"""Share of the bursts that come with a block trade."""
 
 
 def mean_of_floored(mean: float) -> float:
@@ -51,146 +49,112 @@ CLUSTER_MEAN = (1.0 - _LARGE_SHARE) * (1.0 + mean_of_floored(_SMALL_MEAN)) + _LA
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ModelPlan:
-    """What of the settings the journal depends on, besides epoch and length; rates per second, times in seconds."""
-
-    seed: int
-    markets: int
-    rate: float
-    new_market_every_s: float
-    closing_share: float
-    close_after_s_min: float
-    close_after_s_max: float
-    pause_every_s: float
-
-    @classmethod
-    def of(cls, settings: SimulatorSettings) -> "ModelPlan":
-        return cls(**{name: getattr(settings, name) for name in cls.__slots__})
-
-
 class MarketModel:
-    """The timeline. `advance` moves it, `finish` ends it; both return what was published, in order."""
+    """The timeline. `advance` moves it, `finish` ends it; both return what was published, in order.
+
+    Attributes:
+        catalogue: the markets that exist at the epoch.
+    """
 
     def __init__(self, plan: ModelPlan, epoch: int) -> None:
         assert epoch % SECOND == 0, "the epoch is a whole second"
         self._plan = plan
         self._epoch = epoch
         self._chance = Chance(plan.seed)
-        self._world = World(plan.seed, epoch)
-        self._flow = OrderFlow(self._chance, self._world)
-        self._heap: list[tuple[int, int, Callable[[int, Any], None], Any]] = []
-        self._numbers = itertools.count()
-        self._drawable: list[TradedMarket] = []
-        self._cumulative: list[float] = []
-        self._closed = 0
-        self._changed: dict[str, TradedMarket] = {}
+        self._time = Timeline(self._chance, epoch)
         self._out: list[Change] = []
+        self._changed: dict[TradedMarket, None] = {}
+        self._halted_until = 0
+        closing = self._closing_times()
+        combos = round(plan.markets * plan.combo_share)
+        self.catalogue = Catalogue(plan.seed, epoch, plan.markets, combos, closing)
+        self._world = self.catalogue.world()
+        self._flow = OrderFlow(self._chance, self._world)
+        self._crowd = Crowd(self._chance, self.catalogue, self._out.append)
+        self._news = News(self._chance, self._flow)
+        self._careers = Careers(
+            plan, self._chance, self._time, self._world, self._crowd, self._out.append, self._draw, self._begin
+        )  # fmt: skip
+        self._schedule(closing)
 
-    def start(self) -> list[Change]:
-        """List the markets that exist at the epoch, with their books; call once, first."""
-        for number in range(self._plan.markets):
-            self._list_initial(number)
-        self._at(self._epoch + TICKER_PHASE, self._tickers, None)
-        if self._plan.rate > 0:
-            self._next(self._epoch, CLUSTER_MEAN / self._plan.rate, self._cluster)
-        self._next(self._epoch, self._plan.new_market_every_s, self._create)
-        self._next(self._epoch, self._plan.pause_every_s, self._pause)
-        return self._take_out()
+    def start(self) -> Iterator[Created]:
+        """Yield the first markets that exist at the epoch, with their books; call once, first."""
+        return map(self._crowd.opening, range(min(self._plan.markets, OPENINGS_MAX)))
 
-    def advance(self, until: int) -> list[Change]:
-        """Let everything happen that lies before `until`, a whole millisecond in microseconds since 1970."""
+    def advance(self, until: int, most: int = 1 << 62) -> list[Change]:
+        """Let everything happen that lies before `until`, a whole millisecond in microseconds since 1970.
+
+        Args:
+            most: stop after about so many changes; `is_through` says whether that was before the end.
+        """
         assert until % MILLISECOND == 0, "whole milliseconds, so that none is ever split"
-        heap = self._heap
-        while heap and heap[0][0] < until:
-            at, _, happen, subject = heapq.heappop(heap)
-            happen(at, subject)
+        self._time.run(until, lambda: len(self._out) >= most)
         return self._take_out()
+
+    def is_through(self, until: int) -> bool:
+        """Say whether everything before `until` has happened."""
+        return self._time.is_through(until)
+
+    def intervene(self, kind: Kind, value: int, at: int) -> int:
+        """Let something happen that the plan does not know, before anything else of its millisecond.
+
+        Args:
+            kind, value: "clock": the engine's clock jumps by `value`; "create": so many markets are created, from then
+                on CREATED_PER_MS in a millisecond; "halt": trading stands still until `value`. Microseconds.
+            at: when; the next whole millisecond that has not happened yet.
+
+        Returns:
+            When it will happen.
+        """
+        create = self._careers.create_many
+        happen = {"clock": self._step_clock, "create": create, "halt": self._halt}[kind]
+        return self._time.before_all(at, happen, value)
 
     def finish(self, at: int) -> list[Change]:
-        """Make the last changes, all at `at`: a delta of every trading market, and a frame on every channel."""
-        trading = [market for market in self._drawable if market.is_trading]
+        """Make the last changes, all at `at`: deltas of trading markets, and a frame on every channel."""
+        trading = list(self._crowd.trading(LAST_MAX))
         for market in trading:
             self._out.extend(self._flow.last(market, at))
-            self._changed[market.instrument.ticker] = market
-        self._tickers(at, None, again=False)
+            self._changed[market] = None
+        self._tickers(at, again=False)
         if trading:
-            self._out.append(lifecycle.close_date_updated(trading[0].instrument, at))
-        combo = self._world.combo(at)
+            self._out.append(self._news.close_date(trading[0], at))
+        combo = self._world.combo(at, at)
         self._out.append(Created(at, combo, is_initial=False))
         self._out.append(lifecycle.created(combo, at))
         return self._take_out()
 
     def _take_out(self) -> list[Change]:
-        out, self._out = self._out, []
+        out = self._out.copy()
+        self._out.clear()
         return out
 
-    def _at(self, at: int, happen: Callable[[int, Any], None], subject: object) -> None:
-        heapq.heappush(self._heap, (at, next(self._numbers), happen, subject))
+    def _schedule(self, closing: dict[int, int]) -> None:
+        for number, close_at in closing.items():
+            self._time.at(-(-close_at // SECOND) * SECOND, self._careers.close, number)
+        for number in range(min(self._plan.markets, INITIAL_TICKERS_MAX)):
+            self._changed[self._crowd.market(number)] = None
+        self._time.at(self._epoch + TICKER_PHASE, self._tickers)
+        if self._plan.rate > 0:
+            self._time.next(self._epoch, CLUSTER_MEAN / self._plan.rate, self._cluster)
+        self._time.next(self._epoch, self._plan.new_market_every_s, self._careers.create)
+        self._time.next(self._epoch, self._plan.pause_every_s, self._careers.pause)
+        self._time.next(self._epoch, self._plan.news_every_s, self._tell_news)
 
-    def _next(self, at: int, mean_s: float, happen: Callable[[int, Any], None]) -> None:
-        """Let something happen after an exponential time; never when the mean is 0."""
-        if mean_s > 0:
-            self._at(at + 1 + int(self._chance.exponential(mean_s * SECOND)), happen, None)
+    def _closing_times(self) -> dict[int, int]:
+        times = {}
+        for number in range(self._plan.markets):
+            close_at = closing_time(self._chance, self._plan, self._epoch)
+            if close_at is not None:
+                times[number] = close_at
+        return times
 
-    def _list_initial(self, number: int) -> None:
-        created_at = self._epoch - 3_600 * SECOND - number * SECOND
-        close_at = self._close_time(self._epoch)
-        instrument, _ = self._world.instrument(created_at, created_at + OPEN_DELAY, close_at)
-        market = self._traded(instrument)
-        # A few books stay empty or one-sided: snapshots then lack a key, or both.
-        if self._chance.draw() > 0.06:
-            self._flow.open(market, self._chance.between(1, 16))
-        market.changed_at = self._epoch
-        self._start_trading(market)
-        if number < INITIAL_TICKERS_MAX:
-            self._changed[instrument.ticker] = market
-        yes, no = market.book.ladder(True), market.book.ladder(False)
-        self._out.append(Created(created_at, instrument, is_initial=True, yes=yes, no=no))
-        if close_at is not None:
-            self._at(instrument.close_at, self._close, market)
-
-    def _traded(self, instrument: Instrument) -> TradedMarket:
-        fair = 1_000 * self._chance.between(8, 92)
-        # Few markets make most of the messages: weights fall like 1/rank over about three decades.
-        return TradedMarket(instrument, fair, 1.0 / (0.02 + self._chance.draw()))
-
-    def _close_time(self, earliest: int) -> int | None:
-        """Draw whether and when a market closes while the simulator runs."""
-        plan = self._plan
-        closes = self._chance.draw() < plan.closing_share
-        span = plan.close_after_s_min + self._chance.draw() * (
-            plan.close_after_s_max - plan.close_after_s_min
-        )
-        return earliest + int(span * SECOND) if closes else None
-
-    def _start_trading(self, market: TradedMarket) -> None:
-        market.is_trading = True
-        total = self._cumulative[-1] if self._cumulative else 0.0
-        self._drawable.append(market)
-        self._cumulative.append(total + market.weight)
-
-    def _draw(self) -> TradedMarket | None:
-        """Draw a trading market by weight; those that do not trade are drawn again, a bounded number of times."""
-        if self._cumulative:
-            for _ in range(_DRAWS_MAX):
-                market = self._drawable[self._chance.weighted(self._cumulative)]
-                if market.is_trading:
-                    return market
-        return None
-
-    def _sweep(self) -> None:
-        """Forget closed markets once they are the half of what is drawn from."""
-        self._closed += 1
-        if self._closed * 2 > len(self._drawable):
-            self._closed = 0
-            kept = (m for m in self._drawable if m.is_trading or m.is_paused)
-            self._drawable = list(kept)
-            self._cumulative = list(itertools.accumulate(m.weight for m in self._drawable))
+    def _draw(self, at: int) -> TradedMarket | None:
+        return None if at < self._halted_until else self._crowd.draw()
 
     def _cluster(self, at: int, _: None) -> None:
-        self._next(at, CLUSTER_MEAN / self._plan.rate, self._cluster)
-        market = self._draw()
+        self._time.next(at, CLUSTER_MEAN / self._plan.rate, self._cluster)
+        market = self._draw(at)
         if market is None:
             return
         if self._chance.draw() < _LARGE_SHARE:
@@ -198,85 +162,62 @@ class MarketModel:
         else:
             budget = 1 + int(self._chance.exponential(_SMALL_MEAN))
         self._flow.drift(market)
+        if self._chance.draw() < _BLOCK_SHARE:
+            self._out.append(self._flow.block(market, at))
         self._burst(at, (market, budget))
 
     def _burst(self, at: int, subject: tuple[TradedMarket, int]) -> None:
         market, budget = subject
-        if not market.is_trading:
+        if not market.is_trading or at < self._halted_until:
             return
         done = self._flow.act(market, at, budget)
         self._out.extend(done)
-        self._changed[market.instrument.ticker] = market
+        self._changed[market] = None
         budget -= sum(isinstance(change, Delta) for change in done)
         if budget > 0:
             gap = 1 + int(self._chance.exponential(_GAP_MEAN))
-            self._at(at + gap, self._burst, (market, budget))
+            self._time.at(at + gap, self._burst, (market, budget))
 
-    def _tickers(self, at: int, _: None, again: bool = True) -> None:
-        for market in self._changed.values():
+    def _begin(self, at: int, market: TradedMarket) -> None:
+        self._burst(at, (market, _FIRST_ORDERS))
+
+    def _tickers(self, at: int, _: None = None, again: bool = True) -> None:
+        for market in self._changed:
             state = market.ticker_state()
             if state != market.last_ticker:
                 market.last_ticker = state
-                self._out.append(Ticker(at, market.changed_at, market.instrument, state))
+                self._out.append(Ticker(at, market.stamp, market.instrument, state))
         self._changed.clear()
         if again:
-            self._at(at + SECOND, self._tickers, None)
+            self._time.at(at + SECOND, self._tickers)
 
-    def _create(self, at: int, _: None) -> None:
-        self._next(at, self._plan.new_market_every_s, self._create)
-        close_at = self._close_time(at + FIRST_ORDER_DELAY)
-        instrument, event_is_new = self._world.instrument(at, at + OPEN_DELAY, close_at)
-        market = self._traded(instrument)
-        self._out.append(Created(at, instrument, is_initial=False))
-        if event_is_new:
-            self._out.append(lifecycle.event_created(instrument.event, at))
-        self._out.append(lifecycle.created(instrument, at))
-        self._at(at + FIRST_ORDER_DELAY, self._first_order, market)
-        if close_at is not None:
-            self._at(instrument.close_at, self._close, market)
+    def _tell_news(self, at: int, _: None) -> None:
+        self._time.next(at, self._plan.news_every_s, self._tell_news)
+        market = self._draw(at)
+        if market is not None:
+            self._out.extend(self._news.of(market, at))
+            self._changed[market] = None
 
-    def _first_order(self, at: int, market: TradedMarket) -> None:
-        if at >= market.instrument.close_at:
-            return
-        self._start_trading(market)
-        self._burst(at, (market, 6))
+    def _step_clock(self, at: int, by: int) -> None:
+        self._flow.clock_error += by
+        self._out.append(ClockStepped(at, by))
 
-    def _close(self, at: int, market: TradedMarket) -> None:
-        market.is_trading = market.is_paused = False
-        self._sweep()
-        self._out.append(Closed(at, market.instrument))
-        self._at(at + DETERMINE_DELAY, self._determine, market)
-
-    def _determine(self, at: int, market: TradedMarket) -> None:
-        result = "yes" if self._chance.draw() * 100_000 < market.fair else "no"
-        self._out.append(lifecycle.determined(market.instrument, at, result))
-        self._at(at + SETTLE_DELAY, self._settle, market)
-
-    def _settle(self, at: int, market: TradedMarket) -> None:
-        self._out.append(lifecycle.settled(market.instrument, at))
-
-    def _pause(self, at: int, _: None) -> None:
-        self._next(at, self._plan.pause_every_s, self._pause)
-        market = self._draw()
-        if market is None:
-            return
-        market.is_trading, market.is_paused = False, True
-        self._out.append(lifecycle.paused(market.instrument, at, is_deactivated=True))
-        self._at(at + PAUSE_LENGTH, self._resume, market)
-
-    def _resume(self, at: int, market: TradedMarket) -> None:
-        if not market.is_paused:
-            return
-        self._out.append(lifecycle.paused(market.instrument, at, is_deactivated=False))
-        market.is_trading, market.is_paused = True, False
+    def _halt(self, at: int, until: int) -> None:
+        self._halted_until = until
+        self._out.append(Halted(at, until))
 
 
-def market_journal(plan: ModelPlan, epoch: int, end: int, final: int) -> bytes:
+def market_journal(
+    plan: ModelPlan, epoch: int, end: int, final: int, interventions: Iterable[Intervention] = ()
+) -> bytes:
     """Return the whole market journal of a run: what a live run of the same seed, epoch and length published.
 
     Args:
         end: publishing stopped before this millisecond. final: time of the last changes; microseconds.
+        interventions: what happened besides.
     """
     model = MarketModel(plan, epoch)
+    for kind, value, at in interventions:
+        model.intervene(kind, value, at)
     changes = [*model.start(), *model.advance(floor_ms(end)), *model.finish(final)]
     return "".join(change.journal_line() for change in changes).encode()

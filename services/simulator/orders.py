@@ -6,79 +6,54 @@ whose trade shares its millisecond with the delta of the level they hit.
 """
 
 from libs.marketdata.units import PRICE_ONE
-from services.simulator.book import Book
 from services.simulator.chance import Chance
-from services.simulator.changes import Delta, TickerState, Trade
-from services.simulator.instruments import Instrument
+from services.simulator.changes import Delta, Trade
+from services.simulator.traded import TradedMarket, order_size, quote
 from services.simulator.world import World
 
 LEVELS_MAX = 24
-_WHOLE_SIZES = (100, 500, 1_000, 1_000, 2_500, 5_000, 10_000, 10_000, 25_000, 120_000)
+FAIR_MIN, COMBO_FAIR_MIN = 4_000, 500
+"""How far a fair price stays away from nothing and from a dollar."""
 _FLASH_SIZE = 500
-
-
-class TradedMarket:
-    """A market as the model trades it: its book, a fair price, and the sums a ticker speaks of."""
-
-    __slots__ = (
-        "book", "changed_at", "fair", "instrument", "is_paused", "is_trading", "last_price", "last_ticker",
-        "last_trade_size", "open_interest", "position", "volume", "weight",
-    )  # fmt: skip
-
-    def __init__(self, instrument: Instrument, fair: int, weight: float) -> None:
-        self.instrument = instrument
-        self.fair = fair
-        self.weight = weight
-        self.book = Book()
-        self.is_trading = False
-        self.is_paused = False
-        self.position = 0
-        self.changed_at = instrument.created_at
-        self.last_price = 0
-        self.last_trade_size = 0
-        self.volume = 0
-        self.open_interest = 0
-        self.last_ticker: TickerState | None = None
-
-    def ticker_state(self) -> TickerState:
-        """Say what a ticker message says now; an empty side shows 0 and 1 dollar with size 0."""
-        yes, no = self.book.yes, self.book.no
-        yes_bid = max(yes) if yes else 0
-        no_bid = max(no) if no else 0
-        return TickerState(
-            price=self.last_price,
-            yes_bid=yes_bid,
-            yes_ask=PRICE_ONE - no_bid,
-            yes_bid_size=yes.get(yes_bid, 0),
-            yes_ask_size=no.get(no_bid, 0),
-            last_trade_size=self.last_trade_size,
-            volume=self.volume,
-            open_interest=self.open_interest,
-            dollar_volume=self.volume // 200,
-            dollar_open_interest=self.open_interest // 200,
-        )
+_BLOCK_SIZE = 250_000
 
 
 class OrderFlow:
-    """Acts on markets; every draw comes from the given chance."""
+    """Acts on markets; every draw comes from the given chance.
+
+    Attributes:
+        clock_error: what the exchange's clock is ahead of the true time, microseconds.
+    """
 
     def __init__(self, chance: Chance, world: World) -> None:
         self._chance = chance
         self._world = world
+        self.clock_error = 0
 
     def drift(self, market: TradedMarket) -> None:
         """Move the fair price by up to two ticks."""
-        step = market.instrument.event.series.structure.step_at(market.fair)
+        step = market.structure.step_at(market.fair)
         moved = market.fair + step * self._chance.between(-2, 2)
-        market.fair = min(max(moved, 4_000), 96_000)
+        low = COMBO_FAIR_MIN if market.instrument.is_combo else FAIR_MIN
+        market.fair = min(max(moved, low), PRICE_ONE - low)
 
-    def open(self, market: TradedMarket, levels: int) -> None:
-        """Fill the book before anybody looks: no deltas are made."""
-        for _ in range(levels):
-            side = self._chance.draw() < 0.5
-            price = self._quote(market, side)
-            if price:
-                market.book.apply(side, price, self._size())
+    def block(self, market: TradedMarket, at: int) -> Trade:
+        """Let two traders meet outside the book: a trade without a delta."""
+        at = max(at, market.changed_at)
+        size = _BLOCK_SIZE + self._chance.below(_BLOCK_SIZE)
+        self._touch(market, at)
+        return self._trade(market, at, market.fair, size, self._chance.draw() < 0.5, is_block=True)
+
+    def pull_off_grid(self, market: TradedMarket, at: int) -> list[Delta | Trade]:
+        """Cancel the orders at prices that the market's structure does not have."""
+        at = max(at, market.changed_at)
+        gone = [
+            (side, price, size)
+            for side in (True, False)
+            for price, size in market.book.ladder(side)
+            if not market.structure.holds(price)
+        ]
+        return [self._delta(market, at, side, price, -size) for side, price, size in gone]
 
     def act(self, market: TradedMarket, at: int, budget: int) -> list[Delta | Trade]:
         """Let one trader act at a time; at most `budget` deltas, at least one."""
@@ -109,8 +84,35 @@ class OrderFlow:
         size = market.book.apply(side, price, size_delta)
         assert size >= 0, "the model took more than there was"
         market.position += 1
+        self._touch(market, at)
+        return Delta(market.stamp, market.instrument, side, price, size_delta, market.position)
+
+    def _touch(self, market: TradedMarket, at: int) -> None:
         market.changed_at = at
-        return Delta(at, market.instrument, side, price, size_delta, market.position)
+        market.stamp = at + self.clock_error
+
+    def _trade(
+        self,
+        market: TradedMarket,
+        at: int,
+        yes_price: int,
+        size: int,
+        taker_side: bool,
+        is_block: bool = False,
+    ) -> Trade:
+        market.last_price = yes_price
+        market.last_trade_size = size
+        market.volume += size
+        market.open_interest += size if self._chance.draw() < 0.6 else 0
+        return Trade(
+            at + self.clock_error,
+            market.instrument,
+            self._world.trade_id(),
+            yes_price,
+            size,
+            taker_side,
+            is_block,
+        )
 
     def _place(
         self, market: TradedMarket, at: int, side: bool, size: int = 0
@@ -173,30 +175,11 @@ class OrderFlow:
         price = max(levels)
         size = min(levels[price], self._size())
         yes_price = price if side else PRICE_ONE - price
-        market.last_price = yes_price
-        market.last_trade_size = size
-        market.volume += size
-        market.open_interest += size if self._chance.draw() < 0.6 else 0
         delta = self._delta(market, at, side, price, -size)
-        trade_id = self._world.trade_id()
-        return [delta, Trade(at, market.instrument, trade_id, yes_price, size, not side)]
+        return [delta, self._trade(market, at, yes_price, size, not side)]
 
     def _size(self) -> int:
-        if self._chance.draw() < 0.3:
-            return 1 + self._chance.below(50_000)
-        return self._chance.pick(_WHOLE_SIZES)
+        return order_size(self._chance)
 
     def _quote(self, market: TradedMarket, side: bool) -> int:
-        """Find a price for a new bid that does not cross the other side; 0 when there is none."""
-        structure = market.instrument.event.series.structure
-        fair = market.fair if side else PRICE_ONE - market.fair
-        step = structure.step_at(fair)
-        price = fair - step * (1 + int(self._chance.exponential(4.0)))
-        other = market.book.side(not side)
-        if other:
-            price = min(price, PRICE_ONE - max(other) - step)
-        price = max(price, step)
-        price -= price % structure.step_at(price)
-        if other and price + max(other) >= PRICE_ONE:
-            return 0
-        return price
+        return quote(self._chance, market, side)

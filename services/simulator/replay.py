@@ -68,9 +68,7 @@ class Replay:
         self._first_snapshots = facts.first_snapshots
         for ticker, book in facts.books.items():
             listing = self._exchange.listings[ticker]
-            listing.book = book
-            listing.position = facts.positions.get(ticker, 0)
-            listing.changed_at = facts.changed_at.get(ticker)
+            listing.stand(book, facts.positions.get(ticker, 0), facts.changed_at.get(ticker))
         for number, trade in enumerate(facts.trades, 1):
             self._exchange.tape.append((number, trade))
         self.lines = facts.lines

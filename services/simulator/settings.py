@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from libs.runtime.convert import Between
 from libs.runtime.sections import HealthSettings, LogSettings, MetricsSettings
+
+Tier = Literal["basic", "advanced", "expert", "premier", "paragon", "prime", "prestige", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,13 @@ class SimulatorSettings:
     pause_every_s: Annotated[float, Between(0, 31_536_000)] = 20.0
     """Mean time between short pauses of one market (deactivated, activated), seconds; 0 = none."""
 
+    combo_share: Annotated[float, Between(0, 1)] = 0.05
+    """Share of the markets (old and new) that are combos (KXMVE...), with their own lifecycle channel, 0..1."""
+
+    news_every_s: Annotated[float, Between(0, 31_536_000)] = 20.0
+    """Mean time between the rarer messages about live markets (price structure, sub-title, close time, an event's
+    fees), seconds; 0 = none."""
+
     keys: tuple[KeySettings, ...] = ()
     """Keys that may open a websocket. None: nobody can."""
 
@@ -99,8 +108,43 @@ class SimulatorSettings:
     clock_skew_ms_max: Annotated[int, Between(0, 86_400_000)] = 10_000
     """Largest age or lead of a signed timestamp, milliseconds. The exchange takes 5 to 10 s and refuses 30."""
 
+    connections_max: Annotated[int, Between(1, 1_000_000)] = 200
+    """Open websockets of one key; the exchange's own number (kalshi-api 3.1). One more is answered HTTP 429: our inference,
+    what the exchange says is not known."""
+
+    subscription_markets_max: Annotated[int, Between(0, 10_000_000)] = 0
+    """Markets of one subscription, beyond which error 26 answers; 0: no limit, the exchange publishes none."""
+
+    session_markets_max: Annotated[int, Between(1, 10_000_000)] = 500_000
+    """Order books one connection may subscribe to, the exchange's own number; beyond it error 26 answers."""
+
+    commands_per_s_max: Annotated[int, Between(1, 10_000_000)] = 10_000
+    """Commands of one connection in a second, the exchange's own number; beyond it error 27 answers."""
+
+    faults_file: str = ""
+    """Script of faults (YAML or JSON) that happen by themselves. Empty: none."""
+
+    faults_random: Annotated[int, Between(0, 1 << 53)] = 0
+    """Seed of faults that happen by chance besides; 0: none."""
+
+    faults_every_s: Annotated[float, Between(0.01, 31_536_000)] = 30.0
+    """Mean time between two faults by chance, seconds."""
+
+    held: bool = False
+    """Nothing is listed or published until POST /control/start: for those who want everything else to be up first."""
+
     trades_kept: Annotated[int, Between(1, 1_000_000_000)] = 200_000
     """Trades the REST tape remembers; older ones are forgotten (the exchange keeps about 3 months)."""
+
+    tier: Tier = "basic"
+    """Usage tier of every account (kalshi-api 1.3): how many reads a second it may make. `none`: reads are not counted,
+    neither signed nor unsigned ones."""
+
+    rest_stale_s_max: Annotated[float, Between(0, 3_600)] = 15.0
+    """Largest age of a REST market read, seconds: the exchange's answers come out of a cache of 15 s. 0: always fresh."""
+
+    rest_unknown_s_max: Annotated[float, Between(0, 60)] = 1.0
+    """For at most this long after `created` GET /markets/{ticker} knows nothing of a new market, seconds."""
 
     replay: ReplaySettings = field(default_factory=ReplaySettings)
     """Recorded frames to send instead of the model's."""
@@ -111,6 +155,8 @@ class SimulatorSettings:
             yield "epoch_us: must be a whole second"
         if self.close_after_s_min > self.close_after_s_max:
             yield "close_after_s_min: must not be above close_after_s_max"
+        if self.held and self.replay.file:
+            yield "held: leave it out of a replay, which waits for every subscription anyway"
 
 
 @dataclass(frozen=True, slots=True)

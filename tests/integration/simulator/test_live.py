@@ -11,7 +11,8 @@ import pytest
 
 from libs.marketdata.units import PRICE_ONE, parse_price, parse_size
 from services.simulator.book import Book
-from services.simulator.model import ModelPlan, market_journal
+from services.simulator.model import market_journal
+from services.simulator.plan import ModelPlan
 from services.simulator.server import SimulatorServer, running_simulator
 from services.simulator.settings import SimulatorSettings
 from tests.integration.simulator.client import WS_PATH, Client, connected, get, signed

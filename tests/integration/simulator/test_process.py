@@ -12,7 +12,8 @@ from typing import Any
 
 import aiohttp
 
-from services.simulator.model import ModelPlan, market_journal
+from services.simulator.model import market_journal
+from services.simulator.plan import ModelPlan
 from services.simulator.settings import SimulatorSettings
 from tests.integration.simulator.client import Client, signed
 from tests.support.keys import KeyPair, make_key

@@ -8,6 +8,7 @@ import pytest
 
 from libs.marketdata.units import MILLISECOND, PRICE_ONE, SECOND
 from services.simulator.book import Book
+from services.simulator.careers import FIRST_ORDER_DELAY
 from services.simulator.changes import (
     Change,
     Closed,
@@ -17,7 +18,8 @@ from services.simulator.changes import (
     Ticker,
     Trade,
 )
-from services.simulator.model import FIRST_ORDER_DELAY, MarketModel, ModelPlan, market_journal
+from services.simulator.model import MarketModel, market_journal
+from services.simulator.plan import ModelPlan
 
 EPOCH = 1_795_000_000 * SECOND
 PLAN = ModelPlan(
@@ -29,13 +31,15 @@ PLAN = ModelPlan(
     close_after_s_min=5.0,
     close_after_s_max=15.0,
     pause_every_s=5.0,
+    combo_share=0.1,
+    news_every_s=0.5,
 )
 LENGTH = 25 * SECOND
 
 
 def run(plan: ModelPlan, length: int, step: int) -> list[Change]:
     model = MarketModel(plan, EPOCH)
-    changes = model.start()
+    changes: list[Change] = list(model.start())
     for until in range(EPOCH + step, EPOCH + length + 1, step):
         changes += model.advance(until)
     return changes + model.finish(EPOCH + length + 2 * SECOND)
@@ -127,7 +131,6 @@ def test_rate_and_dispersion() -> None:
     """The mean rate is the configured one, and counts per second are bursty."""
     plan = ModelPlan(1, 40, 1000.0, 0, 0, 1, 2, 0)
     model = MarketModel(plan, EPOCH)
-    model.start()
     seconds = Counter(
         (change.at - EPOCH) // SECOND
         for change in model.advance(EPOCH + 200 * SECOND)
@@ -155,7 +158,7 @@ def test_trades_share_their_time_with_a_delta() -> None:
         for deltas in deltas_by_market().values()
         for delta in deltas
     }
-    trades = [change for change in changes() if isinstance(change, Trade)]
+    trades = [change for change in changes() if isinstance(change, Trade) and not change.is_block]
     assert len(trades) > 500
     assert all((trade.instrument.ticker, trade.at, trade.size) in taken for trade in trades)
     assert len({trade.trade_id for trade in trades}) == len(trades)

@@ -8,7 +8,8 @@ import pytest
 from libs.marketdata.units import MILLISECOND, SECOND
 from services.simulator.exchange import Exchange
 from services.simulator.journal import Journal
-from services.simulator.model import ModelPlan, market_journal
+from services.simulator.model import market_journal
+from services.simulator.plan import ModelPlan
 from services.simulator.settings import SimulatorSettings
 from services.simulator.stages import SLICE, LiveStage
 
