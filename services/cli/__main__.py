@@ -23,6 +23,9 @@ VERBS = {
     "readmit": Verb(
         "services.deduplicator.readmit", "let a quarantined gatherer back into the merge"
     ),
+    "doctor": Verb(
+        "services.doctor.command", "ask an exchange whether capturing from it will work"
+    ),
     "config": Verb("services.cli.config_command", "show the configuration a service would use"),
     "run": Verb(
         "services.cli.run_command", "be one service: kalshi-data run SERVICE --config FILE"
