@@ -9,7 +9,7 @@ from services.simulator.frames import encode
 JSON = "application/json"
 HTML_ERROR = (
     b"<html>\r\n<head><title>%d</title></head>\r\n<body>\r\n<center><h1>%d</h1></center>\r\n"
-    b"<hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n"
+    b"<hr><center>CloudFront</center>\r\n</body>\r\n</html>\r\n"
 )
 
 

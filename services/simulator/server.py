@@ -17,7 +17,7 @@ from services.simulator.connection import COMMAND_BYTES_MAX, Connection
 from services.simulator.exchange import Exchange
 from services.simulator.journal import Journal
 from services.simulator.keys import KeyRing
-from services.simulator.rest import Rest, guard, refused
+from services.simulator.rest import Rest, refused
 from services.simulator.settings import SimulatorSettings
 from services.simulator.simulation import Simulation
 from services.simulator.tasks import publish_forever
@@ -119,8 +119,9 @@ class SimulatorServer:
         return self.simulation.state(self.clock.now())
 
     async def _listen(self) -> None:
-        rest = Rest(self.exchange, self._keys, self.clock.now)
-        app = web.Application(middlewares=[guard(rest)])
+        trouble = self.simulation.rest_trouble
+        rest = Rest(self.exchange, self._keys, self.clock.now, self.settings, trouble)
+        app = web.Application()
         app.add_routes(rest.routes())
         app.add_routes(control.routes(self))
         app.router.add_get(WS_PATH, self._accept)

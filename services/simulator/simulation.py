@@ -23,6 +23,7 @@ from services.simulator.journal import Sink
 from services.simulator.line import Line
 from services.simulator.recording import read_recording
 from services.simulator.replay import Replay
+from services.simulator.rest_trouble import RestTrouble
 from services.simulator.session import Session
 from services.simulator.settings import SimulatorSettings
 from services.simulator.stages import LiveStage, ReplayStage, Stage
@@ -58,6 +59,7 @@ class Simulation:
         self.final_ts: int | None = None
         self._session_journal = session
         self._zones = {key.key_id: key.zone for key in settings.keys}
+        self.rest_trouble = RestTrouble(settings.seed, self._zones, session.record)
         self._numbers = itertools.count(1)
         self.stage: Stage = self._make_stage(market, now)
 
