@@ -5,12 +5,15 @@ since 1970. `at` is when it happened, of deltas and trades by the clock of the m
 wrong; `exchange_ts` is that clock floored to the millisecond.
 """
 
-import json
 from dataclasses import dataclass, field
+
+import msgspec
 
 from libs.marketdata.units import PRICE_ONE, SECOND, floor_ms, parse_price
 from services.simulator.book import Ladder
 from services.simulator.instruments import Instrument
+
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ class Lifecycle:
     def text(self) -> str:
         """The body as JSON, written once for the journal and everybody who listens."""
         if not self._text:
-            self._text = json.dumps(self.body, separators=(",", ":"))
+            self._text = _encode(self.body).decode()
         return self._text
 
     def journal_line(self) -> str:
@@ -207,4 +210,4 @@ def _micros(seconds: object) -> int | None:
 
 def journal_line(**fields: object) -> str:
     """Return a line of a journal: compact JSON and a newline."""
-    return json.dumps(fields, separators=(",", ":")) + "\n"
+    return _encode(fields).decode() + "\n"

@@ -1,5 +1,7 @@
 """Lifecycle messages of markets and events, with today's fields only; business times in Unix seconds."""
 
+import functools
+
 from libs.marketdata.units import SECOND, format_price
 from services.simulator.changes import Lifecycle
 from services.simulator.instruments import Event, Instrument, PriceStructure
@@ -10,6 +12,7 @@ EVENT_MESSAGE = "event_lifecycle"
 FEE_MESSAGE = "event_fee_update"
 
 
+@functools.lru_cache(maxsize=64)
 def price_ranges(structure: PriceStructure) -> list[dict[str, str]]:
     """Return the ranges as the exchange writes them."""
     return [

@@ -151,7 +151,7 @@ class RestListings:
         now = self.now()
 
         def takes(item: Event) -> bool:
-            if is_combo(item.ticker) != combos or item.created_at < updated:
+            if is_combo(item.ticker) != combos or max(item.created_at, item.updated_at) < updated:
                 return False
             if (series and item.series.ticker != series) or (named and item.ticker not in named):
                 return False

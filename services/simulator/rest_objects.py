@@ -24,11 +24,11 @@ def market(listing: Listing, now: int) -> str:
     instrument = listing.instrument
     event, state = instrument.event, listing.state
     close_time = rfc3339(listing.close_at)
-    sub_title = quoted(instrument.sub_title)
+    sub_title = quoted(listing.sub_title)
     return (
         f'{{"ticker":{quoted(instrument.ticker)},"event_ticker":{quoted(event.ticker)}'
-        f',"market_type":"binary","title":{quoted(f"{event.title}: {instrument.sub_title}?")}'
-        f',"yes_sub_title":{sub_title},"no_sub_title":{quoted(f"Not {instrument.sub_title}")}'
+        f',"market_type":"binary","title":{quoted(f"{event.title}: {listing.sub_title}?")}'
+        f',"yes_sub_title":{sub_title},"no_sub_title":{quoted(f"Not {listing.sub_title}")}'
         f',"created_time":"{rfc3339(instrument.created_at)}"'
         f',"updated_time":"{rfc3339(listing.updated_at)}","open_time":"{rfc3339(instrument.open_at)}"'
         f',"close_time":"{close_time}","expected_expiration_time":"{close_time}"'
@@ -37,7 +37,7 @@ def market(listing: Listing, now: int) -> str:
         ',"previous_yes_bid_dollars":"0.0000","previous_yes_ask_dollars":"0.0000"'
         f',"previous_price_dollars":"0.0000","result":"{listing.result}","can_close_early":true'
         f',"expiration_value":"{listing.result}","rules_primary":{quoted(lifecycle.rules(instrument))}'
-        f',"rules_secondary":"",{_structure(event.series.structure)}'
+        f',"rules_secondary":"",{_structure(listing.structure)}'
         f',"exchange_index":{1 if instrument.is_combo else 0},"settlement_bounds_type":"default"'
         f',"yes_bid_dollars":"{format_price(state.yes_bid)}"'
         f',"yes_ask_dollars":"{format_price(state.yes_ask)}"'
@@ -94,7 +94,7 @@ def _size(size: int) -> str:
 
 def event(item: Event) -> Json:
     """Return the event object, without markets."""
-    return {
+    body: Json = {
         "event_ticker": item.ticker,
         "series_ticker": item.series.ticker,
         "title": item.title,
@@ -103,9 +103,12 @@ def event(item: Event) -> Json:
         "mutually_exclusive": False,
         "category": item.series.category,
         "settlement_sources": _SOURCES,
-        "last_updated_ts": rfc3339(item.created_at),
+        "last_updated_ts": rfc3339(item.updated_at or item.created_at),
         "exchange_index": 1 if item.ticker.startswith("KXMVE") else 0,
     }
+    if item.fee is not None:
+        body["fee_type_override"], body["fee_multiplier_override"] = item.fee
+    return body
 
 
 def event_text(item: Event, nested: Iterable[str] | None = None) -> str:
@@ -160,5 +163,5 @@ def trade(item: Trade) -> Json:
         "taker_outcome_side": outcome,
         "taker_book_side": "bid" if item.taker_side else "ask",
         "created_time": rfc3339(item.at),
-        "is_block_trade": False,
+        "is_block_trade": item.is_block,
     }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from libs.marketdata.units import SECOND
 from services.simulator import rest_objects
 from services.simulator.answers import NOT_FOUND, Answer, found
 from services.simulator.changes import Trade
@@ -22,6 +23,8 @@ from services.simulator.paging import (
 BOOKS_MAX: Final = 100
 TICKER_CHARS_MAX: Final = 200
 _ALWAYS: Final = (0, 1 << 62)
+_CLOCK_OFF_MAX: Final = 60 * SECOND
+"""The tape is in the order of its times but for a step of the exchange's clock, which is less than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,9 @@ class RestTrading:
         for number, trade in self._tape(decode_cursor(query.get("cursor"))):
             if trade.at < low:
                 break
-            # Nobody trades blocks here.
-            if trade.at > high or kind == "true" or (ticker and trade.instrument.ticker != ticker):
+            if trade.at > high or (ticker and trade.instrument.ticker != ticker):
+                continue
+            if kind and trade.is_block != (kind == "true"):
                 continue
             if len(page) == limit:
                 return found({"trades": page, "cursor": encode_cursor(last)})
