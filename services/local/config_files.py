@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 import services
-from libs.runtime.sections import SlotSettings, account_faults
+from libs.marketdata.capture import CaptureFilter
+from libs.runtime.sections import CaptureSettings, SlotSettings, account_faults
 from services.local.topology import (
     PRODUCTION,
     Exchange,
@@ -63,6 +64,15 @@ class ConfigFiles:
         path = self.paths[name] = self._folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
         return path
+
+
+def capture_filter() -> CaptureFilter:
+    """Return which markets the zones of a run capture."""
+    chosen: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in _template("gatherer.local.yaml").get("capture", {}).items()
+    }
+    return CaptureSettings(**chosen).capture_filter()
 
 
 def _template(name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from libs.marketdata.rebuild import Levels, apply, levels_of
 from libs.marketdata.tables import GATHERER_TABLES
 from libs.marketdata.units import SECOND
 from libs.store.pool import Connection, connect, map_store_errors
+from services.local.config_files import capture_filter
 from services.local.run import LocalRun
 from services.local.sessions import Sessions, read_session_journal
 from services.local.stored import Snapshot, Stored, count_rows, read_claims, read_stored
@@ -19,6 +20,7 @@ from services.local.truth import Market, Truth, read_market_journal
 from services.local.verdict import (
     SLACK,
     ClaimIndex,
+    Fact,
     Gap,
     Verdict,
     gaps_of,
@@ -31,6 +33,7 @@ REST_AGE_MAX = 15 * SECOND
 """A REST book may be this old when it is answered (it comes through a CDN)."""
 NOTHING = ClaimIndex([])
 LIFECYCLE_CHANNEL = "market_lifecycle_v2"
+COMBO_CHANNEL = "multivariate_market_lifecycle"
 
 
 async def judge_run(run: LocalRun, victim: str | None) -> Verdict:
@@ -40,7 +43,7 @@ async def judge_run(run: LocalRun, victim: str | None) -> Verdict:
         victim: the zone that lost its power; its absence must show as its own gap.
     """
     journal = run.journal_dir
-    truth = read_market_journal(_lines(journal / "market.jsonl"))
+    truth = read_market_journal(_lines(journal / "market.jsonl")).only(capture_filter().may_want)
     sessions = read_session_journal(_lines(journal / "session.jsonl"))
     verdict = Verdict()
     async with connect(run.target(PRODUCTION)) as conn:
@@ -79,8 +82,19 @@ def _judge_facts(
         judge("orderbook_deltas", truth.deltas(), stored.delta_facts(), claims.get(ORDERBOOK_CHANNEL, NOTHING)),
         judge("trades", truth.trades, stored.trades, claims.get("trade", NOTHING)),
         judge("tickers", truth.tickers, stored.tickers, claims.get("ticker", NOTHING)),
-        judge("market_lifecycle", truth.lifecycle, stored.lifecycle, claims.get(LIFECYCLE_CHANNEL, NOTHING)),
     ]  # fmt: skip
+    for name, channel in (("market_lifecycle", LIFECYCLE_CHANNEL), ("its combos", COMBO_CHANNEL)):
+        said, held = (
+            [fact for fact in facts if (_message_type(fact) == COMBO_CHANNEL) == (channel == COMBO_CHANNEL)]
+            for facts in (truth.lifecycle, stored.lifecycle)
+        )  # fmt: skip
+        verdict.tables.append(judge(name, said, held, claims.get(channel, NOTHING)))
+
+
+def _message_type(fact: Fact) -> str:
+    """Return the type of a lifecycle fact's message; combos have a channel, and so claims, of their own."""
+    assert isinstance(fact.identity, tuple)
+    return str(fact.identity[0])
 
 
 def _lives(truth: Truth, sessions: Sessions) -> dict[str, Span]:

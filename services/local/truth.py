@@ -5,7 +5,7 @@ the cause of every gap, and which book each snapshot was sent with.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,15 @@ class Truth:
     trades: list[Fact] = field(default_factory=list)
     tickers: set[Fact] = field(default_factory=set)
     lifecycle: list[Fact] = field(default_factory=list)
+
+    def only(self, wants: Callable[[str], bool]) -> "Truth":
+        """Return what a capture of some markets can hold: lifecycle messages are recorded of all of them."""
+        return Truth(
+            {ticker: market for ticker, market in self.markets.items() if wants(ticker)},
+            [fact for fact in self.trades if wants(fact.ticker)],
+            {fact for fact in self.tickers if wants(fact.ticker)},
+            self.lifecycle,
+        )
 
     def deltas(self) -> Iterator[Fact]:
         for ticker, market in self.markets.items():

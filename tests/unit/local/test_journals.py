@@ -2,9 +2,10 @@
 
 import json
 
+from libs.marketdata.capture import CaptureFilter
 from libs.marketdata.rebuild import BookDelta
 from services.local.sessions import read_session_journal
-from services.local.truth import read_market_journal
+from services.local.truth import TICKER_FIELDS, read_market_journal
 from services.local.verdict import Fact
 
 S = 1_000_000
@@ -84,3 +85,26 @@ def test_the_market_journal_is_facts_and_books() -> None:
     assert truth.trades == [Fact("M", 1000, (1000, "t", 1, 2, 3, True))]
     assert truth.tickers == {Fact("M", 1000, (1000, *[7] * 10))}
     assert truth.lifecycle == [Fact("M", 9, ("market_lifecycle_v2", "determined", '{"a":2,"b":1}'))]
+
+
+def test_a_capture_of_some_markets_can_hold_only_theirs() -> None:
+    """Books, trades and tickers of what is not wanted are no truth of it; lifecycle messages are recorded of all."""
+    trade: dict[str, object] = {
+        "kind": "trade",
+        "exchange_ts": 1000,
+        "size": 1,
+        "yes_price": 2,
+        "no_price": 3,
+    }
+    entries: list[dict[str, object]] = [
+        {"kind": "created", "at": 5, "yes": [], "no": []},
+        trade | {"trade_id": "t", "taker_side": True},
+        {"kind": "ticker", "exchange_ts": 1000, **dict.fromkeys(TICKER_FIELDS, 7)},
+        {"kind": "lifecycle", "at": 9, "message_type": "m", "event_type": "settled", "body": {}},
+    ]
+    named = [entry | {"ticker": name} for name in ("M", "KXMVE-1") for entry in entries]
+    truth = read_market_journal(lines(*named))
+    found = truth.only(CaptureFilter().may_want)
+    assert set(found.markets) == {"M"}
+    assert {fact.ticker for fact in (*found.trades, *found.tickers)} == {"M"}
+    assert [fact.ticker for fact in found.lifecycle] == ["M", "KXMVE-1"]
