@@ -133,6 +133,18 @@ class Metrics:
             "family",
         )
         self.buffer_rows = self._gauge("buffer_rows", "Rows that wait for the database.", "family")
+        self.spool_bytes = self._gauge(
+            "spool_bytes", "Bytes of the files of the disk spool.", "family"
+        )
+        self.spool_replayed_batches_total = self._counter(
+            "spool_replayed_batches_total", "Batches that came back from the disk spool.", "family"
+        )
+        self.spool_torn_records_total = self._counter(
+            "spool_torn_records_total", "Batches that the disk spool did not give back.", "family"
+        )
+        self.spool_faults_total = self._counter(
+            "spool_faults_total", "Errors of the disk under the spool.", "family"
+        )
 
     def _define_rest(self) -> None:
         self.rest_requests_total = self._counter(

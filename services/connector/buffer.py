@@ -1,23 +1,29 @@
 """The bounded buffer between a family's batcher and its lane: the socket never waits, and a drop is written down.
 
-Batches are sealed when they are put and stay in order. When the buffer is full the newest batch is dropped whole, its
-rows become a gap, and the first batch accepted afterwards restates the streams that go on. A disk spool belongs behind
-this same door (put, peek, commit); until then memory is all there is.
+One queue in the order of the cuts. Its front may lie on the disk, its tail is in memory; batches are sealed when they are
+put, numbered for good, and only ever move from the tail of memory to the tail of the disk, and from the front to the
+lane. Memory above its high mark, or a batch that waits too long, begins the spooling; from then on everything goes to
+the disk, until what lies there is below the low mark again. When disk and memory are full the newest batch is dropped
+whole, its rows become a gap, and the first batch accepted afterwards restates the streams that go on. Pure: who moves
+the batches is told here what to move.
 """
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from libs.flow.batch import LISTEN_TABLES, Batch, SidKey, Source, restate
 from libs.marketdata.rows import LOST_CHANNELS, GapRow, gap
 from libs.marketdata.tables import GATHERER_TABLES, Family
 from libs.store.batches import PREFIX_BYTES, SealedBatch, seal
+from libs.store.spool_format import Gone, Record
+from services.connector.openings import Openings, rows_of
 
 GAPS_KEPT_MAX = 10_000
 """Gap rows kept over a drop of the family that carries them."""
+BYTES_MAX = 256 << 20
 CHANNEL_OF_TABLE = {
     "orderbook_deltas": "orderbook_delta",
     "trades": "trade",
@@ -29,14 +35,14 @@ CHANNEL_OF_TABLE = {
 """The channel whose frames fill a table; in the order in which tables name a drop's channel."""
 
 
-@dataclass(slots=True)
-class Pending:
-    """A sealed batch that waits. counts: rows by table. first_at: when its first row came."""
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """When batches go to the disk. rows and bytes of memory; age in microseconds; rows_low of what lies on the disk."""
 
-    batch: Batch
-    sealed: SealedBatch
-    counts: dict[str, int]
-    first_at: int
+    rows_high: int
+    rows_low: int
+    bytes_high: int
+    age: int
 
 
 @dataclass(slots=True)
@@ -76,33 +82,56 @@ class Drop:
 
 @dataclass(slots=True)
 class Buffer:
-    """Sealed batches of one family, at most rows_max rows.
+    """The batches of one family that are not committed; at most rows_max rows and bytes_max bytes of them in memory.
 
     Attributes:
-        rows: rows waiting. dropped: rows dropped, by table.
+        rows, size_bytes: what waits in memory. disk_rows: what waits on the disk, roughly after losses there.
+        dropped: rows dropped, by table.
+        taken: number of the last batch accepted. done: of the last one committed. spooled_to: of the last on the disk.
+        is_spooling: everything goes to the disk.
+        openings: the streams that go on at the front.
     """
 
     family: Family
     rows_max: int
+    bytes_max: int = BYTES_MAX
+    marks: Marks | None = None
     rows: int = 0
+    size_bytes: int = 0
+    disk_rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    _pending: deque[Pending] = field(default_factory=deque)
+    taken: int = 0
+    done: int = 0
+    spooled_to: int = 0
+    is_spooling: bool = False
+    openings: Openings = field(default_factory=Openings)
+    _tail: deque[Record] = field(default_factory=deque)
+    _front: deque[Record] = field(default_factory=deque)
+    _head: Record | None = None
+    _offered: Record | None = None
+    _live: dict[SidKey, Source] = field(default_factory=dict)
+    _now: int = 0
     _lost: dict[SidKey, Source] = field(default_factory=dict)
+    _gone: dict[tuple[SidKey, str | None], int] = field(default_factory=dict)
+    _ended: list[SidKey] = field(default_factory=list)
     _drops: dict[SidKey | None, Drop] = field(default_factory=dict)
     _gaps: list[GapRow] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return self.taken - self.done
+
+    # --- the tail ---
 
     def put(self, batch: Batch, now: int) -> list[GapRow]:
-        """Take a batch, or drop it when the buffer is full.
+        """Take a batch, or drop it when there is no room.
 
         Call it right after the cut that made the batch.
 
         Returns:
             Gap rows to be written now: what was dropped before a batch that found room again.
         """
-        if self.rows + batch.count > self.rows_max and self._pending:
+        is_full = self.rows + batch.count > self.rows_max or self.size_bytes >= self.bytes_max
+        if is_full and self._tail:
             self._drop(batch, now)
             return []
         if self._lost:
@@ -117,53 +146,150 @@ class Buffer:
         self._gaps = []
         return gaps
 
-    def peek(self) -> Pending | None:
-        """Return the oldest batch; the same one until it is committed."""
-        return self._pending[0] if self._pending else None
-
-    def commit(self) -> Pending:
-        """Forget the oldest batch: it is in the database."""
-        done = self._pending.popleft()
-        self.rows -= done.sealed.rows
-        return done
-
-    def leave(self, sources: Iterable[Source], now: int) -> None:
-        """Restate the streams that go on, because what was committed on the lane may be undone.
-
-        Call it right after a cut and put, so that everything not committed stands in the buffer.
-
-        Args:
-            sources: every sid of the family that still receives.
-        """
-        lost: dict[SidKey, Source] = dict(self._lost)
-        for pending in self._pending:
-            lost |= pending.batch.sources
-        lost |= {source.key: source for source in sources}
-        self._lost = restate([pending.batch for pending in self._pending], lost, now)
-        for pending in self._pending:
-            if pending.batch.restated:
-                self._seal_again(pending)
-
     def _append(self, batch: Batch) -> None:
         rows: dict[str, Sequence[tuple[object, ...]]] = dict(batch.rows)
         if opened := batch.opened_rows():
             rows["listen_opened"] = opened
-        counts = {name: len(found) for name, found in rows.items()}
-        sealed = seal(rows)
-        # The facts are in the sealed payloads; only what restating needs is kept as rows.
-        batch.rows = {}
-        self._pending.append(Pending(batch, sealed, counts, batch.first_at))
-        self.rows += sealed.rows
+        self.taken += 1
+        record = Record(
+            self.taken,
+            batch.first_at,
+            seal(rows),
+            (*self._ended, *_ended(batch)),
+            tuple(Gone(*key, ticker, stream) for (key, ticker), stream in self._gone.items()),
+        )
+        self._ended, self._gone = [], {}
+        self._tail.append(record)
+        self._count(record, 1)
 
-    def _seal_again(self, pending: Pending) -> None:
-        """Replace the packed openings of a batch that was given more of them."""
-        opened = seal({"listen_opened": pending.batch.opened_rows()})
-        self.rows -= pending.sealed.rows
-        pending.sealed = _with_table(pending.sealed, opened)
-        pending.counts["listen_opened"] = opened.rows
-        self.rows += pending.sealed.rows
+    def _count(self, record: Record, sign: int) -> None:
+        self.rows += sign * record.sealed.rows
+        self.size_bytes += sign * record.sealed.size_bytes
+
+    # --- the front ---
+
+    @property
+    def on_disk(self) -> bool:
+        """True when the oldest batches are on the disk."""
+        return self.done < self.spooled_to
+
+    @property
+    def oldest_at(self) -> int | None:
+        """When the first row of what waits came, microseconds; None when nothing waits, or nobody read it yet."""
+        first = self._head or next(iter(self._front or self._tail), None)
+        return first.first_at if first is not None and first.number == self.done + 1 else None
+
+    def peek(self) -> Record | None:
+        """Return the oldest batch; the same one until it is committed, or left.
+
+        None also when it is on the disk: load it then.
+        """
+        if self._offered is None:
+            if self._head is None:
+                self._head = self._find(self.done + 1)
+            if self._head is not None:
+                self._offered = self._with_openings(self._head)
+        return self._offered
+
+    def commit(self) -> Record:
+        """Forget the oldest batch: it is in the database."""
+        offered, head = self.peek(), self._head
+        assert offered is not None
+        assert head is not None
+        self._pass(head.number)
+        if head.number <= self.spooled_to:
+            self.disk_rows = self.disk_rows - head.sealed.rows if self.on_disk else 0
+        self.openings.apply(offered)
+        if self.marks is not None and self.disk_rows <= self.marks.rows_low:
+            self.is_spooling = False
+        return offered
+
+    def leave(self, sources: Iterable[Source], now: int) -> None:
+        """Restate the streams that go on, because what was committed on the lane may be undone.
+
+        Args:
+            sources: every sid of the family that still receives.
+        """
+        self.openings.lose()
+        self._live = {source.key: source for source in sources}
+        self._now = now
+        self._offered = None
+
+    def _find(self, number: int) -> Record | None:
+        queue = self._front if number <= self.spooled_to else self._tail
+        return queue[0] if queue and queue[0].number == number else None
+
+    def _with_openings(self, record: Record) -> Record:
+        rows = self.openings.restate(record, self._now, self._live)
+        return replace(record, sealed=with_openings(record.sealed, rows)) if rows else record
+
+    def _pass(self, number: int) -> None:
+        """Everything up to this number is done with."""
+        self.done = number
+        self._head = self._offered = None
+        while self._front and self._front[0].number <= number:
+            self._front.popleft()
+        while self._tail and self._tail[0].number <= number:
+            self._count(self._tail.popleft(), -1)
+
+    # --- between memory and disk ---
+
+    def to_spool(self, now: int, size_bytes: int, *, force: bool = False) -> list[Record]:
+        """Return the batches that are to be written to the disk now, oldest first, about so many bytes of them.
+
+        Args:
+            force: whatever the marks say: the process is about to end.
+        """
+        if self.marks is None or not self._tail:
+            return []
+        is_over = (
+            self.rows >= self.marks.rows_high
+            or self.size_bytes >= self.marks.bytes_high
+            or now - self._tail[0].first_at >= self.marks.age
+        )
+        self.is_spooling = self.is_spooling or is_over or force
+        chosen: list[Record] = []
+        for record in self._tail if self.is_spooling else ():
+            chosen.append(record)
+            size_bytes -= record.sealed.size_bytes
+            if size_bytes <= 0:
+                break
+        return chosen
+
+    def spooled(self, number: int) -> None:
+        """Note that the batches up to this number are on the disk; some may have been committed meanwhile."""
+        self.spooled_to = max(self.spooled_to, number)
+        while self._tail and self._tail[0].number <= number:
+            record = self._tail.popleft()
+            self._count(record, -1)
+            self.disk_rows += record.sealed.rows
+
+    def loaded(self, record: Record) -> None:
+        """Take a batch that was read from the disk, in order; one that is committed already is passed over."""
+        if record.number > self.done:
+            self._front.append(record)
+
+    def unreadable(self, number: int, sources: Iterable[Source]) -> None:
+        """Pass over the batches up to this number: the disk does not give them back.
+
+        What was open before them is not known to go on behind them, so nothing is claimed from there on until the next
+        batch that is put restates what goes on now. Call it when everything before them is committed.
+
+        Args:
+            sources: every sid of the family that still receives.
+        """
+        if number <= self.done:
+            return
+        self._pass(number)
+        self.openings.forget()
+        self._lost |= {source.key: source for source in sources}
+        if not self.on_disk:
+            self.disk_rows = 0
+
+    # --- drops ---
 
     def _drop(self, batch: Batch, now: int) -> None:
+        self._ended += _ended(batch)
         for name, rows in batch.rows.items():
             if name == "gaps":
                 self._gaps += rows[: GAPS_KEPT_MAX - len(self._gaps)]  # type: ignore[arg-type]
@@ -171,6 +297,9 @@ class Buffer:
                 self.dropped[name] += len(rows)
         self._lost |= {key: s for key, s in batch.sources.items() if batch.notes[key].ranges}
         for key, notes in batch.notes.items():
+            for closing, _ in notes.closed:
+                last = self._gone.get((key, closing.ticker), 0)
+                self._gone[key, closing.ticker] = max(last, closing.stream)
             for run in notes.ranges:
                 drop = self._dropped(key, run.channel, batch, now)
                 drop.from_ts = run.sent_from if drop.from_ts is None else drop.from_ts
@@ -206,15 +335,22 @@ def _key_of(row: Any) -> SidKey | None:
     return None if connection is None or sid is None else (connection, sid)
 
 
-def _with_table(sealed: SealedBatch, other: SealedBatch) -> SealedBatch:
-    """Return the batch with the one table of `other` in place of its own, tables in their order."""
-    tables = {t.name: t for t in sealed.tables}
-    size = sealed.size_bytes + other.size_bytes
-    rows = sealed.rows + other.rows
-    old = tables.get(other.tables[0].name)
-    if old is not None:
-        rows -= len(old.payloads)
-        size -= sum(map(len, old.payloads)) + len(old.payloads) * PREFIX_BYTES
-    tables[other.tables[0].name] = other.tables[0]
-    ordered = tuple(tables[name] for name in GATHERER_TABLES if name in tables)
-    return SealedBatch(ordered, rows, size, sealed.sids_json)
+def _ended(batch: Batch) -> list[SidKey]:
+    """The sids that this batch is the last of."""
+    return [key for key, source in batch.sources.items() if source.ended]
+
+
+def with_openings(sealed: SealedBatch, rows: Sequence[tuple[Any, ...]]) -> SealedBatch:
+    """Return the batch with these rows before its own in listen_opened."""
+    own = rows_of(sealed, "listen_opened")
+    opened = seal({"listen_opened": [*rows, *own]})
+    tables = {table.name: table for table in sealed.tables}
+    old = tables.get("listen_opened")
+    freed = sum(map(len, old.payloads)) + len(own) * PREFIX_BYTES if old is not None else 0
+    tables["listen_opened"] = opened.tables[0]
+    return SealedBatch(
+        tuple(tables[name] for name in GATHERER_TABLES if name in tables),
+        sealed.rows + len(rows),
+        sealed.size_bytes + opened.size_bytes - freed,
+        sealed.sids_json,
+    )

@@ -3,6 +3,7 @@
 The readers only ever call `pump`, which never waits. One task writes: the oldest batch first, the same batch again
 while the database is away or in doubt. While it writes, batches grow by count instead of age, so a slow database gets
 fewer and larger commits. A lane that is lost is left: what is still held goes to a new one with its openings restated.
+What waits too long goes to the disk spool, if there is one (spooling.py), and comes back from it in its order.
 """
 
 import asyncio
@@ -14,12 +15,14 @@ from libs.marketdata.tables import Family
 from libs.runtime.clock import Clock
 from libs.store.errors import LaneLost
 from libs.store.lanes import LaneWriter
+from libs.store.spool_format import Record
 from libs.store.steady import Patience, reopen_steadily, write_steadily
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
-from services.connector.buffer import Buffer, Pending
+from services.connector.buffer import Buffer
 from services.connector.outlets import Outlets
+from services.connector.spooling import Spooling
 
 log = get_logger(__name__)
 
@@ -39,13 +42,14 @@ class Pipeline:
         lane: LaneWriter,
         clock: Clock,
         metrics: Metrics,
+        spooling: Spooling | None = None,
     ) -> None:
         self.family = family
         self.batcher: Batcher = outlets.batchers[family]
         self.buffer = buffer
         self.lane = lane
         self.written: Counter[str] = Counter()
-        self.batches = 0
+        self.spooling = spooling
         self.lag_ms: float | None = None
         self._outlets = outlets
         self._clock = clock
@@ -70,11 +74,16 @@ class Pipeline:
         """Hand everything collected so far to the writer; has_written() says when that is done."""
         self._cut(self._clock.now())
         self._wake.set()
-        return self.batches + len(self.buffer)
+        return self.buffer.taken
 
     def has_written(self, mark: int) -> bool:
         """True when everything collected before the mark is committed, or dropped and written down as a gap."""
-        return self.batches >= mark
+        return self.buffer.done >= mark
+
+    def cut_due(self, now: int) -> None:
+        """Cut a batch if it is full or old enough; for the spool, while the writer waits for the database."""
+        if self.batcher.is_due(now):
+            self._cut(now)
 
     def _cut(self, now: int) -> None:
         batch = self.batcher.cut(now)
@@ -109,8 +118,8 @@ class Pipeline:
             now = self._clock.now()
             if finishing or self.batcher.is_due(now):
                 self._cut(now)
-            while (pending := self.buffer.peek()) is not None:
-                await self._write(pending)
+            while (record := await self._next()) is not None:
+                await self._write(record)
             self._waiting.set(self.batcher.count)
             if finishing and not self._tell_drops(self._clock.now()) and not self.batcher.count:
                 return
@@ -127,23 +136,31 @@ class Pipeline:
         self._finish.set()
         self._wake.set()
 
-    async def _write(self, pending: Pending) -> None:
+    async def _next(self) -> Record | None:
+        """Return the oldest batch, from the disk if it is there."""
+        while (record := self.buffer.peek()) is None and self.spooling and self.buffer.on_disk:
+            now = self._clock.now()
+            self._note_gaps(await self.spooling.load(self.batcher.sources, now), now)
+        if record is not None and self.spooling and self.buffer.on_disk:
+            await self.spooling.pace(record)
+        return record
+
+    async def _write(self, record: Record) -> None:
         started = self._clock.monotonic()
         try:
-            await write_steadily(self.lane, pending.sealed, self._patience)
+            await write_steadily(self.lane, record.sealed, self._patience)
         except LaneLost as lost:
             await self._leave(lost)
             return
         self.buffer.commit()
-        self._note_written(pending, started)
+        self._note_written(record, started)
 
-    def _note_written(self, pending: Pending, started: float) -> None:
-        self.batches += 1
+    def _note_written(self, record: Record, started: float) -> None:
         self._committed.inc()
         self._flush_seconds.observe(self._clock.monotonic() - started)
         self._note_rows()
-        self.lag_ms = (self._clock.now() - pending.first_at) / 1000
-        for table, rows in pending.counts.items():
+        self.lag_ms = (self._clock.now() - record.first_at) / 1000
+        for table, rows in record.counts.items():
             self.written[table] += rows
             self._metrics.rows_written_total.labels(table=table).inc(rows)
 
@@ -156,8 +173,6 @@ class Pipeline:
         log.warning("lane_lost", family=self.family.value, lane=str(old), reason=lost.reason)
         await reopen_steadily(self.lane, self._patience)
         now = self._clock.now()
-        # From here to the end nothing waits: everything uncommitted must stand in the buffer when it is restated.
-        self._cut(now)
         self.buffer.leave(self.batcher.sources, now)
         if lost.reason != "closed":
             detail = f"{lost.reason}: lane {old}"

@@ -102,7 +102,6 @@ async def test_a_slot_given_away_keeps_its_row_until_all_of_it_is_committed(
                 [],
             )
         pipeline.buffer.commit()
-        pipeline.batches += 1
         await holdings.follow(NO_CONN)
         assert (list(holdings.leaving), tables.released) == ([], ["trade/0"])
 

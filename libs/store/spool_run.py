@@ -1,0 +1,364 @@
+"""One run of a spool: the segment files that one process wrote for one family, from empty to empty.
+
+A directory with segments (`<number of the first record>.seg`), a cursor (which batches are committed, on which lane) and
+the state that its owner saved. Appended by one writer and read once, front to back. Blocking, for a thread; not for two
+threads at once. What a crash tore off is found by its checksum when it is read: the tail is cut, and said.
+"""
+
+import os
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from libs.store.spool_format import (
+    HEAD_BYTES,
+    SEGMENT_HEADER_BYTES_MAX,
+    Head,
+    Record,
+    RunHeader,
+    is_whole,
+    pack_header,
+    pack_record,
+    read_body,
+    read_head,
+    read_header,
+)
+from libs.store.spool_notes import (
+    FILE_MODE,
+    Cursor,
+    read_cursor,
+    read_state,
+    sync_directory,
+    write_all,
+    write_cursor,
+    write_state,
+)
+
+DIRECTORY_MODE: Final = 0o700
+SUFFIX: Final = ".seg"
+CURSOR: Final = "cursor"
+STATE: Final = "state"
+
+
+class Lost(NamedTuple):
+    """Records that cannot be read: number_from..number_to (None: nobody knows how many), rows if their head is whole."""
+
+    number_from: int
+    number_to: int | None
+    rows: int | None
+
+
+@dataclass(slots=True)
+class _Segment:
+    path: Path
+    first: int
+    size: int
+
+
+class SpoolRun:
+    """See the module. Args of the constructor: its directory and what its segments say of it.
+
+    Attributes:
+        last: number of the last record that was appended, 0 for none. cursor: as last noted.
+    """
+
+    def __init__(self, path: Path, header: RunHeader) -> None:
+        self.path = path
+        self.header = header
+        self.last = 0
+        self.cursor: Cursor | None = None
+        self._segments: deque[_Segment] = deque()
+        self._fd: int | None = None
+        self._is_dirty = False
+        self._at: tuple[_Segment, int] | None = None
+        self._expected = 0
+
+    @classmethod
+    def create(cls, path: Path, header: RunHeader, state: bytes, *, sync: bool) -> "SpoolRun":
+        """Make the directory of a new run, with the state of its beginning.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        path.mkdir(mode=DIRECTORY_MODE, parents=True)
+        run = cls(path, header)
+        run.save_state(state, sync=sync)
+        return run
+
+    @classmethod
+    def find(cls, path: Path) -> "SpoolRun | None":
+        """Open what an earlier process left; None when no segment holds anything.
+
+        Raises:
+            SpoolRefused: another version's. OSError: it cannot be read.
+        """
+        header, segments = None, deque[_Segment]()
+        for file in sorted(path.glob(f"*{SUFFIX}")):
+            with file.open("rb") as opened:
+                found = read_header(opened.read(SEGMENT_HEADER_BYTES_MAX))
+            if found is not None and file.stem.isdigit():
+                header = header or found[0]
+                segments.append(_Segment(file, int(file.stem), file.stat().st_size))
+        if header is None:
+            return None
+        run = cls(path, header)
+        run._segments = segments
+        run._expected = segments[0].first
+        run.cursor = read_cursor(path / CURSOR)
+        return run
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its segments."""
+        return sum(segment.size for segment in self._segments)
+
+    # --- appending ---
+
+    def append(
+        self,
+        records: Sequence[Record],
+        *,
+        segment_bytes: int,
+        admit: Callable[[int], None],
+        sync: bool,
+    ) -> None:
+        """Append records; `last` says how far it came, also when it fails.
+
+        Args:
+            segment_bytes: size from which on a new segment is begun.
+            admit: is asked before every record with its bytes; raises to refuse.
+            sync: wait until the disk has them.
+
+        Raises:
+            OSError: the disk did not take it; what was written of that record is cut off again.
+        """
+        for record in records:
+            data = pack_record(record)
+            admit(len(data))
+            try:
+                self._write(data, record.number, segment_bytes, sync=sync)
+            except OSError:
+                self._leave_segment()
+                raise
+            self.last = record.number
+        if sync:
+            self.sync()
+
+    def _write(self, data: bytes, number: int, segment_bytes: int, *, sync: bool) -> None:
+        if self._fd is None or self._segments[-1].size >= segment_bytes:
+            self._leave_segment()
+            self._begin_segment(number, sync=sync)
+        assert self._fd is not None
+        write_all(self._fd, data)
+        self._segments[-1].size += len(data)
+        self._is_dirty = True
+
+    def _begin_segment(self, first: int, *, sync: bool) -> None:
+        path = self.path / f"{first:020d}{SUFFIX}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        self._fd = os.open(path, flags, FILE_MODE)
+        header = pack_header(replace(self.header, first=first))
+        segment = _Segment(path, first, 0)
+        self._segments.append(segment)
+        if self._expected == 0:
+            self._expected = first
+        write_all(self._fd, header)
+        segment.size = len(header)
+        if sync:
+            sync_directory(self.path)
+
+    def _leave_segment(self) -> None:
+        """Close the segment that is written; what was not written whole is cut off, and an empty one removed."""
+        fd, self._fd = self._fd, None
+        if fd is None:
+            return
+        segment = self._segments[-1]
+        try:
+            os.ftruncate(fd, segment.size)
+            if self._is_dirty:
+                os.fdatasync(fd)
+        except OSError:
+            # The reader stops at the size that is known; another process finds the tear by its checksum.
+            pass
+        finally:
+            os.close(fd)
+        self._is_dirty = False
+        if not segment.size:
+            segment.path.unlink(missing_ok=True)
+            self._segments.pop()
+
+    def sync(self) -> None:
+        """Wait until the disk has everything appended.
+
+        Raises:
+            OSError: it does not take it; what was appended since the last time may be gone after a power cut.
+        """
+        if self._fd is not None and self._is_dirty:
+            self._is_dirty = False
+            os.fdatasync(self._fd)
+
+    # --- reading ---
+
+    def read(self, size_bytes: int) -> list[Record | Lost]:
+        """Return the next records, about so many bytes of them; nothing when everything appended was read.
+
+        Raises:
+            OSError: the disk does not give them; call again, or skip().
+        """
+        found: list[Record | Lost] = []
+        taken = 0
+        while taken < size_bytes:
+            before = self._at
+            items = self._next()
+            if not items and self._at == before:
+                break
+            found += items
+            taken += sum(item.sealed.size_bytes for item in items if isinstance(item, Record))
+        return found
+
+    def skip(self) -> list[Lost]:
+        """Give up the segment that is being read."""
+        at = self._begin_reading()
+        return self._end_segment(at[0]) if at is not None else []
+
+    def _begin_reading(self) -> tuple[_Segment, int] | None:
+        if self._at is None and self._segments:
+            self._at = (self._segments[0], 0)
+        return self._at
+
+    def _next(self) -> list[Record | Lost]:
+        """Take one step: a record, what is lost before it, or from one segment to the next."""
+        at = self._begin_reading()
+        if at is None:
+            return []
+        segment, offset = at
+        with segment.path.open("rb") as file:
+            if offset == 0:
+                found = read_header(file.read(SEGMENT_HEADER_BYTES_MAX))
+                self._at = (segment, found[1] if found else segment.size)
+                return []
+            if offset >= segment.size:
+                return [*self._end_segment(segment)]
+            file.seek(offset)
+            head = read_head(file.read(HEAD_BYTES))
+            if head is None or head.number < self._expected:
+                return [*self._end_segment(segment, cut_at=offset)]
+            body = file.read(head.body_bytes)
+        end = offset + HEAD_BYTES + head.body_bytes
+        following = self._following(segment)
+        if end > segment.size and following is not None and following.first <= head.number:
+            # Its writing failed, and it was written again behind.
+            return [*self._end_segment(segment)]
+        lost: list[Record | Lost] = [*self._missing_before(head.number)]
+        self._expected = head.number + 1
+        self._at = (segment, min(end, segment.size))
+        if is_whole(head, body):
+            return [*lost, _checked(head, body)]
+        if end > segment.size and following is None:
+            self._cut(segment, offset)
+        return [*lost, Lost(head.number, head.number, head.rows)]
+
+    def _missing_before(self, number: int) -> list[Lost]:
+        return [Lost(self._expected, number - 1, None)] if number > self._expected else []
+
+    def _end_segment(self, segment: _Segment, *, cut_at: int | None = None) -> list[Lost]:
+        """Go on with the next segment; the last one stays where it is, cut where it is torn."""
+        following = self._following(segment)
+        if following is not None:
+            lost = self._missing_before(following.first)
+            self._expected = max(self._expected, following.first)
+            self._at = (following, 0)
+            return lost
+        if cut_at is None:
+            return []
+        self._cut(segment, cut_at)
+        known = self.last or None
+        lost = [Lost(self._expected, known, None)] if known != self._expected - 1 else []
+        self._expected = (known or self._expected) + 1
+        return lost
+
+    def _following(self, segment: _Segment) -> _Segment | None:
+        index = self._segments.index(segment) + 1
+        return self._segments[index] if index < len(self._segments) else None
+
+    def _cut(self, segment: _Segment, size: int) -> None:
+        """Cut a torn tail off, unless it is still being written."""
+        if self._fd is not None and segment is self._segments[-1]:
+            self._leave_segment()
+        os.truncate(segment.path, size)
+        segment.size = size
+        self._at = (segment, size)
+
+    # --- what is done ---
+
+    def has_done(self, done: int) -> bool:
+        """True when the first segment holds only records up to this one, all of them read."""
+        return (
+            len(self._segments) > 1
+            and self._segments[1].first <= done + 1
+            and (self._at is None or self._at[0] is not self._segments[0])
+        )
+
+    def release(
+        self, cursor: Cursor, state: Callable[[], bytes] | None, *, delete: bool, sync: bool
+    ) -> None:
+        """Note what is committed, and delete the segments that hold nothing else.
+
+        Args:
+            state: gives what a reader of the rest must know of the records that go, as of the cursor; None: nothing new.
+            delete: whether segments may go; not before the state was looked at.
+
+        Raises:
+            OSError: the disk does not take it; nothing is lost, later doubles are legal.
+        """
+        if cursor != self.cursor:
+            write_cursor(self.path / CURSOR, cursor)
+            self.cursor = cursor
+        if delete and state is not None:
+            self.save_state(state(), sync=sync)
+        while delete and self.has_done(cursor.done):
+            self._segments[0].path.unlink(missing_ok=True)
+            self._segments.popleft()
+
+    def save_state(self, state: bytes, *, sync: bool) -> None:
+        """Keep what its owner must know to read it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_state(self.path / STATE, state, sync=sync)
+
+    def load_state(self) -> bytes | None:
+        """Return what was kept; None when it is torn or absent."""
+        return read_state(self.path / STATE)
+
+    def remove(self) -> None:
+        """Delete everything: nothing in it is needed any more.
+
+        Raises:
+            OSError: a file cannot be deleted.
+        """
+        self._leave_segment()
+        # The cursor goes last: what a crash leaves behind is known to be committed.
+        for name in (*sorted(self.path.glob(f"*{SUFFIX}")), self.path / STATE, self.path / CURSOR):
+            name.unlink(missing_ok=True)
+        for name in self.path.iterdir():
+            name.unlink()
+        self.path.rmdir()
+        self._segments.clear()
+        self._at = None
+
+    def close(self) -> None:
+        """Give the open file back; everything stays where it is."""
+        self._leave_segment()
+
+
+def _checked(head: Head, body: bytes) -> Record | Lost:
+    try:
+        return read_body(head, body)
+    except (ValueError, KeyError, struct.error):
+        # Whole, but not ours to read: the same loss as a torn one.
+        return Lost(head.number, head.number, head.rows)

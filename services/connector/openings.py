@@ -1,0 +1,211 @@
+"""The streams that go on at the front of what is not committed, so that their openings can be written once more.
+
+Advanced by every batch that is committed. When what was committed may be undone (a lane was lost), the next batch of a
+sid gets openings of the streams that were open before its first frame: everything before them is then not needed. The
+same state, kept beside a spool, lets the next process do so. Pure.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from libs.flow.batch import Alive, SidKey, Source
+from libs.marketdata.binary import codec
+from libs.marketdata.listening import ORDERBOOK_CHANNEL
+from libs.marketdata.rows import ListenClosedRow, ListenOpenedRow, ListenRangeRow
+from libs.marketdata.sequence import START_MARGIN_UNSENT
+from libs.store.batches import SealedBatch
+from libs.store.spool_format import Record
+
+
+@dataclass(slots=True)
+class _Sid:
+    """streams: number of the open stream by ticker (None: the whole channel)."""
+
+    channel: str
+    slot: str
+    margin: int
+    streams: dict[str | None, int] = field(default_factory=dict)
+
+
+class Openings:
+    """See the module. `changes` grows with every change."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self._sids: dict[SidKey, _Sid] = {}
+        self._lost: set[SidKey] = set()
+
+    @property
+    def sids(self) -> dict[SidKey, tuple[str, str]]:
+        """Channel and slot of every sid that has not ended."""
+        return {key: (sid.channel, sid.slot) for key, sid in self._sids.items()}
+
+    def apply(self, record: Record) -> None:
+        """Go past a batch that was committed as it is here."""
+        sealed = record.sealed
+        for gone in record.gone:
+            self._close((gone.connection, gone.sid), gone.ticker, gone.stream)
+        for row in _opened(sealed):
+            self._open(row)
+        for closing in _closed(sealed):
+            self._close((closing.connection, closing.sid), closing.ticker, closing.stream)
+        for key in record.ended:
+            if self._sids.pop(key, None) is not None:
+                self.changes += 1
+            self._lost.discard(key)
+        if self._lost:
+            self._lost -= _first_ranges(sealed).keys()
+
+    def lose(self) -> None:
+        """What was committed may be undone: every sid's next batch restates its streams."""
+        self._lost = set(self._sids)
+
+    def forget(self) -> None:
+        """Batches are missing here, so nobody knows what goes on; streams that open later are known again."""
+        self._sids.clear()
+        self._lost.clear()
+        self.changes += 1
+
+    def restate(
+        self, record: Record, now: int, live: Mapping[SidKey, Source]
+    ) -> list[ListenOpenedRow]:
+        """Return the openings that the next batch needs; none unless something was lost.
+
+        Args:
+            live: sources of this process; they are told of their later opening.
+        """
+        if not self._lost:
+            return []
+        firsts = _first_ranges(record.sealed)
+        gone = _gone_before(record, firsts)
+        rows = []
+        for key, first in firsts.items():
+            sid = self._sids.get(key)
+            if sid is None or key not in self._lost:
+                continue
+            for ticker, stream in sid.streams.items():
+                if gone.get((key, ticker), -1) >= stream:
+                    continue
+                source = live.get(key)
+                rows.append(
+                    source.reopening(Alive(ticker, stream, 0), first.seq_from, first.sent_from, now)
+                    if source is not None
+                    else _reopening(sid, first, ticker, stream, now)
+                )
+        return rows
+
+    # --- kept beside a spool ---
+
+    def dump(self, done: int) -> "Snapshot":
+        """Copy the state as of record `done`; the copy may be packed in another thread."""
+        sids = [
+            (str(connection), sid, s.channel, s.slot, s.margin, s.streams.copy())
+            for (connection, sid), s in self._sids.items()
+        ]
+        return Snapshot(done, sids)
+
+    @classmethod
+    def load(cls, state: bytes) -> "tuple[Openings, int]":
+        """Return the state and the record as of which it was.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        openings = cls()
+        try:
+            said = json.loads(state)
+            for connection, number, channel, slot, margin, streams, whole in said["sids"]:
+                tickers: dict[str | None, int] = dict(streams)
+                if whole is not None:
+                    tickers[None] = whole
+                openings._sids[UUID(connection), number] = _Sid(channel, slot, margin, tickers)
+            return openings, int(said["done"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no state of openings: {error!r}") from error
+
+    def _open(self, row: ListenOpenedRow) -> None:
+        if row.ticker is None and row.channel == ORDERBOOK_CHANNEL:
+            return  # all streams of the sid go on: none begins
+        key = row.connection, row.sid
+        sid = self._sids.get(key)
+        if sid is None:
+            sid = self._sids[key] = _Sid(row.channel, row.slot, row.margin)
+        sid.margin = max(sid.margin, row.margin)
+        sid.streams[row.ticker] = max(row.stream, sid.streams.get(row.ticker, row.stream))
+        self.changes += 1
+
+    def _close(self, key: SidKey, ticker: str | None, stream: int) -> None:
+        sid = self._sids.get(key)
+        if sid is not None and sid.streams.get(ticker, stream + 1) <= stream:
+            del sid.streams[ticker]
+            self.changes += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A copy of the openings as of the record `done`."""
+
+    done: int
+    sids: list[tuple[str, int, str, str, int, dict[str | None, int]]]
+
+    def pack(self) -> bytes:
+        """Return what Openings.load() reads."""
+        sids = [(*head, _named(streams), streams.get(None)) for *head, streams in self.sids]
+        return json.dumps({"done": self.done, "sids": sids}, separators=(",", ":")).encode()
+
+
+def _named(streams: Mapping[str | None, int]) -> dict[str, int]:
+    return {ticker: stream for ticker, stream in streams.items() if ticker is not None}
+
+
+def _reopening(
+    sid: _Sid, first: ListenRangeRow, ticker: str | None, stream: int, now: int
+) -> ListenOpenedRow:
+    """Build the row for a sid of a process that is gone; with the wider margin where times may be those of our clock."""
+    margin = START_MARGIN_UNSENT if first.margin >= START_MARGIN_UNSENT else sid.margin
+    return ListenOpenedRow(
+        now, first.seq_from, first.sent_from, margin, stream, first.sid, 0, first.connection,
+        sid.channel, sid.slot, ticker,
+    )  # fmt: skip
+
+
+def ranges_of(sealed: SealedBatch) -> Iterable[tuple[SidKey, ListenRangeRow]]:
+    """Yield the ranges of a batch with their sids, in the order of their frames."""
+    for row in rows_of(sealed, "listen_ranges"):
+        yield (row.connection, row.sid), row
+
+
+def rows_of(sealed: SealedBatch, table: str) -> list[Any]:
+    """Return the rows of one table of a sealed batch."""
+    decode = codec(table).decode
+    return [decode(payload)[0] for t in sealed.tables if t.name == table for payload in t.payloads]
+
+
+def _first_ranges(sealed: SealedBatch) -> dict[SidKey, ListenRangeRow]:
+    firsts: dict[SidKey, ListenRangeRow] = {}
+    for key, row in ranges_of(sealed):
+        firsts.setdefault(key, row)
+    return firsts
+
+
+def _gone_before(
+    record: Record, firsts: Mapping[SidKey, ListenRangeRow]
+) -> dict[tuple[SidKey, str | None], int]:
+    """Streams that ended before the batch's first frame of their sid: each ticker's newest."""
+    gone = {((g.connection, g.sid), g.ticker): g.stream for g in record.gone}
+    for closing in _closed(record.sealed):
+        key = closing.connection, closing.sid
+        if key in firsts and closing.seq < firsts[key].seq_from:
+            gone[key, closing.ticker] = max(closing.stream, gone.get((key, closing.ticker), 0))
+    return gone
+
+
+def _opened(sealed: SealedBatch) -> list[ListenOpenedRow]:
+    return rows_of(sealed, "listen_opened")
+
+
+def _closed(sealed: SealedBatch) -> list[ListenClosedRow]:
+    return rows_of(sealed, "listen_closed")
