@@ -5,12 +5,17 @@ Prices are hundred-thousandths of a dollar in the bid's own leg, sizes hundredth
 
 market.jsonl, what was published, whoever listened:
     created    at ticker event_ticker series_ticker initial open_at close_at yes no   (ladders: [[price, size], ...])
+               (initial: it was there at the epoch. The first 100,000 of those stand at the beginning, any other one
+               right before its first change; what never changed of them has no line.)
     delta      at exchange_ts ticker side price size_delta position                   (position: from 1, per market)
     trade      at exchange_ts ticker trade_id yes_price no_price size taker_side is_block
     ticker     at exchange_ts ticker + the ten fields of a ticker
     lifecycle  at ticker channel message_type event_type open_at close_at determined_at settled_at settlement_value
                result body                                                            (body: the message as sent)
     closed     at ticker
+    clock_stepped  at by      (the exchange's clock jumped: `at` and exchange_ts of later deltas, trades and tickers' are
+               what that clock says; `at` of all other kinds stays true)
+    halted     at until       (no orders come before `until`)
     A replay writes delta, trade and ticker (without `at` for ticker), snapshot (ticker yes no) and unreadable (frame).
 session.jsonl, what was sent to whom; every line has `at`, all but the last two kinds `connection`:
     opened (id key_id remote) · subscribed (sid channel use_yes_price everything) · added, removed (sid tickers) ·
