@@ -33,6 +33,8 @@ async def check_orientation(evidence: Evidence) -> Sequence[Finding]:
         rest_no = await _rest_no(evidence, market)
     except ExchangeError as error:
         return [fail(ORIENTATION, str(error), advice_for(error))]
+    # Two readings some seconds apart: what the socket said between them shares levels with one of them.
+    rest_no = tuple(sorted({*rest_no, *market.rest_no}))
     return judge_orientation(books, rest_no, evidence.plan.use_yes_price)
 
 

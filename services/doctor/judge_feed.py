@@ -8,6 +8,7 @@ from services.doctor.findings import Finding, fail, ok, warn
 from services.doctor.transcript import Stream, Transcript
 
 SCHEMA, SKIP_ACK, SNAPSHOT = "message fields", "skip_ticker_ack", "get_snapshot"
+CONNECTION = "connection held"
 BOOKS = "orderbook_delta"
 
 
@@ -49,7 +50,7 @@ def judge_channel(
         found_text = "; ".join([said, *(problem for problem, _ in problems)])
         advice = "; ".join(dict.fromkeys(advice for _, advice in problems))
         is_fatal = channel == BOOKS and stream.frames > stream.numbered
-        return (fail if is_fatal else warn)(channel, found_text + _end_of(transcript), advice)
+        return (fail if is_fatal else warn)(channel, found_text, advice)
     if not stream.frames:
         said += ", and none is to be expected" + (" now" if expected.speaks else "")
     return ok(channel, said)
@@ -72,6 +73,19 @@ def judge_schema(transcript: Transcript) -> Finding:
             "capturing goes on without it; look for a newer kalshi-data, or report it",
         )
     return ok(SCHEMA, f"{transcript.frames:,} frames, every field known")
+
+
+def judge_end(transcript: Transcript) -> list[Finding]:
+    """Say that the connection ended by itself; nothing when it did not."""
+    if not transcript.ended:
+        return []
+    return [
+        warn(
+            CONNECTION,
+            f"ended while it was listened to: {transcript.ended}",
+            "a capture opens another at once; when it happens again and again, look for a proxy that ends connections",
+        )
+    ]
 
 
 def judge_skip_ack(transcript: Transcript) -> Finding:

@@ -172,4 +172,4 @@ def _judge_channels(transcript: Transcript, evidence: Evidence, listened_s: floa
             judge_feed.judge_skip_ack(transcript),
             judge_feed.judge_get_snapshot(transcript),
         ]
-    return found
+    return [*found, *judge_feed.judge_end(transcript)]

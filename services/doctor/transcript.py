@@ -18,6 +18,7 @@ KEPT_MAX = 2_000
 """Stamps kept; the first are as good as any."""
 NAMES_MAX = 40
 """Different unknown fields, and different unreadable frames, kept by name."""
+NAME_CHARS_MAX = 120
 ANSWERS_MAX = 20
 CONTROL = frozenset({"subscribed", "unsubscribed", "ok", "error"})
 
@@ -139,6 +140,7 @@ class Transcript:
             stream.channel, stream.subscribed_at = channel, received_at
 
     def _note(self, counter: "Counter[str]", name: str) -> None:
+        name = name[:NAME_CHARS_MAX]
         if name in counter or len(counter) < NAMES_MAX:
             counter[name] += 1
 

@@ -9,6 +9,7 @@ from libs.exchange.frames import Frame
 from services.doctor.findings import Finding
 from services.doctor.judge_feed import (
     judge_channel,
+    judge_end,
     judge_get_snapshot,
     judge_schema,
     judge_skip_ack,
@@ -170,6 +171,15 @@ def test_no_answer_says_how_the_connection_ended() -> None:
     finding = talk.judge("trade")
     assert finding.state == "fail"
     assert "no answer to subscribe in 8 s; the connection ended: 1001 going away" in finding.found
+
+
+def test_a_connection_that_ends_is_a_warning_of_its_own(talk: Talk) -> None:
+    """Also when every channel had spoken before."""
+    assert judge_end(talk.transcript) == []
+    talk.transcript.ended = "1011 internal error"
+    (finding,) = judge_end(talk.transcript)
+    assert finding.state == "warn"
+    assert "1011 internal error" in finding.found
 
 
 def test_unknown_fields_are_named(talk: Talk) -> None:
