@@ -62,7 +62,8 @@ class _Reader:
         self._open: dict[int, dict[int, _Subscription]] = {}
         self._readers: dict[str, Callable[[Mapping[str, Any]], None]] = {
             "opened": self._opened, "closed": self._closed, "subscribed": self._subscribed,
-            "unsubscribed": self._unsubscribed, "overflow": self._unsubscribed, "added": self._added,
+            "unsubscribed": self._unsubscribed, "overflow": self._unsubscribed,
+            "channel_error": self._unsubscribed, "added": self._added,
             "removed": self._removed, "snapshot": self._snapshot, "end": self._end_of_day,
         }  # fmt: skip
 

@@ -5,31 +5,24 @@ the subscriptions that have something to say die with error 25, and a client tha
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 
 from aiohttp import WSMsgType, web
 
-from services.simulator.frames import HEARTBEAT, websocket_header
-from services.simulator.line import Action, Close, Line, Ping
+from services.simulator.line import Action, Close, Line, Reset
+from services.simulator.wire import wire_bytes
 
 COMMAND_BYTES_MAX = 16 * 1024 * 1024
+CLOSE_WAIT_S = 2.0
+"""How long a client has to answer a close frame before its socket goes."""
 _ERRORS_BYTES_MAX = 64 * 1024
 """Room for error frames and pings above the bound, before the connection itself is cut."""
-
-
-def wire_bytes(actions: list[Action]) -> bytes:
-    """Join actions to what is written to a connection at once; a reset has no bytes."""
-    parts: list[bytes] = []
-    for action in actions:
-        if type(action) is bytes:
-            parts.append(websocket_header(len(action)))
-            parts.append(action)
-        elif type(action) is Ping:
-            parts.append(HEARTBEAT)
-        elif type(action) is Close:
-            payload = action.code.to_bytes(2, "big") + action.reason.encode()
-            parts.append(bytes((0x88, len(payload))) + payload)
-    return b"".join(parts)
+_LOOK_S = 0.1
+"""Time between two looks whether the client of a dead connection has gone."""
+_RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+"""SO_LINGER with no time to linger: the kernel then ends the connection with RST."""
 
 
 class Connection:
@@ -50,6 +43,7 @@ class Connection:
         self._websocket = websocket
         self._transport = transport
         self._bytes_max = outbound_bytes_max
+        self._closing: asyncio.TimerHandle | None = None
 
     def flush(self, now_ms: int) -> None:
         """Write what the line has to say."""
@@ -67,16 +61,46 @@ class Connection:
                 transport.abort()
                 return
         actions = line.take(now_ms)
-        transport.write(wire_bytes(actions))
+        if actions:
+            transport.write(wire_bytes(actions))
+            if line.is_over:
+                self._end(actions[-1])
 
     async def serve(self, now_ms: Callable[[], int]) -> None:
-        """Take commands until the client goes."""
-        async for message in self._websocket:
+        """Take what the client sends until it goes; a dead line hears nothing, not even a close."""
+        line = self.line
+        while True:
+            message = await self._websocket.receive()
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                self.line.receive(message.data, now_ms())
+                line.receive(message.data, now_ms())
                 self.flush(now_ms())
+            elif message.type is WSMsgType.PING:
+                if line.answers(now_ms()):
+                    await self._websocket.pong(message.data)
+            elif message.type is not WSMsgType.PONG:
+                break
+        if line.is_dead:
+            await self._gone()
+        elif not self._websocket.closed and not line.is_over:
+            await self._websocket.close(code=message.data or 1000, drain=False)
 
     def close(self) -> None:
         """Let the transport go."""
+        if self._closing is not None:
+            self._closing.cancel()
         if not self._transport.is_closing():
             self._transport.close()
+
+    def _end(self, ending: Action) -> None:
+        if isinstance(ending, Reset):
+            made: socket.socket = self._transport.get_extra_info("socket")
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+            self._transport.abort()
+        elif isinstance(ending, Close):
+            loop = asyncio.get_running_loop()
+            self._closing = loop.call_later(CLOSE_WAIT_S, self._transport.close)
+
+    async def _gone(self) -> None:
+        """Wait until the client's end of the socket is closed; nothing else tells of it here."""
+        while not self._transport.is_closing():  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)

@@ -111,25 +111,3 @@ def ticker_body(ticker: Ticker) -> bytes:
 def lifecycle_body(change: Lifecycle) -> bytes:
     """Encode a lifecycle message."""
     return change.text.encode()
-
-
-def websocket_header(length: int) -> bytes:
-    """Return the header of an unmasked, final text frame of this payload length."""
-    if length < 126:
-        return bytes((0x81, length))
-    if length < 65_536:
-        return b"\x81\x7e" + length.to_bytes(2, "big")
-    return b"\x81\x7f" + length.to_bytes(8, "big")
-
-
-def websocket_bytes(frames: list[bytes]) -> bytes:
-    """Join text frames, each with its header, to what is written to a connection at once."""
-    parts: list[bytes] = []
-    for frame in frames:
-        parts.append(websocket_header(len(frame)))
-        parts.append(frame)
-    return b"".join(parts)
-
-
-HEARTBEAT = b"\x89\x09heartbeat"
-"""A ping as the exchange sends it."""

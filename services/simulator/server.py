@@ -66,7 +66,7 @@ class SimulatorServer:
         """Open journals, list the markets, listen.
 
         Raises:
-            RecordingInvalid, OSError: the recording, the journal directory or the port cannot be had.
+            RecordingInvalid, ScriptInvalid, OSError: recording, fault script, journal directory or port cannot be had.
         """
         directory = self.settings.journal_dir or self._resources.enter_context(
             tempfile.TemporaryDirectory(prefix="simulator-")
@@ -99,6 +99,10 @@ class SimulatorServer:
         is_done = self.simulation.advance(now)
         self._flush(now)
         return is_done
+
+    def start_publishing(self) -> bool:
+        """Begin to publish where settings.held; False when that has happened before."""
+        return self.simulation.start(self.clock.now())
 
     async def stop_publishing(self) -> dict[str, object]:
         """End publishing at a whole millisecond, send one more frame on every sid, write the journals out.
@@ -140,7 +144,9 @@ class SimulatorServer:
         no = self.simulation.refuse_connect(key_id, self.clock.now())
         if no is not None:
             return web.Response(body=no.body, status=no.status, content_type=no.content_type)
-        websocket = web.WebSocketResponse(compress=False, max_msg_size=COMMAND_BYTES_MAX)
+        websocket = web.WebSocketResponse(
+            compress=False, max_msg_size=COMMAND_BYTES_MAX, autoping=False, autoclose=False
+        )
         await websocket.prepare(request)
         # Of another loop's making: uvloop's transports only look like asyncio's.
         transport = cast("asyncio.Transport", request.transport)

@@ -1,25 +1,9 @@
-"""Bytes on the wire: websocket headers of every length, times and cursors as the exchange writes them."""
+"""Bytes on the wire: times and cursors as the exchange writes them."""
 
 import pytest
 
-from services.simulator.frames import rfc3339_ms, websocket_bytes
+from services.simulator.frames import rfc3339_ms
 from services.simulator.paging import decode_cursor, encode_cursor
-
-
-@pytest.mark.parametrize(
-    ("length", "header"),
-    [
-        (0, b"\x81\x00"),
-        (125, b"\x81\x7d"),
-        (126, b"\x81\x7e\x00\x7e"),
-        (65_535, b"\x81\x7e\xff\xff"),
-        (65_536, b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
-    ],
-)
-def test_every_length_has_its_header(length: int, header: bytes) -> None:
-    """Final, unmasked text frames with 7, 16 and 64 bit lengths, one after the other."""
-    payload = b"x" * length
-    assert websocket_bytes([payload, b"y"]) == header + payload + b"\x81\x01y"
 
 
 @pytest.mark.parametrize(
