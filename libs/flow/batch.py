@@ -167,10 +167,10 @@ class Batcher:
         )
 
     def is_due(self, now: int) -> bool:
-        """True when the batch is full or its first row is old enough."""
-        return self.is_full or (
-            self._first_at is not None and now - self._first_at >= self.limits.age
-        )
+        """True when the batch is full or its first row is old enough, or lies after now: the clock was set back."""
+        if self._first_at is None:
+            return self.is_full
+        return self.is_full or not 0 <= now - self._first_at < self.limits.age
 
     def cut(self, now: int) -> Batch | None:
         """Take everything collected as one batch; None when there is nothing."""

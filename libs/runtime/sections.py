@@ -84,10 +84,18 @@ class ExchangeSettings:
     """Seconds before the first reconnection. 1 s repairs a blink without hammering."""
     backoff_s_max: Seconds = 300.0
     """Longest wait between reconnections, seconds. 5 min, so that a long outage does not become a flood."""
+    stable_s: Seconds = 60.0
+    """Seconds a connection must have lasted for the next failure to be the first again. A minute: one that is dropped every
+    few seconds is not hurried back to, one an hour is; a longer time would cost more hearing than it spares the exchange."""
     reads_per_s: Annotated[float, Between(0.01, 10_000)] = 20.0
     """REST reads a second this process may use of its account. 20 is the exchange's basic tier."""
     silence_s_max: Seconds = 30.0
     """Seconds without any frame or ping until a connection counts as dead. The exchange pings every 10 s: three missed."""
+    late_s_max: Seconds = 10.0
+    """Seconds by which a connection's frames may come later than at its best. 10 s is far above any hiccup of a network;
+    what lies further back is a queue that does not empty, and another connection is up to date in about one second."""
+    late_for_s: Seconds = 5.0
+    """Seconds for which they must be so late before the connection is opened anew. 5 s lets one backlog pass by itself."""
     frame_bytes_max: Count = 64 * 1024 * 1024
     """Largest frame accepted, bytes. 64 MiB is far above any snapshot, and bounds the memory a bad peer can take."""
 

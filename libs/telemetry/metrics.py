@@ -98,8 +98,27 @@ class Metrics:
         self.subscriptions_acked = self._gauge(
             "subscriptions_acked", "Markets the exchange has acknowledged to this process."
         )
+        self.subscriptions_seen = self._gauge(
+            "subscriptions_seen", "Markets whose first snapshot has come to this process."
+        )
         self.slots_owned = self._gauge("slots_owned", "Connection slots assigned to this process.")
         self.slots_live = self._gauge("slots_live", "Assigned slots that are subscribed and heard.")
+        self.slot_splits_total = self._counter(
+            "slot_splits_total",
+            "Slots one connection could not carry: split, or refused a further connection.",
+            "cause",
+            "outcome",
+        )
+        self.ws_extra_connections = self._gauge(
+            "ws_extra_connections", "Websocket connections beyond one per slot, of split slots."
+        )
+        self.ws_lateness_seconds = self._gauge(
+            "ws_lateness_seconds",
+            "Most by which a connection's frames now come later than at its best, seconds.",
+        )
+        self.clock_steps_total = self._counter(
+            "clock_steps_total", "Times this machine's wall clock was set, forward or back."
+        )
         self.rejected_frames_total = self._counter(
             "rejected_frames_total",
             "Frames that could not be read and were kept as bytes.",
@@ -158,6 +177,29 @@ class Metrics:
         )
         self.snapshots_taken_total = self._counter(
             "snapshots_taken_total", "Order-book snapshots taken by REST."
+        )
+        self.snapshot_period_seconds = self._gauge(
+            "snapshot_period_seconds",
+            "Time between the starts of the last two rounds of snapshots, seconds.",
+        )
+        self.rest_reads_per_second = self._gauge(
+            "rest_reads_per_second", "REST reads a second this process allows itself now."
+        )
+        self.trades_healed_total = self._counter(
+            "trades_healed_total", "Trades nobody heard that were stored from the exchange's tape."
+        )
+        self.trade_repairs_total = self._counter(
+            "trade_repairs_total",
+            "Spans of the trade channel that were looked at again, by how it ended.",
+            "outcome",
+        )
+        self.trade_repairs_open = self._gauge(
+            "trade_repairs_open", "Spans of the trade channel that wait to be read from the tape."
+        )
+        self.book_checks_total = self._counter(
+            "book_checks_total",
+            "Books rebuilt from a stream and compared with the exchange's answer, by outcome.",
+            "outcome",
         )
         self.markets_known = self._gauge("markets_known", "Markets in the catalogue.", "status")
 

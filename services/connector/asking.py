@@ -14,10 +14,12 @@ from services.connector.judge import CHANNELS, Judge
 from services.connector.markets import Pending
 from services.connector.sids import Sid
 
-LATER = frozenset({17, 18, 27})
-"""Errors of a command that may be sent again a little later."""
+TOO_MANY = 27
+LATER = frozenset({17, 18, TOO_MANY})
+"""Errors of a command that may be sent again later: each one in a row after twice as long, from RETRY_AFTER on."""
 MARKET_LIMIT = 26
 RETRY_AFTER = 1 * SECOND
+RETRY_AFTER_MAX = 60 * SECOND
 NOT_FOUND = 16
 REFUSALS_MAX = 3
 """Refusals of a command that cannot be made smaller, in a row: the exchange changed, or our configuration is wrong."""
@@ -34,12 +36,15 @@ class Asking:
         self._asked_at: int | None = None
         self._asked_id: int | None = None
         self._asked_channels: frozenset[str] = frozenset()
+        self._hold_until = 0
+        self._retry_after = RETRY_AFTER
         self._refusals = 0
         self._firsts = 0
 
-    def channels(self, now: int) -> list[bytes]:
-        """Return the command that subscribes the whole channels that are missing; none while one waits."""
-        if self._asked_at is not None:
+    def channels(self) -> list[bytes]:
+        """Return the command that subscribes the whole channels that are missing; none while one waits, or is to wait."""
+        now = self._judge.moment
+        if self._asked_at is not None or now < self._hold_until:
             return []
         held = {sid.channel for sid in self._judge.sids.values()}
         channels = [name for name in CHANNELS[self._judge.kind] if name not in held]
@@ -49,7 +54,7 @@ class Asking:
         self._asked_channels = frozenset(channels)
         return [commands.subscribe(self._asked_id, channels)]
 
-    def check(self, now: int) -> None:
+    def check(self) -> None:
         """Look whether an answer is overdue.
 
         Raises:
@@ -57,13 +62,14 @@ class Asking:
         """
         pending = self._markets.pending
         asked_at = pending.asked_at if pending else self._asked_at
-        if asked_at is not None and now - asked_at > self._judge.settings.answer:
+        if asked_at is not None and self._judge.moment - asked_at > self._judge.settings.answer:
             raise Unanswered(f"no answer to {'subscribe' if pending is None else pending.kind}")
 
     def waits_for(self, command_id: int | None) -> bool:
         """True when this is the command that waits for its answer."""
         pending = self._markets.pending
-        waiting = pending.command_id if pending else self._asked_id if self._asked_at else None
+        asked = self._asked_id if self._asked_at is not None else None
+        waiting = pending.command_id if pending else asked
         return command_id is not None and command_id == waiting
 
     def forget(self) -> None:
@@ -72,23 +78,27 @@ class Asking:
 
     # --- answers ---
 
-    def subscribed(self, sid: Sid, command_id: int | None, now: int) -> None:
+    def subscribed(self, sid: Sid, command_id: int | None) -> None:
         """Take the subscription that a command began."""
-        self._refusals = 0
+        self._succeeded()
         if sid.is_book:
-            self._markets.answered(command_id, now)
+            self._markets.answered(command_id, self._judge.moment)
         else:
             self._asked_channels -= {sid.channel}
             if not self._asked_channels:
                 self._asked_at = None
 
-    def done(self, sid: Sid | None, command_id: int | None, now: int) -> None:
+    def done(self, sid: Sid | None, command_id: int | None) -> None:
         """Take the success of a command on the sid that the answer names, if it names one."""
-        done = self._markets.answered(command_id, now)
+        done = self._markets.answered(command_id, self._judge.moment)
         if done is not None:
-            self._refusals = 0
+            self._succeeded()
         if done is not None and done.kind == "delete":
             _give_back(sid or self._judge.book_sid, done)
+
+    def _succeeded(self) -> None:
+        self._refusals = 0
+        self._retry_after = RETRY_AFTER
 
     def failed(self, sid: Sid | None, message: wire.Error, now: int) -> None:
         """Take the failure of a command: send it again later, in smaller parts, or give its markets up.
@@ -99,13 +109,12 @@ class Asking:
         code, text = message.msg.code, message.msg.msg
         self._judge.noted["refused"] += 1
         new: list[str] = []
-        if code == MARKET_LIMIT:
-            failed = self._markets.failed(message.id, retry_at=None)
-            new = list(failed.tickers) if failed is not None else []
-        elif code in LATER:
-            failed = self._markets.failed(message.id, retry_at=now + RETRY_AFTER)
+        if code in LATER:
+            failed = self._put_off(message.id, code)
+        elif code == MARKET_LIMIT:
+            failed, new = self._over_limit(message.id)
         else:
-            failed, new = self._declined(message, now)
+            failed, new = self._declined(message)
         if new:
             self._refused(sid, new, text, now)
         if failed is not None:
@@ -116,9 +125,23 @@ class Asking:
         if self._refusals >= REFUSALS_MAX:
             raise SubscriptionRejected(code, text)
 
-    def _declined(self, message: wire.Error, now: int) -> tuple[Pending | None, list[str]]:
+    def _put_off(self, command_id: int | None, code: int) -> Pending | None:
+        """Let the command that failed wait, each time in a row twice as long; too many commands let all of them wait."""
+        retry_at = self._judge.moment + self._retry_after
+        failed = self._markets.failed(command_id, retry_at=retry_at)
+        if failed is not None or code == TOO_MANY or self._asked_at is not None:
+            self._hold_until = self._markets.hold_until = retry_at
+            self._retry_after = min(2 * self._retry_after, RETRY_AFTER_MAX)
+        return failed
+
+    def _over_limit(self, command_id: int | None) -> tuple[Pending | None, list[str]]:
+        now = self._judge.moment
+        found = self._markets.over_limit(command_id, now, retry_at=now + RETRY_AFTER)
+        return found if found is not None else (None, [])
+
+    def _declined(self, message: wire.Error) -> tuple[Pending | None, list[str]]:
         """Take a refusal; while there is no subscription it may be the slot's own, not one market's."""
-        code, text = message.msg.code, message.msg.msg
+        code, text, now = message.msg.code, message.msg.msg, self._judge.moment
         found = self._markets.decline(
             message.id, message.msg.market_ticker, now, retry_at=now + RETRY_AFTER
         )

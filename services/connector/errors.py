@@ -19,6 +19,12 @@ class Silent(ConnectorError):
     retryable: ClassVar[bool] = True
 
 
+class Late(ConnectorError):
+    """The connection is open, but its frames come ever later; reconnect."""
+
+    retryable: ClassVar[bool] = True
+
+
 class NumbersReused(ConnectorError):
     """The exchange began a subscription's numbers anew, or gave its sid again: what it proves can only be told by another
     connection; reconnect.

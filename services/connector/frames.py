@@ -12,14 +12,15 @@ from libs.marketdata.streams import Stream
 from libs.marketdata.tables import Family
 from libs.marketdata.units import ValueDoesNotFit
 from services.connector.errors import CrossedBook
-from services.connector.judge import FAMILY_OF_KIND, Judge, SessionSettings
+from services.connector.judge import FAMILY_OF_KIND, SessionSettings
 from services.connector.outlets import Outlets
+from services.connector.rejects import Rejects
 from services.connector.sids import Sid
 
 _NEVER_BACK = 2**63 - 1
 
 
-class Frames(Judge):
+class Frames(Rejects):
     """What becomes of each kind of data frame.
 
     Attributes:
@@ -27,9 +28,15 @@ class Frames(Judge):
     """
 
     def __init__(
-        self, slot: str, connection: UUID, outlets: Outlets, settings: SessionSettings
+        self,
+        slot: str,
+        connection: UUID,
+        outlets: Outlets,
+        settings: SessionSettings,
+        now: int,
+        moment: int,
     ) -> None:
-        super().__init__(slot, connection, outlets, settings)
+        super().__init__(slot, connection, outlets, settings, now, moment)
         trades, rest = outlets.batchers[Family.TRADES], outlets.batchers[Family.REST]
         self._add_delta = outlets.batchers[Family.DELTAS].table("orderbook_deltas").append
         self._add_trade = trades.table("trades").append
@@ -56,7 +63,7 @@ class Frames(Judge):
             self._misfit(sid, message, message.msg.market_ticker, data, now, str(error))
             return
         sent = message.sending_ts_ms
-        at = sent * 1000 if sent is not None else self._at(None, now)
+        at = sent * 1000 if sent is not None else self._at(None)
         seq, sequence = message.seq, sid.sequence
         is_plain = seq == sequence.last + 1 and sid.restart_reason is None
         if not is_plain and not self._judge(sid, seq, at, data, now):
@@ -78,7 +85,7 @@ class Frames(Judge):
             )
         )  # fmt: skip
         sequence.count(seq, at)
-        sid.heard_at = now
+        sid.heard_at = self.moment
         sid.olds = 0
 
     def _stream(
@@ -123,7 +130,7 @@ class Frames(Judge):
         except ValueDoesNotFit as error:
             self._misfit(sid, message, ticker, data, now, str(error))
             return
-        at = self._at(message.sending_ts_ms, now)
+        at = self._at(message.sending_ts_ms)
         if not self._judge(sid, message.seq, at, data, now):
             return
         known = sid.streams.get(ticker)
@@ -148,7 +155,7 @@ class Frames(Judge):
             if ticker not in self.markets.seen:
                 self._first_seen(sid, ticker, at, now)
             self.markets.see(ticker)
-        self._count(sid, message.seq, at, now)
+        self._count(sid, message.seq, at)
 
     def _first_seen(self, sid: Sid, ticker: str, at: int, now: int) -> None:
         """Note a market's first snapshot; one that came to a slot already heard was not listened to before."""
@@ -180,7 +187,7 @@ class Frames(Judge):
                 self._lag(at - row.exchange_ts)
                 if self._wants is None or self._wants(row.ticker):
                     (self._add_trade if is_trade else self._add_ticker)(row)
-                self._count(sid, seq, at, now)
+                self._count(sid, seq, at)
 
     def _lifecycle(self, message: wire.LifecycleMessage, data: bytes, now: int) -> None:
         found = self._channel_frame(message, data, now, "")
@@ -193,7 +200,7 @@ class Frames(Judge):
                 return
             if self._judge(sid, seq, at, data, now):
                 self._add_lifecycle(row)
-                self._count(sid, seq, at, now)
+                self._count(sid, seq, at)
 
     def _channel_frame(
         self,
@@ -213,7 +220,7 @@ class Frames(Judge):
             return None
         if sid.counts_own is None:
             sid.counts_own = message.seq is None
-        at = self._at(message.sending_ts_ms, now)
+        at = self._at(message.sending_ts_ms)
         seq = sid.number(message.seq)
         if seq is None:
             self._keep(data, now, "no seq", sid, None)

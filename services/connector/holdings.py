@@ -175,8 +175,7 @@ class Holdings:
             self._versions[name] = version
 
     async def _tell_live(self, conn: AnyConnection, slot: Slot) -> bool:
-        session = slot.session
-        start = session.listening_from if session is not None else None
+        start = slot.listening_from
         if start is None or not await control.set_live(conn, slot.name, self._shard, start):
             return False
         self.states[slot.name] = State.LIVE

@@ -48,11 +48,6 @@ SENDING_OFF_MAX = DAY
 over years. No clock that a machine keeps is a day wrong, so nothing true is lost; then our own stands in."""
 
 
-def is_sending_time(sending_ts_ms: int | None, now: int) -> bool:
-    """True when an envelope's time, milliseconds, can be one of a frame received now, microseconds."""
-    return sending_ts_ms is not None and abs(sending_ts_ms * 1000 - now) <= SENDING_OFF_MAX
-
-
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
     """What a session needs to know; times in microseconds.
@@ -72,12 +67,24 @@ class SessionSettings:
 class Judge:
     """The sids of one connection and the rules every frame passes first.
 
+    It lives by two clocks. `now`, an argument everywhere, is wall time and stands in rows. `moment` is one that is never set;
+    every duration is measured by it, and it carries the wall time of the connection's opening on (`steady_now`), by which
+    sending times are judged and which stands in where there is none. So a step of our wall clock moves nothing but
+    what rows say of their receipt.
+
     Attributes:
         noted: counts of gaps, rejected frames, regressions, late facts, refusals and dead subscriptions.
+        moment: as above, microseconds.
     """
 
     def __init__(
-        self, slot: str, connection: UUID, outlets: Outlets, settings: SessionSettings
+        self,
+        slot: str,
+        connection: UUID,
+        outlets: Outlets,
+        settings: SessionSettings,
+        now: int,
+        moment: int,
     ) -> None:
         self.slot = slot
         self.kind = kind_of(slot)
@@ -89,18 +96,46 @@ class Judge:
         self.sids: dict[int, Sid] = {}
         self.ids = commands.CommandIds()
         self.markets = Markets(self.ids, settings.chunk, use_yes_price=settings.use_yes_price)
+        self.moment = moment
+        self._started = now - moment
+        self._sent_ms = 0
+        self._newest: tuple[int, int] | None = None
+        self.pass_time(moment)
+
+    def pass_time(self, moment: int) -> None:
+        """Say what time it is by a clock that is never set, microseconds. Call it before receive() and before tick()."""
+        if self._sent_ms:
+            self._newest = (self._sent_ms * 1000, self.moment)
+            self._sent_ms = 0
+        self.moment = moment
+        now = self.steady_now
+        self._sent_ms_min = (now - SENDING_OFF_MAX) // 1000
+        self._sent_ms_max = (now + SENDING_OFF_MAX) // 1000
+
+    @property
+    def steady_now(self) -> int:
+        """Our clock at the connection's opening and what passed since then, microseconds."""
+        return self._started + self.moment
+
+    def take_newest(self) -> tuple[int, int] | None:
+        """Return the newest sending time, and the moment it came; None when none came since the last call."""
+        newest, self._newest = self._newest, None
+        return newest
 
     @property
     def book_sid(self) -> Sid | None:
         """The order-book subscription; None before the exchange gave it its number."""
         return next((sid for sid in self.sids.values() if sid.is_book), None)
 
-    def _at(self, sending_ts_ms: int | None, received_at: int) -> int:
-        """Time of a frame: its sending time, else (and if that is none) when we received it, with the larger margins."""
-        if not is_sending_time(sending_ts_ms, received_at):
+    def _is_sending_time(self, sending_ts_ms: int | None) -> bool:
+        """True when an envelope's time, milliseconds, can be one of a frame that comes now."""
+        return sending_ts_ms is not None and self._sent_ms_min <= sending_ts_ms <= self._sent_ms_max
+
+    def _at(self, sending_ts_ms: int | None) -> int:
+        """Time of a frame: its sending time, else (and if that is none) when it came, with the larger margins."""
+        if sending_ts_ms is None or not self._is_sending_time(sending_ts_ms):
             self.margin.unsent()
-            return received_at
-        assert sending_ts_ms is not None
+            return self.steady_now
         return sending_ts_ms * 1000
 
     def _judge(self, sid: Sid, seq: int | None, at: int, data: bytes, now: int) -> bool:
@@ -116,7 +151,7 @@ class Judge:
         if step is Step.GAP:
             self._gap(sid, seq, at, now)
             return True
-        if self._is_silent(sid, now):
+        if self._is_silent(sid):
             self.write_gap(sid, "silent", None, at, now)
             sid.restart_reason = "silent"
         if sid.restart_reason is not None:
@@ -130,9 +165,9 @@ class Judge:
             NumbersReused: so many of them, or for so long; the gap is written.
         """
         if not sid.olds:
-            sid.old_since = now
+            sid.old_since = self.moment
         sid.olds += 1
-        if sid.olds < OLD_MAX and now - sid.old_since <= OLD_FOR_MAX:
+        if sid.olds < OLD_MAX and self.moment - sid.old_since <= OLD_FOR_MAX:
             return
         last = sid.sequence.last
         self.write_gap(
@@ -140,12 +175,12 @@ class Judge:
         )
         raise NumbersReused(f"sid {sid.sid} is at {seq} again after {last}")
 
-    def _is_silent(self, sid: Sid, now: int) -> bool:
+    def _is_silent(self, sid: Sid) -> bool:
         """True when data of a sid that we count ourselves stayed away so long that it may have been lost.
 
         Its numbers cannot show a loss, so only data proves that it is heard: answers to commands do not count here.
         """
-        return bool(sid.counts_own) and now - sid.data_at > self.settings.silence
+        return bool(sid.counts_own) and self.moment - sid.data_at > self.settings.silence
 
     def _gap(self, sid: Sid, seq: int, at: int, now: int) -> None:
         self.noted["gap"] += 1
@@ -155,9 +190,9 @@ class Judge:
         if sid.is_book:
             self.markets.refresh(sorted(self.markets.acked))
 
-    def _count(self, sid: Sid, seq: int, at: int, now: int) -> None:
+    def _count(self, sid: Sid, seq: int, at: int) -> None:
         sid.sequence.count(seq, at)
-        sid.heard_at = sid.data_at = now
+        sid.heard_at = sid.data_at = self.moment
         sid.olds = 0
 
     def write_gap(
@@ -174,7 +209,8 @@ class Judge:
         """Write down what a sid missed from its last frame to `at`, exchange time."""
         row = gap(
             now, sid.channel, reason, slot=self.slot, detail=detail, ticker=ticker,
-            from_ts=sid.sequence.sent_at, to_ts=at, received_from=sid.heard_at, received_to=now,
+            from_ts=sid.sequence.sent_at, to_ts=at, received_to=now,
+            received_from=now - (self.moment - sid.heard_at),
             seq_from=seq_from, seq_to=seq_to, connection=self.connection, sid=sid.sid,
         )  # fmt: skip
         self.outlets.gap(row, now)
@@ -184,7 +220,7 @@ class Judge:
         self.noted["rejected"] += 1
         envelope = wire.decode_envelope(data)
         sending = envelope.sending_ts_ms if envelope else None
-        if not is_sending_time(sending, now):
+        if not self._is_sending_time(sending):
             sending = None
         ticker = wire.ticker_of(data)
         row = RejectedFrameRow(
@@ -192,76 +228,3 @@ class Judge:
             None if sending is None else sending * 1000, ticker,
         )  # fmt: skip
         self.outlets.reject(row)
-
-    def _stray(self, data: bytes, now: int, number: int, seq: int | None) -> None:
-        """A data frame on a sid that is unknown or another channel's: of the latter something may be lost."""
-        sid = self.sids.get(number)
-        if sid is None:
-            self._keep(data, now, "unknown sid", None, seq)
-        else:
-            self._reject(sid, seq, None, data, now, "message of another channel", None)
-
-    def _misfit(
-        self,
-        sid: Sid,
-        message: wire.OrderbookDelta
-        | wire.OrderbookSnapshot
-        | wire.Trade
-        | wire.Ticker
-        | wire.LifecycleMessage,
-        ticker: str | None,
-        data: bytes,
-        now: int,
-        reason: str,
-    ) -> None:
-        self._reject(sid, message.seq, message.sending_ts_ms, data, now, reason, ticker)
-
-    def _undecodable(self, data: bytes, now: int, reason: str) -> None:
-        envelope = wire.decode_envelope(data)
-        sid = self.sids.get(envelope.sid) if envelope and envelope.sid is not None else None
-        if envelope is None or sid is None:
-            self._keep(data, now, reason, None, envelope.seq if envelope else None)
-            # It may have been any sid's. Those with seq will show it by a jump, the others never would.
-            for other in self.sids.values():
-                if other.counts_own is not False:
-                    other.restart_reason = other.restart_reason or "rejected"
-            return
-        ticker = wire.ticker_of(data)
-        self._reject(sid, envelope.seq, envelope.sending_ts_ms, data, now, reason, ticker)
-
-    def _reject(
-        self,
-        sid: Sid,
-        seq: int | None,
-        sending: int | None,
-        data: bytes,
-        now: int,
-        reason: str,
-        ticker: str | None,
-    ) -> None:
-        """Store a frame of a known sid whose content is lost; its number counts, and its stream ends before it."""
-        number = sid.number(seq)
-        at = self._at(sending, now)
-        if number is None or sid.sequence.judge(number) is Step.OLD:
-            self._keep(data, now, reason, sid, number)
-            if number is None:
-                sid.restart_reason = "rejected"
-            else:
-                self._old(sid, number, at, now)
-            return
-        self._judge(sid, number, at, data, now)
-        self._keep(data, now, reason, sid, number)
-        if (
-            sid.is_book
-            and ticker is not None
-            and (ticker in sid.streams or ticker in self.markets.held)
-        ):
-            self.write_gap(sid, "rejected", ticker, at, now, number, number, reason)
-            sid.end_stream(ticker, "rejected", now)
-            self.markets.refresh([ticker])
-        else:
-            self.write_gap(sid, "rejected", None, at, now, number, number, reason)
-            sid.restart(number, at, "rejected", now)
-            if sid.is_book:
-                self.markets.refresh(sorted(self.markets.acked))
-        self._count(sid, number, at, now)

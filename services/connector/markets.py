@@ -11,17 +11,14 @@ from typing import Literal
 
 from libs.exchange import commands
 from libs.marketdata.units import SECOND
+from services.connector.requests import Requests
 
 Kind = Literal["subscribe", "add", "delete"]
-SNAPSHOT_WAIT = 10 * SECOND
-"""How long an answer to a request for a snapshot may take, microseconds."""
-SNAPSHOT_TRIES_MAX = 3
-"""After so many requests without an answer a market counts as absent: it was closed meanwhile, or never existed."""
-
 REFUSED_WAIT = 60 * SECOND
 """How long after its refusal a market is asked for again, microseconds; alone, so that it costs no other market.
 
-A market just listed may not be known everywhere yet; a minute is soon enough for it and rare enough for one that never is."""
+A market just listed may not be known everywhere yet; a minute is soon enough for it and rare enough for one that never is.
+The same for a subscription that is full: the limit may be raised, or count something we do not see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +31,16 @@ class Pending:
     asked_at: int
 
 
-@dataclass(slots=True)
-class _Asked:
-    """A market whose snapshot is waited for."""
-
-    at: int
-    tries: int
-
-
 class Markets:
     """Wanted, held (asked for), acked and seen markets, and the commands between them.
 
+    Every `now` is a moment of the connection's clock that is never set, microseconds.
+
     Args of the constructor: the connection's command ids; most tickers in one command; the orientation asked for.
+
+    Attributes:
+        absent: asked for, and not there (now). room: how many markets the exchange takes; None: as many as there are.
+        over: wanted markets for which there is no room, as far as they were told of.
     """
 
     def __init__(self, ids: commands.CommandIds, chunk: int, *, use_yes_price: bool) -> None:
@@ -59,24 +54,30 @@ class Markets:
         self.acked: set[str] = set()
         self.seen: set[str] = set()
         self.absent: set[str] = set()
-        self.refused: set[str] = set()
+        self.over: set[str] = set()
+        self.room: int | None = None
+        self._room_until = 0
         self.pending: Pending | None = None
-        self._asked: dict[str, _Asked] = {}
-        self._refresh: dict[str, None] = {}
+        self._requests = Requests(chunk)
         self._probed = ""
         self.probe_id = 0
         self.hold_until = 0
 
     @property
     def is_complete(self) -> bool:
-        """True when every wanted market is acknowledged and seen, but for those that are not there."""
-        return self.wanted <= (self.acked & self.seen) | self.absent | self.refused
+        """True when every wanted market is acknowledged and seen, but for those that are not there or find no room."""
+        return self.wanted <= (self.acked & self.seen) | self.absent | self.over
+
+    @property
+    def is_full(self) -> bool:
+        """True while wanted markets find no room on a subscription that holds others."""
+        return bool(self.room and self.over)
 
     def want(self, tickers: Iterable[str]) -> None:
         """Replace the intent."""
         self.wanted = frozenset(tickers)
         self.absent &= self.wanted
-        self.refused &= self.wanted
+        self.over &= self.wanted
         self._later = {t: at for t, at in self._later.items() if t in self.wanted}
 
     def is_held(self, ticker: str) -> bool:
@@ -88,24 +89,23 @@ class Markets:
 
     def forget(self) -> None:
         """Begin anew after the sid died: nothing is held."""
-        for known in (self.held, self.acked, self.seen, self.absent, self.refused):
+        for known in (self.held, self.acked, self.seen, self.absent, self.over):
             known.clear()
-        self._asked.clear()
-        self._refresh.clear()
+        self.room = None
+        self._requests.forget_all()
         self._later.clear()
         self.pending = None
 
     def refresh(self, tickers: Iterable[str]) -> None:
         """Ask for snapshots of these markets as soon as may be; those asked for already are not asked twice."""
-        for ticker in tickers:
-            if ticker not in self._asked:
-                self._refresh[ticker] = None
+        self._requests.want(tickers)
 
     def see(self, ticker: str) -> None:
         """Note a snapshot."""
         self.seen.add(ticker)
         self.absent.discard(ticker)
-        self._asked.pop(ticker, None)
+        self.over.discard(ticker)
+        self._requests.answered(ticker)
 
     # --- commands ---
 
@@ -140,34 +140,30 @@ class Markets:
         return [commands.add_markets(command_id, sid, tickers)]
 
     def _missing(self, now: int) -> list[str]:
-        """What to ask for next; one that was refused comes after all others, and alone."""
-        missing = self.wanted - self.held - self.refused
-        fresh = sorted(missing - self._later.keys())[: min(self._size, self._chunk)]
-        return fresh or sorted(t for t in missing if self._later[t] <= now)[:1]
+        """What to ask for next, as far as there is room; one that was refused comes after all others, and alone."""
+        missing, most = self.wanted - self.held, min(self._size, self._chunk)
+        if self.room is not None:
+            if now >= self._room_until:
+                self.room = None
+            else:
+                most = min(most, self.room - len(self.held))
+        if most <= 0:
+            return []
+        fresh = sorted(missing - self._later.keys())[:most]
+        return fresh or sorted(t for t in missing if self._later.get(t, now) <= now)[:1]
 
     @property
     def is_untried(self) -> bool:
         """True while some wanted market was neither asked for nor refused."""
-        return bool(self.wanted - self.held - self.refused - self._later.keys())
+        return bool(self.wanted - self.held - self._later.keys())
 
     def _snapshots(self, now: int, sid: int) -> list[bytes]:
         """Ask for the books that are to be refreshed, and once more for those that did not come."""
-        for ticker in [t for t, a in self._asked.items() if now - a.at >= SNAPSHOT_WAIT]:
-            asked = self._asked[ticker]
-            if ticker not in self.held or asked.tries >= SNAPSHOT_TRIES_MAX:
-                del self._asked[ticker]
-                if ticker not in self.seen:
-                    self.absent.add(ticker)
-            else:
-                self._refresh[ticker] = None
-        due = [t for t in self._refresh if t in self.held][: self._chunk]
-        if not due or sum(a.at > now - SECOND for a in self._asked.values()) >= self._chunk:
-            return []
-        for ticker in due:
-            del self._refresh[ticker]
-            before = self._asked.get(ticker)
-            self._asked[ticker] = _Asked(now, before.tries + 1 if before else 1)
-        return [commands.get_snapshot(self._ids.next(), sid, due)]
+        for ticker in self._requests.given_up(now, self.held):
+            if ticker not in self.seen:
+                self.absent.add(ticker)
+        due = self._requests.due(now, self.held)
+        return [commands.get_snapshot(self._ids.next(), sid, due)] if due else []
 
     def probe(self, sid: int) -> bytes | None:
         """Ask for one market's book, so that the sid sends a frame; None when there is no market to ask for.
@@ -195,32 +191,48 @@ class Markets:
             gone: Sequence[str] = done.tickers
             for known in (self.held, self.acked, self.seen, self.absent):
                 known.difference_update(gone)
-            for ticker in gone:
-                self._asked.pop(ticker, None)
-                self._refresh.pop(ticker, None)
+            self._requests.forget(gone)
             return done
         self.held.update(done.tickers)
         self.acked.update(done.tickers)
         for ticker in done.tickers:
             self._later.pop(ticker, None)
-        for ticker in done.tickers:
-            if ticker not in self.seen:
-                self._asked.setdefault(ticker, _Asked(now, 0))
+        self._requests.expect((t for t in done.tickers if t not in self.seen), now)
         return done
 
-    def failed(self, command_id: int | None, *, retry_at: int | None) -> Pending | None:
-        """Take the failure of the command that waits: once more from retry_at on, or (None) refused for good."""
+    def failed(self, command_id: int | None, *, retry_at: int) -> Pending | None:
+        """Take the failure of the command that waits: what is to follow is asked for from retry_at on."""
         failed = self.pending
         if failed is None or command_id != failed.command_id:
             return None
         self.pending = None
         if failed.kind == "add":
             self.held.difference_update(failed.tickers)
-        if retry_at is None:
-            self.refused.update(failed.tickers)
-        else:
-            self.hold_until = retry_at
+        self.hold_until = retry_at
         return failed
+
+    def over_limit(
+        self, command_id: int | None, now: int, *, retry_at: int
+    ) -> tuple[Pending, list[str]] | None:
+        """Take that the command that waits asked for more markets than there is room: half as many from retry_at on.
+
+        When not even one finds room, the rest waits until another is given back, or for REFUSED_WAIT.
+
+        Returns:
+            The command, and the markets that are left out and were not before; None when it is no command that waits.
+        """
+        failed = self.failed(command_id, retry_at=retry_at)
+        if failed is None:
+            return None
+        if failed.kind == "delete":
+            return failed, []
+        if len(failed.tickers) > 1:
+            self._size = len(failed.tickers) // 2
+            return failed, []
+        self.room, self._room_until = len(self.held), now + REFUSED_WAIT
+        new = sorted(self.wanted - self.held - self._later.keys() - self.over)
+        self.over.update(new)
+        return failed, new
 
     def decline(
         self, command_id: int | None, named: str | None, now: int, retry_at: int

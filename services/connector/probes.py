@@ -21,7 +21,7 @@ PROBES_APART_MAX = 30 * SECOND
 
 
 class Probes:
-    """The probes of one connection without an answer.
+    """The probes of one connection without an answer; every `now` is a moment of the connection's clock that is never set.
 
     Args of the constructor: the connection's markets and command ids; longest wait for an answer, microseconds.
     """

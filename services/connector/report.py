@@ -4,10 +4,15 @@ from collections import Counter
 from typing import Any
 
 from libs.store.waiting import first_of
+from libs.telemetry.logging import get_logger
 from services.connector.slot import Slot, Wiring
 from services.connector.tasks import Shard
 
+log = get_logger(__name__)
+
 SETTLED_S = 10.0
+CLOCK_STEP_S = 0.5
+"""Seconds within one look that are a step: no clock is steered so fast, and reading two clocks does not take so long."""
 
 
 def describe(shard: Shard, wiring: Wiring) -> None:
@@ -25,7 +30,8 @@ def describe(shard: Shard, wiring: Wiring) -> None:
         return max((p.lag_ms for p in pipelines if p.lag_ms is not None), default=None)
 
     health.set("shard", shard.name)
-    health.set("connections", lambda: sum(s.session is not None for s in holdings.slots.values()))
+    health.set("connections", lambda: sum(len(s.sessions) for s in holdings.slots.values()))
+    health.set("extra_connections", lambda: wiring.extra.used)
     health.set(
         "frames", lambda: sum(s.frames for s in holdings.slots.values()) + holdings.frames_before
     )
@@ -50,33 +56,59 @@ def _lane(lane: Any) -> dict[str, Any]:
 
 
 def _slot(slot: Slot, state: str | None) -> dict[str, Any]:
-    session = slot.session
+    connections = [str(part.session.connection) if part.session else None for part in slot.parts]
     return {
         "state": state,
         "heard": slot.is_complete,
         "frames": slot.frames,
         "error": slot.error,
-        "connection": str(session.connection) if session else None,
+        "connection": connections[0],
+        "parts": connections,
     }
 
 
 def subscriptions(slots: list[Slot]) -> dict[str, int]:
-    """Markets and channels wanted and acknowledged over all slots."""
-    wanted = acked = 0
-    for slot in slots:
-        if slot.session is not None:
-            wanted += slot.session.wanted_count
-            acked += slot.session.acked_count
-    return {"wanted": wanted, "acked": acked}
+    """Markets and channels wanted, acknowledged and seen over all connections."""
+    sessions = [session for slot in slots for session in slot.sessions]
+    return {
+        "wanted": sum(session.wanted_count for session in sessions),
+        "acked": sum(session.acked_count for session in sessions),
+        "seen": sum(session.seen_count for session in sessions),
+    }
 
 
-async def keep_reporting(shard: Shard) -> None:
-    """Refresh gauges and readiness every second until the end."""
-    clock = shard.runtime.clock
+async def keep_reporting(shard: Shard, wiring: Wiring) -> None:
+    """Refresh gauges and readiness, and look at the wall clock, every second until the end."""
+    clock, metrics = shard.runtime.clock, shard.runtime.metrics
     started = clock.monotonic()
+    steps = ClockSteps(clock.now(), started)
     while not shard.ended.is_set():
+        step_s = steps.look(clock.now(), clock.monotonic())
+        if step_s:
+            metrics.clock_steps_total.inc()
+            log.warning("clock_set", by_s=round(step_s, 3))
+        slots = list(shard.holdings.slots.values())
+        late = max((part.late for slot in slots for part in slot.parts), default=0)
+        metrics.ws_lateness_seconds.set(late / 1_000_000)
+        metrics.ws_extra_connections.set(wiring.extra.used)
         refresh(shard, clock.monotonic() - started)
         await first_of(shard.ended, timeout_s=1.0)
+
+
+class ClockSteps:
+    """Tells when the wall clock was set: when it moved otherwise than the clock that never is.
+
+    Args of the constructor, and of look(): wall time in microseconds, the other clock in seconds.
+    """
+
+    def __init__(self, now: int, monotonic_s: float) -> None:
+        self._offset_s = now / 1_000_000 - monotonic_s
+
+    def look(self, now: int, monotonic_s: float) -> float:
+        """Return by how many seconds it was set since the last look; 0.0 when it was not."""
+        offset_s = now / 1_000_000 - monotonic_s
+        step_s, self._offset_s = offset_s - self._offset_s, offset_s
+        return step_s if abs(step_s) >= CLOCK_STEP_S else 0.0
 
 
 def refresh(shard: Shard, up_for_s: float) -> None:
@@ -90,6 +122,7 @@ def refresh(shard: Shard, up_for_s: float) -> None:
     counts = subscriptions(slots)
     metrics.subscriptions_wanted.set(counts["wanted"])
     metrics.subscriptions_acked.set(counts["acked"])
+    metrics.subscriptions_seen.set(counts["seen"])
     metrics.slots_owned.set(len(slots))
     metrics.slots_live.set(holdings.live)
     if shard.draining:

@@ -31,6 +31,7 @@ from services.connector.settings import Settings
 from services.connector.slot import Wiring
 from services.connector.successor import succeed
 from services.connector.tasks import Shard
+from services.connector.wiring import Budget
 
 log = get_logger(__name__)
 
@@ -99,6 +100,10 @@ class WiringFactory:
             backoff_s_min=exchange.backoff_s_min,
             backoff_s_max=exchange.backoff_s_max,
             silence_s_max=exchange.silence_s_max,
+            stable_s=exchange.stable_s,
+            late_s_max=exchange.late_s_max,
+            late_for_s=exchange.late_for_s,
+            extra=Budget(self._settings.connector.extra_connections_max),
         )
 
 
@@ -143,7 +148,7 @@ async def _run_with_pool(
             for family, pipeline in pipelines.items()
         }
         eternal.start("heartbeat", tasks.keep_heartbeat(shard))
-        eternal.start("report", keep_reporting(shard))
+        eternal.start("report", keep_reporting(shard, wiring))
         eternal.start("follow", _begin(shard, outlets, assignments))
         eternal.start("lifetime", _lifetime(shard, pipelines, writers))
         gc.collect()

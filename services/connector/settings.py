@@ -51,6 +51,9 @@ class ConnectorSettings:
     """Seconds a command may stay without its answer; then the connection is opened anew."""
     subscribe_chunk: Count = 500
     """Markets of one command. 500 are known to work; the exchange publishes no limit."""
+    extra_connections_max: Annotated[int, Between(0, 1_000)] = 4
+    """Connections this process may open beyond one per slot, for slots that one connection cannot carry (a frame too
+    large, too many markets). 4; they count to the account's connections, so keep 4 per connector below connections_max."""
     use_yes_price: bool = False
     """Orientation of no prices asked for and expected. False: each side in its own leg, as it is stored."""
     grace_s: Seconds = 600.0

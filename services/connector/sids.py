@@ -35,19 +35,28 @@ class Sid:
         is_book: an order-book sid: one stream per market; else the channel is the only stream.
         counts_own: frames are counted by our own number; None until the first data frame tells.
         epoch: raised whenever all streams begin anew.
-        heard_at, probed_at: when the last frame came, and when one was last asked for; our clock.
-        data_at: when the last frame came that was no answer to a command (order books do not need it); our clock.
+        heard_at, probed_at: when the last frame came, and when one was last asked for; these and all others that say when
+            in our time are moments of the connection's clock that is never set.
+        data_at: when the last frame came that was no answer to a command (order books do not need it).
         asked_at: when the first of the probes without an answer went out; before heard_at: there is none.
-        owed_at: when the first probe went out that nothing of the sid, and no answer by its id, came after; our clock.
-        answered_at: when a probe was last answered by its id, with or without a number of the sid; our clock.
-        olds, old_since: frames with old numbers since the last that counted, and when the first of them came; our clock.
+        owed_at: when the first probe went out that nothing of the sid, and no answer by its id, came after.
+        answered_at: when a probe was last answered by its id, with or without a number of the sid.
+        olds, old_since: frames with old numbers since the last that counted, and when the first of them came.
         restart_reason: set when all streams must begin anew with the next frame.
         opened_at: exchange time of the newest opening: everything claimed now was heard from then on, if a stream goes on.
         waiting: streams with snapshots that wait for their cut.
     """
 
     def __init__(
-        self, connection: UUID, sid: int, channel: str, slot: str, margin: Margin, at: int, now: int
+        self,
+        connection: UUID,
+        sid: int,
+        channel: str,
+        slot: str,
+        margin: Margin,
+        at: int,
+        now: int,
+        moment: int,
     ) -> None:
         self.connection = connection
         self.sid = sid
@@ -59,12 +68,12 @@ class Sid:
         self.counts_own = False if self.is_book else True if channel in OWN_NUMBERS else None
         self.epoch = 0
         self.streams: dict[str | None, Stream] = {}
-        self.heard_at = now
-        self.data_at = now
-        self.probed_at = now
+        self.heard_at = moment
+        self.data_at = moment
+        self.probed_at = moment
         self.asked_at = 0
         self.owed_at = 0
-        self.answered_at = now
+        self.answered_at = moment
         self.olds = 0
         self.old_since = 0
         self.restart_reason: str | None = None

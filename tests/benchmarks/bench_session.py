@@ -51,7 +51,7 @@ def frames(count: int) -> list[bytes]:
 def session() -> tuple[Session, Outlets]:
     """A subscribed order-book session."""
     outlets = Outlets(dict.fromkeys(Family, Limits(5000, 1 << 23, 50_000)), 1 << 20)
-    made = Session("orderbook/0", UUID(int=1), outlets, SessionSettings(), NOW)
+    made = Session("orderbook/0", UUID(int=1), outlets, SessionSettings(), NOW, NOW)
     made.want([f"KXMLBGAME-26AUG191805MIAPHI-{n}" for n in range(MARKETS)])
     made.tick(NOW)
     command = json.loads(made.take_commands()[0])

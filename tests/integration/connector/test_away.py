@@ -101,7 +101,9 @@ async def test_a_restarted_connector_captures_before_its_database_is_there(
                 runtime = await running.enter_async_context(connector)
                 document = runtime.health.document
                 await zone.until(lambda: document().get("connections") == 5)
-                await zone.until(lambda: document()["subscriptions"] == {"wanted": 16, "acked": 16})
+                await zone.until(
+                    lambda: document()["subscriptions"] == {"wanted": 16, "acked": 16, "seen": 16}
+                )
                 started = runtime.clock.now() + 2 * S
                 await zone.until(lambda: runtime.clock.now() > started and buffered(runtime) > 300)
                 assert not document()["ready"]

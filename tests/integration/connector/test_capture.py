@@ -88,7 +88,7 @@ async def test_what_is_published_is_stored_and_claimed(gatherer_db: Target, tmp_
             await zone.simulator.stop_publishing()
             document = runtime.health.document()
             assert document["connections"] == 5
-            assert document["subscriptions"] == {"wanted": 16, "acked": 16}
+            assert document["subscriptions"] == {"wanted": 16, "acked": 16, "seen": 16}
             started = max(r.sent_at for r in await zone.rows("listen_opened")) + S
         await check(zone)
         wanted = {r[0] for r in await zone.conn.fetch("select ticker from markets")}

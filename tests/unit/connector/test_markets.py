@@ -7,7 +7,8 @@ import pytest
 
 from libs.exchange.commands import CommandIds
 from libs.marketdata.units import SECOND
-from services.connector.markets import SNAPSHOT_TRIES_MAX, SNAPSHOT_WAIT, Markets
+from services.connector.markets import REFUSED_WAIT, Markets
+from services.connector.requests import SNAPSHOT_TRIES_MAX, SNAPSHOT_WAIT
 
 SID = 3
 
@@ -27,11 +28,13 @@ def sent(commands: list[bytes]) -> list[tuple[str, list[str]]]:
     return found
 
 
-def held(*tickers: str) -> Markets:
+def held(*tickers: str, chunk: int = 10) -> Markets:
     """Markets that are subscribed, acknowledged and seen."""
-    made = markets(*tickers, chunk=10)
-    (command,) = made.next(0, None)
-    assert made.answered(json.loads(command)["id"], 0) is not None
+    made = markets(*tickers, chunk=chunk)
+    sid = None
+    while commands := made.next(0, sid):
+        assert made.answered(json.loads(commands[0])["id"], 0) is not None
+        sid = SID
     for ticker in tickers:
         made.see(ticker)
     return made
@@ -88,8 +91,7 @@ def test_a_book_that_does_not_come_is_asked_for_and_then_counts_as_absent() -> N
 
 def test_refreshes_are_spread_over_seconds() -> None:
     """At most a chunk a second, each market once."""
-    made = held("A", "B", "C")
-    made._chunk = 2
+    made = held("A", "B", "C", chunk=2)
     made.refresh(["A", "B", "C", "A"])
     assert sent(made.next(0, SID)) == [("get_snapshot", ["A", "B"])]
     assert made.next(SECOND // 2, SID) == []
@@ -105,19 +107,80 @@ def test_a_probe_asks_for_one_market_that_is_there() -> None:
     assert markets("A").probe(SID) is None
 
 
-@pytest.mark.parametrize("retry_at", [None, 5 * SECOND])
-def test_a_failed_command_is_repeated_later_or_given_up(retry_at: int | None) -> None:
-    """Given up, its markets are not asked for again, and completeness does not wait for them."""
+def test_a_failed_command_is_repeated_later() -> None:
+    """Its markets are not held meanwhile, and completeness waits for them."""
     made = held("A")
     made.want(("A", "B"))
     made.next(0, SID)
-    failed = made.failed(2, retry_at=retry_at)
+    failed = made.failed(2, retry_at=5 * SECOND)
     assert failed is not None
-    assert failed.tickers == ("B",)
-    assert made.next(SECOND, SID) == []
-    later = sent(made.next(6 * SECOND, SID))
-    assert later == ([] if retry_at is None else [("add_markets", ["B"])])
-    assert made.is_complete is (retry_at is None)
+    assert (failed.tickers, made.held) == (("B",), {"A"})
+    assert made.next(5 * SECOND - 1, SID) == []
+    assert sent(made.next(5 * SECOND, SID)) == [("add_markets", ["B"])]
+    assert not made.is_complete
+
+
+def fill(made: Markets, room: int, now: int, sid: int | None = SID) -> tuple[list[str], int]:
+    """Play an exchange with room for so many markets; returns what was told to be left out, and how many commands came."""
+    told: list[str] = []
+    for turn in range(100):
+        at = now + turn * SECOND
+        commands = [c for c in made.next(at, sid) if b"get_snapshot" not in c]
+        if not commands:
+            return told, turn
+        (command,) = map(json.loads, commands)
+        tickers = command["params"]["market_tickers"]
+        kind = command["params"].get("action", command["cmd"])
+        if kind != "delete_markets" and len(made.held - set(tickers)) + len(tickers) > room:
+            found = made.over_limit(command["id"], at, retry_at=at + SECOND)
+            assert found is not None
+            told += found[1]
+            continue
+        made.answered(command["id"], at)
+        sid = SID
+        if kind != "delete_markets":
+            for ticker in tickers:
+                made.see(ticker)
+    raise AssertionError("no end")
+
+
+NAMES = [f"M{number:03}" for number in range(300)]
+
+
+def test_a_full_subscription_is_filled_to_its_limit_and_the_rest_is_told_once() -> None:
+    """The exchange does not say its limit: it is found by halves, and everything below it is heard."""
+    made = markets(*NAMES, chunk=64)
+    told, turns = fill(made, 256, 0, None)
+    assert (len(made.held), made.room) == (256, 256)
+    assert sorted(made.held | set(told)) == NAMES
+    assert turns < 20
+    assert made.is_complete
+    assert made.is_full
+
+
+def test_a_full_subscription_takes_the_next_market_when_one_is_given_back() -> None:
+    """Nothing is asked for before; then as many as have gone; each is told of once only."""
+    made = markets(*NAMES, chunk=64)
+    fill(made, 256, 0, None)
+    assert made.next(30 * SECOND, SID) == []
+    made.want(NAMES[10:])
+    told, _ = fill(made, 256, 31 * SECOND)
+    assert told == []
+    assert len(made.held) == 256
+    assert made.held <= set(NAMES[10:])
+    assert len(made.over) == 34
+
+
+def test_a_full_subscription_is_tried_again_after_a_minute() -> None:
+    """The limit may have been raised; while it was not, nobody is told again."""
+    made = markets(*NAMES, chunk=64)
+    told, _ = fill(made, 256, 0, None)
+    later = 30 * SECOND + REFUSED_WAIT
+    assert fill(made, 256, later)[0] == []
+    fill(made, 1000, 2 * later)
+    assert made.held == set(NAMES)
+    assert not made.is_full
+    assert not made.over & set(told)
 
 
 def test_a_dead_subscription_begins_anew() -> None:

@@ -27,10 +27,13 @@ class Desk:
         self, slot: str = "orderbook/0", tickers: tuple[str, ...] = ("A", "B"), **settings: Any
     ) -> None:
         self.outlets = Outlets(dict.fromkeys(Family, Limits(10**6, 1 << 30, 50_000)), 1 << 20)
-        self.session = Session(slot, UUID(int=5), self.outlets, SessionSettings(**settings), NOW)
+        self.session = Session(
+            slot, UUID(int=5), self.outlets, SessionSettings(**settings), NOW, NOW
+        )
         self.session.want(tickers)
 
     def commands(self, now: int = NOW) -> list[dict[str, Any]]:
+        self.session.pass_time(now)
         self.session.tick(now)
         return [json.loads(command) for command in self.session.take_commands()]
 
@@ -50,7 +53,12 @@ class Desk:
         )
 
     def raw(self, data: bytes, now: int = NOW) -> None:
+        self.session.pass_time(max(now, self.session.moment))
         self.session.receive(data, now)
+
+    def release(self, until: int, now: int) -> bool:
+        self.session.pass_time(now)
+        return self.session.release(until, now)
 
     def subscribe(self) -> None:
         for command in self.commands():
@@ -402,20 +410,20 @@ def test_a_planned_end_closes_every_sid_with_its_reason(desk: Desk) -> None:
 def test_the_hand_over_rule_compares_what_every_sid_heard(desk: Desk) -> None:
     """sent_at of the last frame minus the margin; a silent sid is asked, once a second."""
     heard = (T0 + 2) * MS - S
-    assert desk.session.release(heard, NOW + 10 * S)
+    assert desk.release(heard, NOW + 10 * S)
     assert desk.session.take_commands() == []
-    assert not desk.session.release(heard + 1, NOW + 10 * S)
-    assert not desk.session.release(heard + 1, NOW + 10 * S + 1)
+    assert not desk.release(heard + 1, NOW + 10 * S)
+    assert not desk.release(heard + 1, NOW + 10 * S + 1)
     (command,) = desk.session.take_commands()
     assert json.loads(command)["params"]["action"] == "get_snapshot"
     desk.send("orderbook_snapshot", 3, at=T0 + 10_000, msg={"market_ticker": "A"})
-    assert desk.session.release(heard + 1, NOW + 11 * S)
+    assert desk.release(heard + 1, NOW + 11 * S)
     assert desk.rows("gaps") == []
 
 
 def _released_at(desk: Desk, until: int, seconds: range) -> int | None:
     """The second at which a hand-over that asks once a second says yes."""
-    return next((n for n in seconds if desk.session.release(until, NOW + n * S)), None)
+    return next((n for n in seconds if desk.release(until, NOW + n * S)), None)
 
 
 def test_a_mute_channel_does_not_keep_two_owners_for_ever() -> None:
@@ -461,5 +469,5 @@ def test_an_order_book_is_waited_for_as_long_as_it_claims(desk: Desk) -> None:
         c for c in desk.commands(NOW + 25 * S) if c["params"]["action"] == "delete_markets"
     )
     desk.send("ok", 3, id=command["id"])
-    assert desk.session.release(until, NOW + 26 * S)
+    assert desk.release(until, NOW + 26 * S)
     assert desk.rows("gaps") == []

@@ -213,7 +213,7 @@ def test_a_sid_without_markets_is_left_alone_and_keeps_nobody_waiting() -> None:
     receive(desk, "ok", 1, seq=3, id=command["id"])
     for second in range(2, 700):
         assert desk.commands(NOW + second * S) == []
-    assert desk.session.release(NOW + 600 * S, NOW + 700 * S)
+    assert desk.release(NOW + 600 * S, NOW + 700 * S)
 
 
 def test_the_start_told_to_the_old_owner_rises_with_every_interruption() -> None:

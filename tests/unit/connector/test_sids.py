@@ -14,7 +14,7 @@ CONNECTION = UUID(int=5)
 
 
 def sid_of(channel: str = "orderbook_delta") -> Sid:
-    return Sid(CONNECTION, 1, channel, "slot/0", Margin(), T0, T0)
+    return Sid(CONNECTION, 1, channel, "slot/0", Margin(), T0, T0, T0)
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ class Gatherer:
         settings = SessionSettings(
             probe=2_000_000, answer=5_000_000, chunk=self.rng.choice([1, 2, 100])
         )
-        self.session = Session("orderbook/0", ident, self.outlets, settings, self.now())
+        self.session = Session("orderbook/0", ident, self.outlets, settings, self.now(), self.now())
         self.session.want(self.wanted)
 
     def hang_up(self, reason: str = "disconnected") -> None:
@@ -203,6 +203,7 @@ class Gatherer:
         """One turn of a connection; what ends it from our side goes to the caller."""
         faults, rng = self.world.faults, self.rng
         assert self.connection is not None
+        session.pass_time(self.now())
         session.tick(self.now())
         self.connection.commands += [json.loads(c) for c in session.take_commands()]
         frames = self.connection.run(self.world.now)

@@ -1,0 +1,82 @@
+"""Books that were asked for or are to be: in chunks, each market once at a time, and again when its book does not come."""
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+
+from libs.marketdata.units import SECOND
+
+SNAPSHOT_WAIT = 10 * SECOND
+"""How long an answer to a request for a snapshot may take, microseconds."""
+SNAPSHOT_TRIES_MAX = 3
+"""After so many requests without an answer a market counts as absent: it was closed meanwhile, or never existed."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A market whose snapshot is waited for."""
+
+    at: int
+    tries: int
+
+
+class Requests:
+    """The requests for books of one connection; every `now` is a moment of its clock that is never set, microseconds.
+
+    Args of the constructor: most markets in a request, and in a second.
+    """
+
+    def __init__(self, chunk: int) -> None:
+        self._chunk = chunk
+        self._asked: dict[str, _Asked] = {}
+        self._wanted: dict[str, None] = {}
+
+    def want(self, tickers: Iterable[str]) -> None:
+        """Ask for these books as soon as may be; those asked for already are not asked twice."""
+        for ticker in tickers:
+            if ticker not in self._asked:
+                self._wanted[ticker] = None
+
+    def expect(self, tickers: Iterable[str], now: int) -> None:
+        """Note that these books come by themselves; they are asked for if they do not."""
+        for ticker in tickers:
+            self._asked.setdefault(ticker, _Asked(now, 0))
+
+    def answered(self, ticker: str) -> None:
+        """Note that a book came."""
+        self._asked.pop(ticker, None)
+
+    def forget(self, tickers: Iterable[str]) -> None:
+        """Ask for these books no more."""
+        for ticker in tickers:
+            self._asked.pop(ticker, None)
+            self._wanted.pop(ticker, None)
+
+    def forget_all(self) -> None:
+        """Ask for nothing more."""
+        self._asked.clear()
+        self._wanted.clear()
+
+    def given_up(self, now: int, held: Container[str]) -> list[str]:
+        """Return the markets that were asked for often enough; those that may be asked once more are asked again."""
+        found = []
+        for ticker in [t for t, a in self._asked.items() if now - a.at >= SNAPSHOT_WAIT]:
+            if ticker not in held or self._asked[ticker].tries >= SNAPSHOT_TRIES_MAX:
+                del self._asked[ticker]
+                found.append(ticker)
+            else:
+                self._wanted[ticker] = None
+        return found
+
+    def due(self, now: int, held: Container[str]) -> list[str]:
+        """Return the markets to ask for now, and note that they are."""
+        if not self._wanted or self._is_busy(now):
+            return []
+        due = [ticker for ticker in self._wanted if ticker in held][: self._chunk]
+        for ticker in due:
+            del self._wanted[ticker]
+            before = self._asked.get(ticker)
+            self._asked[ticker] = _Asked(now, before.tries + 1 if before else 1)
+        return due
+
+    def _is_busy(self, now: int) -> bool:
+        return sum(a.at > now - SECOND for a in self._asked.values()) >= self._chunk
