@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-import pytest
-
 from libs.exchange.commands import CommandIds
 from libs.marketdata.units import SECOND
 from services.connector.markets import REFUSED_WAIT, Markets
