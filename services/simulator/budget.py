@@ -28,6 +28,11 @@ COSTS: Final = tuple(
         (2, "DELETE", "/portfolio/events/orders/batched"),
         (20, "POST", "/portfolio/orders"),
         (4, "DELETE", "/portfolio/orders/:order_id"),
+        (2, "GET", "/portfolio/orders/:order_id"),
+        (20, "POST", "/portfolio/orders/:order_id/amend"),
+        (20, "POST", "/portfolio/orders/:order_id/decrease"),
+        (4, "DELETE", "/portfolio/orders/batched"),
+        (20, "POST", "/portfolio/orders/batched"),
     )
 )
 """What costs another number of tokens, as the exchange said in June 2026; nothing of it is served here."""

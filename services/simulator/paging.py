@@ -27,7 +27,7 @@ TIME_FILTERS: Final = {
     "updated": frozenset({""}),
 }
 """Pairs of bounds of GET /markets, each with the status filters it goes with; they exclude one another."""
-LOOKS_PER_ROW: Final = 10
+LOOKS_PER_ROW: Final = 5
 """Rows a listing looks at for each one it may return. Filters work on what was looked at: where hardly anything fits,
 pages are short or empty and still have a cursor (kalshi-api 1.5)."""
 

@@ -19,13 +19,15 @@ from tests.support.keys import KeyPair
 WS_PATH = "/trade-api/ws/v2"
 
 
-def signed(key: KeyPair, path: str = WS_PATH, skew_ms: int = 0, key_id: str = "") -> dict[str, str]:
-    """Return the three headers of a signed GET."""
+def signed(
+    key: KeyPair, path: str = WS_PATH, skew_ms: int = 0, key_id: str = "", method: str = "GET"
+) -> dict[str, str]:
+    """Return the three headers of a signed request."""
     private = serialization.load_pem_private_key(key.private_key_file.read_bytes(), None)
     assert isinstance(private, rsa.RSAPrivateKey)
     timestamp = str(time.time_ns() // 1_000_000 + skew_ms)
     signature = private.sign(
-        f"{timestamp}GET{path}".encode(),
+        f"{timestamp}{method}{path}".encode(),
         padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=32),
         hashes.SHA256(),
     )
