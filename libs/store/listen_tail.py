@@ -36,6 +36,7 @@ limit $4
 """Lane by lane from its cursor on, each a range of the ledger's key."""
 
 _LANES: LiteralString = "select lane from lanes where family = $1"
+_EXISTING: LiteralString = "select lane from lanes where lane = any($1::uuid[])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,13 @@ async def read_listen_tail(
         {**kept, **moved},
         len(ledger) < batches_max,
     )
+
+
+async def drop_dead_cursors(conn: AnyConnection, cursors: Mapping[UUID, int]) -> dict[UUID, int]:
+    """Return the cursors without those of lanes that the ledger has forgotten."""
+    with map_store_errors():
+        known = {row["lane"] for row in await conn.fetch(_EXISTING, list(cursors))}
+    return {lane: number for lane, number in cursors.items() if lane in known}
 
 
 def _rows_of(table: Table) -> str:

@@ -1,5 +1,6 @@
-"""Poller: the order books of all open markets by REST, again and again, and trades that the socket missed.
+"""Poller: the order books of all open markets by REST, again and again, trades that the socket missed, and a check.
 
-In: the catalogue's open markets, gap rows of the trade channel. Out: orderbook_snapshots rows of source 'rest' and
-trades rows without a connection. It stays within its share of the read budget and never touches the websocket.
+In: the catalogue's open markets; what the zone's lanes say of hearing the trade channel; stored streams of a sample of
+markets. Out: orderbook_snapshots rows of source 'rest', trades rows without a connection, trade_repairs and book_checks.
+It stays within its share of the read budget, claims to have heard nothing and never touches the websocket.
 """

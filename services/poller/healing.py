@@ -1,132 +1,167 @@
-"""Reading the tape for the trade channel's gaps and storing what it holds."""
+"""Healing the trade channel: what nobody heard is read back from the exchange's tape and stored."""
 
-import json
-from typing import Final
-from uuid import UUID
+from collections.abc import Sequence
+from typing import Any, Final
 
-from libs.exchange.convert import trade_row_from_rest
-from libs.exchange.rest import RestClient
-from libs.exchange.rest_wire import Page, RestTrade
-from libs.marketdata.capture import CaptureFilter
-from libs.marketdata.rows import GapRow, TradeRow
-from libs.marketdata.units import SECOND, ValueDoesNotFit
+from libs.exchange.errors import AuthRejected, ExchangeError
+from libs.marketdata.listening import Span
+from libs.marketdata.units import SECOND
 from libs.runtime.clock import Clock
-from libs.store.catalogue import get_state, lend, set_state
-from libs.store.catalogue_views import read_captured
+from libs.store.catalogue import lend
 from libs.store.pool import Pool
-from libs.store.scribe import Scribe
-from libs.store.tail import read_tail
+from libs.store.trade_repairs import (
+    Ending,
+    Repair,
+    count_repairs,
+    due_repairs,
+    end_repair,
+    forget_repairs,
+    note_attempt,
+    note_progress,
+    repaired_spans,
+    unhealed_spans,
+)
 from libs.telemetry.logging import get_logger
-from services.poller.repair import TRADE_CHANNEL, Span, due_spans
+from libs.telemetry.metrics import Metrics
+from services.poller.following import Follower
+from services.poller.repair import Limits, unheard_parts
 from services.poller.settings import PollerSettings
+from services.poller.tape import Reading, Tape
 
 log = get_logger(__name__)
 
-STATE_KEY: Final = "repair_cursors"
+REPAIRS_MAX: Final = 200
+"""Repairs run in one turn."""
+ATTEMPTS_MAX: Final = 5
+"""An answer that cannot be read is asked for this often; an exchange that is away is waited for without end."""
+KEEP_S: Final = 7 * 86_400.0
+"""Ended repairs are remembered this long, seconds."""
+SHOWN_MAX: Final = 10
 
 
 class Healer:
-    """Follows the zone's gap rows and repairs the trade channel.
+    """Notes what the trade channel did not hear and repairs it, oldest first.
 
-    Attributes: repaired counts spans, trades the rows stored, unreadable the trades that could not be read.
+    Attributes: repaired counts ended repairs, trades the rows stored, unreadable the trades that could not be read;
+    states how many repairs are remembered by state, unhealed the newest spans that could not be healed whole.
     """
 
     def __init__(
-        self,
-        rest: RestClient,
-        pool: Pool,
-        scribe: Scribe,
-        clock: Clock,
-        capture: CaptureFilter,
-        settings: PollerSettings,
-        rows_max: int,
-    ) -> None:
-        self._rest = rest
+        self, follower: Follower, tape: Tape, pool: Pool, clock: Clock, metrics: Metrics, limits: Limits
+    ) -> None:  # fmt: skip
+        self._follower = follower
+        self._tape = tape
         self._pool = pool
-        self._scribe = scribe
         self._clock = clock
-        self._capture = capture
-        self._delay = int(settings.repair_delay_s * SECOND)
-        self._age_max = int(settings.repair_age_s_max * SECOND)
-        self._rows_max = rows_max
-        self._cursors: dict[UUID, int] = {}
-        self._saved: dict[UUID, int] = {}
-        self._waiting: list[GapRow] = []
+        self._metrics = metrics
+        self._limits = limits
         self.repaired = self.trades = self.unreadable = 0
+        self.states: dict[str, int] = {}
+        self.unhealed: list[dict[str, object]] = []
 
-    @property
-    def waiting(self) -> int:
-        """Gaps that are read but not repaired yet."""
-        return len(self._waiting)
-
-    async def load(self) -> None:
-        """Go on after the last gap that was repaired."""
-        async with lend(self._pool) as conn:
-            text = await get_state(conn, STATE_KEY)
-        if text is not None:
-            self._cursors = {UUID(lane): number for lane, number in json.loads(text).items()}
-            self._saved = dict(self._cursors)
+    def facts(self) -> dict[str, Any]:
+        """Say in /health what was healed, what waits, and what could not be healed."""
+        return {
+            "waiting": self.states.get("open", 0),
+            "repaired": self.repaired,
+            "trades": self.trades,
+            "unreadable": self.unreadable,
+            "remembered": self.states,
+            "unhealed": self.unhealed,
+        }
 
     async def repair_once(self) -> None:
-        """Read new gap rows and repair those whose tape is complete by now.
+        """Read what is new of the ledger and repair what is due.
 
         Raises:
-            ExchangeError, StoreUnavailable: what is not repaired stays waiting; call again.
+            ExchangeError, StoreUnavailable: what is not repaired stays open; call again.
+            LeaseNotHeld: another process heals now.
         """
-        await self._read_gaps()
-        spans, waiting = due_spans(self._waiting, self._clock.now(), self._delay, self._age_max)
-        for span in spans:
-            await self._repair(span)
-        self._waiting = waiting
-        # A gap that still waits must be found again after a crash: cursors are remembered only when none does.
-        if not self._waiting and self._cursors != self._saved:
-            text = json.dumps({str(lane): number for lane, number in self._cursors.items()})
-            async with lend(self._pool) as conn:
-                await set_state(conn, STATE_KEY, text)
-            self._saved = dict(self._cursors)
+        now = self._clock.now()
+        await self._follower.follow_once(now)
+        async with lend(self._pool) as conn:
+            due = await due_repairs(conn, now, REPAIRS_MAX)
+        for repair in due:
+            await self._try(repair)
+        async with lend(self._pool) as conn:
+            await forget_repairs(conn, KEEP_S)
+            self.states = await count_repairs(conn)
+            self.unhealed = await unhealed_spans(conn, SHOWN_MAX)
+        self._metrics.trade_repairs_open.set(self.states.get("open", 0))
 
-    async def _read_gaps(self) -> None:
-        while True:
+    async def _try(self, repair: Repair) -> None:
+        """Run one repair; an answer that cannot be used is tried again later, and given up visibly in the end."""
+        try:
+            ending = await self._run(repair)
+        except AuthRejected:
+            raise
+        except ExchangeError as error:
+            if error.retryable:
+                raise
+            text = f"{type(error).__name__}: {error}"
             async with lend(self._pool) as conn:
-                tail = await read_tail(conn, "gaps", self._cursors)
-            self._waiting += [gap for gap in tail.rows if gap.channel == TRADE_CHANNEL]
-            self._cursors = dict(tail.cursors)
-            if tail.is_end:
-                return
+                if await note_attempt(conn, repair.repair, text) < ATTEMPTS_MAX:
+                    log.warning("trades_not_repaired", repair=repair.repair, error=text)
+                    return
+            ending = Ending("failed", text)
+        async with lend(self._pool) as conn:
+            await end_repair(conn, repair.repair, ending)
+        self._note(repair, ending)
 
-    async def _repair(self, span: Span) -> None:
-        stored = 0
-        pages = self._rest.trades(span.ticker or "", span.from_ts, span.to_ts)
-        async for page in pages:
-            rows = await self._rows(page, span)
-            for start in range(0, len(rows), self._rows_max):
-                await self._scribe.write({"trades": rows[start : start + self._rows_max]})
-            stored += len(rows)
+    async def _run(self, repair: Repair) -> Ending:
+        oldest = self._clock.now() - self._limits.age_max
+        span = (max(repair.from_ts, oldest), min(repair.reached_ts, repair.to_ts))
+        async with lend(self._pool) as conn:
+            healed = await repaired_spans(conn, repair.from_ts)
+        parts = unheard_parts(span, self._follower.heard(), healed)
+        if span[0] > repair.from_ts and span[0] >= span[1]:
+            return Ending("partial", "older than repair_age_s_max")
+        if not parts and repair.reached_ts == repair.to_ts:
+            return Ending("heard", "")
+        reading = await self._read(repair, parts)
+        return await self._judge(repair, span, reading)
+
+    async def _read(self, repair: Repair, parts: Sequence[Span]) -> Reading:
+        async def progress(reached_ts: int, read: int, stored: int) -> None:
+            self.trades += stored
+            self._metrics.trades_healed_total.inc(stored)
+            async with lend(self._pool) as conn:
+                await note_progress(conn, repair.repair, reached_ts, read, stored)
+
+        reading = Reading()
+        for part in parts:
+            reading = reading.plus(await self._tape.heal(repair.ticker, part, progress))
+        self.unreadable += reading.unreadable
+        return reading
+
+    async def _judge(self, repair: Repair, span: Span, reading: Reading) -> Ending:
+        """Say how far the span is whole: the tape must reach beyond its beginning, and every trade be readable."""
+        faults = []
+        if span[0] > repair.from_ts:
+            faults.append(f"before {span[0]} it is older than repair_age_s_max")
+        if not await self._tape.reaches_before(span[0]):
+            known = f"; its oldest trade read is of {reading.oldest}" if reading.oldest else ""
+            faults.append(f"the tape holds nothing before the span{known}")
+        if reading.unreadable:
+            faults.append(f"{reading.unreadable} trades could not be read")
+        return Ending("partial", "; ".join(faults)) if faults else Ending("healed", "")
+
+    def _note(self, repair: Repair, ending: Ending) -> None:
         self.repaired += 1
-        self.trades += stored
-        log.info(
-            "trades_repaired",
-            ticker=span.ticker,
-            from_ts=span.from_ts,
-            to_ts=span.to_ts,
-            trades=stored,
-        )
+        self._metrics.trade_repairs_total.labels(ending.state).inc()
+        if ending.state == "heard":
+            return
+        write = log.info if ending.state == "healed" else log.warning
+        write(
+            "trades_repaired", ticker=repair.ticker, from_ts=repair.from_ts, to_ts=repair.to_ts,
+            state=ending.state, detail=ending.detail,
+        )  # fmt: skip
 
-    async def _rows(self, page: Page[RestTrade], span: Span) -> list[TradeRow]:
-        """Convert a page of the tape to the rows of captured markets within the span."""
-        rows: list[TradeRow] = []
-        for trade in page.items:
-            try:
-                row = trade_row_from_rest(trade, page.received_at)
-            except ValueDoesNotFit as error:
-                self.unreadable += 1
-                log.warning("trade_unreadable", trade_id=trade.trade_id[:64], error=str(error))
-                continue
-            if span.from_ts <= row.exchange_ts <= span.to_ts and self._capture.may_want(row.ticker):
-                rows.append(row)
-        self.unreadable += len(page.rejected)
-        if rows and self._capture.needs_category:
-            async with lend(self._pool) as conn:
-                captured = await read_captured(conn, list({row.ticker for row in rows}))
-            rows = [row for row in rows if row.ticker in captured]
-        return rows
+
+def limits_of(settings: PollerSettings) -> Limits:
+    """Return the settings' seconds as microseconds."""
+    return Limits(
+        int(settings.repair_delay_s * SECOND),
+        int(settings.repair_silence_s * SECOND),
+        int(settings.repair_age_s_max * SECOND),
+    )

@@ -1,7 +1,8 @@
 """One round of snapshots, pure: which markets in which request, and when each request is due.
 
 Requests are spread evenly over the period, so that the exchange sees a steady trickle and a busy market's snapshot
-does not always fall into the same burst as everybody's.
+does not always fall into the same burst as everybody's. When the read budget cannot do the period the round is planned
+over the time it can: rounds get longer, nothing piles up.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,17 +23,19 @@ class Request:
     after_s: float
 
 
-def choose(open_tickers: Sequence[str], busiest: Iterable[str], markets_max: int) -> list[str]:
-    """Order a round's markets: the busiest first, the others as they come; at most markets_max unless that is 0."""
-    present = set(open_tickers)
+def choose(
+    active: Sequence[str], others: Sequence[str], busiest: Iterable[str], markets_max: int
+) -> list[str]:
+    """Order a round's markets: the busiest first, then the active ones, then the others; at most markets_max, 0: all."""
+    present = {*active, *others}
     first = [ticker for ticker in dict.fromkeys(busiest) if ticker in present]
     taken = set(first)
-    ordered = first + [ticker for ticker in open_tickers if ticker not in taken]
+    ordered = first + [ticker for ticker in (*active, *others) if ticker not in taken]
     return ordered[:markets_max] if markets_max else ordered
 
 
-def plan_round(tickers: Sequence[str], period_s: float) -> list[Request]:
-    """Split a round into requests, evenly spread over the period."""
+def split(tickers: Sequence[str]) -> list[tuple[str, ...]]:
+    """Split a round into requests of at most 100 markets whose address is not too long."""
     chunks: list[tuple[str, ...]] = []
     chunk: list[str] = []
     chars = 0
@@ -45,4 +48,16 @@ def plan_round(tickers: Sequence[str], period_s: float) -> list[Request]:
         chars += size
     if chunk:
         chunks.append(tuple(chunk))
-    return [Request(c, number * period_s / len(chunks)) for number, c in enumerate(chunks)]
+    return chunks
+
+
+def attainable_s(requests: int, period_s: float, reads_per_s: float) -> float:
+    """Return how long a round takes at least: the period, or longer when the budget cannot do it."""
+    return max(period_s, requests / reads_per_s)
+
+
+def plan_round(tickers: Sequence[str], period_s: float, reads_per_s: float) -> list[Request]:
+    """Split a round into requests, evenly spread over the time it takes."""
+    chunks = split(tickers)
+    spread_s = attainable_s(len(chunks), period_s, reads_per_s)
+    return [Request(c, number * spread_s / len(chunks)) for number, c in enumerate(chunks)]

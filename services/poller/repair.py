@@ -1,56 +1,83 @@
-"""Healing the trade channel: for each of its gaps the tape is read by REST and what it holds is stored. Pure part.
+"""Which spans of the trade channel are to be read from the tape, and how one is cut into pieces. Pure.
 
-A trade is one fact by its trade_id, so copies of what was heard after all do no harm; times are widened rather than
-narrowed.
+A span is what nobody proves to have heard: a hole between claims, the time since the last one when the channel is
+silent for long, or what a gap row names as far as no claim covers it. Healing adds trades and no claim: the span stays
+a gap of listening.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from libs.marketdata.listening import Span, holes, union
 from libs.marketdata.rows import GapRow
+from libs.store.trade_repairs import NewRepair
 
 TRADE_CHANNEL: Final = "trade"
+NOT_HEARD: Final = "not_heard"
+"""The cause of a repair that a hole between claims led to."""
 WIDER: Final = 2_000_000
-"""Microseconds added on both sides of a gap: clock skew, and the margin of listening."""
+"""Microseconds added on both sides of a gap row's times, which may be receive times: clock skew, and the margin."""
 LOOKBACK: Final = 60_000_000
-"""Microseconds before a gap's end where its beginning is not known."""
+"""Microseconds before a gap's end where neither the gap nor any claim says where it begins."""
 
 
-class Span(NamedTuple):
-    """Trades of `ticker` (None: all) within [from_ts, to_ts] are to be read; microseconds."""
+class Limits(NamedTuple):
+    """delay: until the tape surely shows what was traded. silence: without a claim until that is a gap. age_max: oldest
+    trade that is still read. All microseconds.
+    """
 
-    ticker: str | None
-    from_ts: int
-    to_ts: int
+    delay: int
+    silence: int
+    age_max: int
 
 
-def span_of(gap: GapRow) -> Span:
-    """Return what to read for a gap of the trade channel; unknown ends are taken from the receive times."""
+def hole_repairs(
+    heard: Sequence[Span], noted: Iterable[Span], now: int, limits: Limits
+) -> list[NewRepair]:
+    """Return the repairs for what lies between claims, or too long after the last one, and is not noted yet.
+
+    Args:
+        heard: spans in which the channel was heard, joined and ascending. noted: those of known repairs.
+    """
+    if not heard:
+        return []
+    oldest, until = now - limits.age_max, now - limits.delay
+    start, end = max(heard[0][0], oldest), heard[-1][1]
+    taken = union([*heard, *noted])
+    found = [hole for hole in holes(taken, start, min(end, until)) if hole[1] < until]
+    silent_from = max((high for _, high in taken if high <= until), default=end)
+    if until - end >= limits.silence and until - silent_from >= limits.silence:
+        found.append((max(silent_from, oldest), until))
+    return [NewRepair(None, a, b, b + limits.delay, NOT_HEARD) for a, b in found if a < b]
+
+
+def gap_repair(gap: GapRow, heard: Sequence[Span], limits: Limits) -> NewRepair:
+    """Return the repair for a gap row of the trade channel; unknown ends are taken from receive times and claims."""
     ends = [t for t in (gap.to_ts, gap.received_to) if t is not None]
     to_ts = max(ends, default=gap.received_at)
     starts = [t for t in (gap.from_ts, gap.received_from) if t is not None]
-    from_ts = min(starts, default=to_ts - LOOKBACK)
-    return Span(gap.ticker, min(from_ts, to_ts) - WIDER, to_ts + WIDER)
+    from_ts = min(starts, default=_heard_before(heard, to_ts))
+    span = (min(from_ts, to_ts) - WIDER, to_ts + WIDER)
+    due_at = max(gap.received_at, span[1]) + limits.delay
+    return NewRepair(gap.ticker, *span, due_at, gap.reason)
 
 
-def joined(spans: Iterable[Span]) -> list[Span]:
-    """Join spans of one ticker that touch; both mirrors of the trade channel tend to miss the same moments."""
-    result: list[Span] = []
-    for span in sorted(spans, key=lambda s: (s.ticker or "", s.from_ts, s.to_ts)):
-        last = result[-1] if result else None
-        if last is not None and last.ticker == span.ticker and span.from_ts <= last.to_ts:
-            result[-1] = last._replace(to_ts=max(last.to_ts, span.to_ts))
-        else:
-            result.append(span)
-    return result
+def _heard_before(heard: Sequence[Span], moment: int) -> int:
+    """Return the end of the last claim before the moment, else of a lookback's length before it."""
+    ends = [min(b, moment) for a, b in heard if a < moment]
+    return max(ends, default=moment - LOOKBACK)
 
 
-def due_spans(
-    gaps: Sequence[GapRow], now: int, delay: int, age_max: int
-) -> tuple[list[Span], list[GapRow]]:
-    """Return the spans whose tape may be read now, and the gaps that must wait; gaps older than age_max are left."""
-    trade = [gap for gap in gaps if gap.channel == TRADE_CHANNEL]
-    waiting = [gap for gap in trade if gap.received_at + delay > now]
-    due = [gap for gap in trade if gap.received_at + delay <= now]
-    spans = [span for span in map(span_of, due) if span.to_ts > now - age_max]
-    return joined(spans), waiting
+def unheard_parts(span: Span, heard: Iterable[Span], healed: Iterable[Span]) -> list[Span]:
+    """Return what of a span was neither heard nor read before, the newest part first: the tape's own order."""
+    return holes([*heard, *healed], *span)[::-1]
+
+
+def chunks(part: Span, width: int) -> list[Span]:
+    """Cut a part into pieces of at most `width` microseconds, the newest first."""
+    pieces, high = [], part[1]
+    while high > part[0]:
+        low = max(part[0], high - width)
+        pieces.append((low, high))
+        high = low
+    return pieces

@@ -1,20 +1,27 @@
-"""Rounds of snapshots: every open market's book by the batch endpoint, evenly spread, with what was achieved measured."""
+"""Rounds of snapshots: every open market's book by the batch endpoint, evenly spread, with what was achieved measured.
+
+A round that the read budget cannot do within the period takes longer, and the next begins after it: no backlog, and the
+figures say so.
+"""
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 from libs.exchange.errors import AuthRejected, ExchangeError
-from libs.exchange.rest import RestClient
 from libs.marketdata.units import SECOND
+from libs.runtime.rest import Rest
 from libs.runtime.service import Runtime
 from libs.store.catalogue import lend
-from libs.store.catalogue_views import read_busiest, read_open
+from libs.store.catalogue_views import read_busiest
 from libs.store.errors import StoreUnavailable
+from libs.store.poll_markets import read_open_markets
 from libs.store.pool import Pool
 from libs.store.scribe import Scribe
 from libs.telemetry.logging import get_logger
 from services.poller.books import StoredBooks, rejection
-from services.poller.plan import Request, choose, plan_round
+from services.poller.checking import Checker
+from services.poller.pace import Pace
+from services.poller.plan import Request, attainable_s, choose, plan_round, split
 from services.poller.settings import PollerSettings
 
 log = get_logger(__name__)
@@ -22,38 +29,62 @@ log = get_logger(__name__)
 EMPTY_WAIT_S: Final = 1.0
 """Seconds until the catalogue is asked again when it has no open market."""
 BUSIEST_MAX: Final = 20_000
+LATE: Final = 1.1
+"""A period achieved that is longer than the wanted one by this factor is worth a warning."""
 
 
 class Rounds:
     """Takes round after round.
 
     Attributes: taken, unchanged, missing, failed count rows, rows without ladders, markets the exchange left out and
-    markets of failed requests since the start; round_s is how long the last round took, period_s_achieved the time
-    between the starts of the last two.
+    markets of failed requests since the start; markets is the present round's number; round_s is how long the last
+    round took, period_s_achieved the time between the starts of the last two, period_s_attainable what the read budget
+    allows.
     """
 
     def __init__(
         self,
         runtime: Runtime,
-        rest: RestClient,
+        rest: Rest,
+        pace: Pace,
         pool: Pool,
         scribe: Scribe,
         stored: StoredBooks,
+        checker: Checker,
         settings: PollerSettings,
     ) -> None:
         self._runtime = runtime
         self._clock = runtime.clock
         self._rest = rest
+        self._pace = pace
         self._pool = pool
         self._scribe = scribe
         self._stored = stored
+        self._checker = checker
         self._settings = settings
         self._free = asyncio.Semaphore(settings.concurrency)
         self._started_s: float | None = None
         self.rounds = self.markets = self.taken = self.unchanged = self.missing = self.failed = 0
         self.round_s: float | None = None
         self.period_s_achieved: float | None = None
+        self.period_s_attainable: float | None = None
         self.last_fault: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Say in /health what the rounds achieve."""
+        return {
+            "rounds": self.rounds,
+            "markets": self.markets,
+            "taken": self.taken,
+            "unchanged": self.unchanged,
+            "missing": self.missing,
+            "failed": self.failed,
+            "round_s": self.round_s,
+            "period_s_wanted": self._settings.period_s,
+            "period_s_attainable": self.period_s_attainable,
+            "period_s_achieved": self.period_s_achieved,
+            "last_fault": self.last_fault,
+        }
 
     async def round_once(self) -> None:
         """Take one round and wait until the next is due; waits shortly when no market is open."""
@@ -61,20 +92,18 @@ class Rounds:
         if not tickers:
             await self._runtime.sleep(min(EMPTY_WAIT_S, self._settings.period_s))
             return
+        if self._pace.is_full:
+            self._pace.allow(await self._rest.respect_account_limits())
         started_s = self._clock.monotonic()
-        if self._started_s is not None:
-            self.period_s_achieved = started_s - self._started_s
-        self._started_s, self.markets = started_s, len(tickers)
-        self._stored.keep_only(set(tickers))
-        await self._take(plan_round(tickers, self._settings.period_s), started_s)
+        self._begin(started_s, tickers)
+        failed = self.failed
+        await self._checker.begin_round(
+            sorted(tickers), self.period_s_achieved or self._settings.period_s
+        )
+        await self._take(plan_round(tickers, self._settings.period_s, self._pace.rate), started_s)
         if self._runtime.stop.is_set():
             return
-        self.rounds += 1
-        self.round_s = self._clock.monotonic() - started_s
-        self._runtime.metrics.snapshot_cycle_seconds.observe(self.round_s)
-        log.info(
-            "round_taken", markets=len(tickers), seconds=round(self.round_s, 2), failed=self.failed
-        )
+        self._end(started_s, self.failed - failed)
         await self._runtime.sleep(
             max(0.0, started_s + self._settings.period_s - self._clock.monotonic())
         )
@@ -83,9 +112,30 @@ class Rounds:
         limit = self._settings.markets_max or BUSIEST_MAX
         since = self._clock.now() - int(self._settings.period_s * SECOND)
         async with lend(self._pool) as conn:
-            open_tickers = await read_open(conn)
+            found = await read_open_markets(conn)
             busiest = await read_busiest(conn, since, limit)
-        return choose(open_tickers, busiest, self._settings.markets_max)
+        return choose(found.active, found.others, busiest, self._settings.markets_max)
+
+    def _begin(self, started_s: float, tickers: list[str]) -> None:
+        """Measure the period: from the start of the last round to the start of this one."""
+        wanted = self._settings.period_s
+        self.period_s_attainable = attainable_s(len(split(tickers)), wanted, self._pace.rate)
+        if self._started_s is not None:
+            self.period_s_achieved = started_s - self._started_s
+            self._runtime.metrics.snapshot_period_seconds.set(self.period_s_achieved)
+            if self.period_s_achieved > LATE * wanted:
+                log.warning(
+                    "snapshots_behind", period_s=round(self.period_s_achieved, 1), wanted_s=wanted,
+                    attainable_s=round(self.period_s_attainable, 1), markets=self.markets,
+                )  # fmt: skip
+        self._started_s, self.markets = started_s, len(tickers)
+        self._stored.keep_only(set(tickers))
+
+    def _end(self, started_s: float, failed: int) -> None:
+        self.rounds += 1
+        self.round_s = self._clock.monotonic() - started_s
+        self._runtime.metrics.snapshot_cycle_seconds.observe(self.round_s)
+        log.info("round_taken", markets=self.markets, seconds=round(self.round_s, 2), failed=failed)
 
     async def _take(self, requests: list[Request], started_s: float) -> None:
         async with asyncio.TaskGroup() as group:
@@ -125,7 +175,7 @@ class Rounds:
             ExchangeError: the books were not to be had.
             StoreUnavailable: stopping, and the database is away.
         """
-        page = await self._rest.orderbooks(tickers)
+        page = await self._rest.client.orderbooks(tickers)
         converted = self._stored.convert(tickers, page.items, page.requested_at, page.received_at)
         unread = [
             rejection(None, item.data.decode(errors="replace"), item.reason, page.received_at)
@@ -137,6 +187,7 @@ class Rounds:
                 {"orderbook_snapshots": converted.rows, "rejected_frames": rejected}
             )
         self._stored.committed(converted.rows)
+        self._checker.offer(page.items, page.requested_at, page.received_at)
         self._runtime.health.set_ready(True)
         self.taken += len(converted.rows)
         self.unchanged += sum(row.yes is None for row in converted.rows)

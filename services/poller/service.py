@@ -17,9 +17,13 @@ from libs.store.pool import Pool, open_pool
 from libs.store.scribe import Scribe
 from services.poller import tasks
 from services.poller.books import StoredBooks
-from services.poller.healing import Healer
+from services.poller.checking import Checker
+from services.poller.following import Follower
+from services.poller.healing import Healer, limits_of
+from services.poller.pace import Pace
 from services.poller.rounds import Rounds
 from services.poller.settings import Settings
+from services.poller.tape import Tape
 
 PROCESS: Final = "poller"
 
@@ -63,54 +67,44 @@ async def _run_with_lease(
 
     books = scribe_of(Family.REST, lambda _: stored.forget())
     trades = scribe_of(Family.TRADES, lambda _: None)
-    rounds = Rounds(runtime, rest.client, pool, books, stored, own)
-    healer = Healer(
-        rest.client,
-        pool,
-        trades,
-        clock,
-        settings.capture.capture_filter(),
-        own,
-        settings.batches.trades_rows,
-    )
-    _describe(runtime, rounds, healer, rest)
-    await healer.load()
+    pace = Pace(rest.bucket.rate)
+    checker = Checker(pool, clock, runtime.metrics, own)
+    rounds = Rounds(runtime, rest, pace, pool, books, stored, checker, own)
+    healer = _healer(settings, runtime, pool, rest, trades, lease)
+    _describe(runtime, rounds, healer, checker, rest, pace)
     runtime.health.set_ready(False, "taking the first round")
     try:
         async with runtime.tasks() as started:
             started.start("keep-lease", keep_lease(runtime, lease))
             started.start("notify-batches", notifier.run(runtime.stop))
-            await rest.respect_account_limits()
+            pace.allow(await rest.respect_account_limits())
+            started.start("keep-pace", tasks.keep_pace(runtime, rest, pace))
             started.start("poll-books", tasks.poll_books(runtime, rounds))
             started.start("heal-trades", tasks.heal_trades(runtime, healer, own.repair_s))
+            started.start("check-books", tasks.check_books(runtime, checker, own.check_delay_s))
     finally:
         await books.close()
         await trades.close()
 
 
-def _describe(runtime: Runtime, rounds: Rounds, healer: Healer, rest: Rest) -> None:
+def _healer(
+    settings: Settings, runtime: Runtime, pool: Pool, rest: Rest, trades: Scribe, lease: Lease
+) -> Healer:
+    limits = limits_of(settings.poller)
+    capture = settings.capture.capture_filter()
+    tape = Tape(rest.client, pool, trades, capture, settings.batches.trades_rows)
+    follower = Follower(pool, limits, lease)
+    return Healer(follower, tape, pool, runtime.clock, runtime.metrics, limits)
+
+
+def _describe(
+    runtime: Runtime, rounds: Rounds, healer: Healer, checker: Checker, rest: Rest, pace: Pace
+) -> None:
     """Say in /health what the poller is doing."""
+    runtime.health.set("snapshots", rounds.facts)
+    runtime.health.set("repair", healer.facts)
+    runtime.health.set("books", checker.facts)
     runtime.health.set(
-        "snapshots",
-        lambda: {
-            "rounds": rounds.rounds,
-            "markets": rounds.markets,
-            "taken": rounds.taken,
-            "unchanged": rounds.unchanged,
-            "missing": rounds.missing,
-            "failed": rounds.failed,
-            "round_s": rounds.round_s,
-            "period_s_achieved": rounds.period_s_achieved,
-            "last_fault": rounds.last_fault,
-        },
+        "exchange",
+        lambda: {**rest.describe(), "reads_per_s_allowed": pace.allowed, "slowed": pace.slowed},
     )
-    runtime.health.set(
-        "repair",
-        lambda: {
-            "waiting": healer.waiting,
-            "repaired": healer.repaired,
-            "trades": healer.trades,
-            "unreadable": healer.unreadable,
-        },
-    )
-    runtime.health.set("exchange", rest.describe)

@@ -37,8 +37,24 @@ class PollerSettings:
     """Seconds between looks for new gaps of the trade channel. 5 s: the tape itself is 15 s behind."""
     repair_delay_s: Seconds = 20.0
     """Seconds after a gap was recorded until the tape is read. 20 s, because the exchange's cache holds 15 s."""
+    repair_silence_s: Seconds = 60.0
+    """Seconds without a claim on the trade channel until the tape is read for it. 60 s: the whole tape is never silent
+    that long while trading goes on; with every connector dead it is read once in that time."""
     repair_age_s_max: Seconds = 259_200.0
-    """Oldest gap that is still repaired, seconds. 3 days: as long as a gatherer keeps its rows."""
+    """Oldest trade that is still read from the tape, seconds. 3 days: as long as a gatherer keeps its rows."""
+    check_sample: Annotated[int, Between(0, 1_000_000)] = 1_000
+    """Markets a round whose book is compared with what we stored; more where a day's rounds could not reach all.
+    1,000 are every market of 90,000 within a day. 0: none."""
+    check_stale_s: Seconds = 15.0
+    """How old a REST book may be, seconds. 15 s: the exchange's cache."""
+    check_skew_s: Seconds = 1.0
+    """How far our clock and the exchange's may be apart, seconds. 1 s, as the margin of listening assumes."""
+    check_delay_s: Seconds = 30.0
+    """Seconds from an answer until it is compared. 30 s: by then silent connections were probed and rows committed."""
+    check_lookback_s: Seconds = 1_200.0
+    """How old a book of the socket may be to be rebuilt from, seconds. 20 min: the round before is a base otherwise."""
+    check_deltas_max: Count = 20_000
+    """Deltas of one market that are read for a comparison; a busier one counts as unknown. 20,000 are 20 a second."""
 
 
 @dataclass(frozen=True)
