@@ -186,7 +186,10 @@ class LocalRun:
             "port": port,
             "seed": self.options.seed,
             "epoch_us": self._opening(),
-            "keys": [{"key_id": key, "public_key_file": str(public)} for key in keys.values()],
+            "keys": [
+                {"key_id": key, "public_key_file": str(public), "zone": zone}
+                for zone, key in keys.items()
+            ],
             "journal_dir": str(self.journal_dir),
         }
         spec = process("simulator", "simulator", self.configs.write_simulator(own))
