@@ -178,7 +178,13 @@ async def _rest(server: SimulatorServer, key: Any) -> list[tuple[str, str]]:
         ("GetMarketOrderbooksResponse", f"/markets/orderbooks?tickers={one['ticker']}"),
         ("GetTradesResponse", "/markets/trades?limit=50"),
         ("GetAccountApiLimitsResponse", "/account/limits"),
+        ("GetAccountEndpointCostsResponse", "/account/endpoint_costs"),
+        ("GetSeriesFeeChangesResponse", "/series/fee_changes"),
+        ("GetEventsResponse", "/events?with_milestones=true"),
+        ("GetMarketsResponse", "/markets?status=open&mve_filter=only"),
         ("GetHistoricalCutoffResponse", "/historical/cutoff"),
+        ("GetMarketsResponse", "/historical/markets"),
+        ("GetTradesResponse", "/historical/trades"),
     ]
 
 
@@ -197,3 +203,18 @@ async def test_rest_answers_fit_the_openapi(world: tuple[SimulatorSettings, Any]
             if path == "/markets?status=settled":
                 assert body["markets"]
                 assert {market["status"] for market in body["markets"]} == {"finalized"}
+
+
+async def test_the_status_of_a_pause_fits_the_openapi(world: tuple[SimulatorSettings, Any]) -> None:
+    """kalshi-api 1.4 and 1.6: paused, with the time of the end, and as the body of a documented 503."""
+    settings, _ = world
+    async with running_simulator(settings) as server:
+        server.exchange.pause = server.clock.now() + 60_000_000
+        status, body = await get(f"{server.rest_url}/exchange/status")
+        assert (status, body["trading_active"]) == (200, False)
+        assert body["exchange_estimated_resume_time"].endswith("Z")
+        check(OPENAPI, "ExchangeStatus", body)
+        server.simulation.rest_trouble.begin("rest", {"status": 503})
+        status, body = await get(f"{server.rest_url}/exchange/status")
+        assert (status, body["exchange_active"]) == (503, False)
+        check(OPENAPI, "ExchangeStatus", body)
