@@ -1,6 +1,7 @@
 """Price orientation: in which leg no prices come, whoever asks how, told from REST books, which are always each in its own leg.
 
-A REST book may be 15 s older than the socket's, so readings are compared by how many levels they share. Pure.
+A REST book may be 15 s older than the socket's, so readings are compared by how many whole levels they share, and only
+where the book alone does not tell. Pure.
 """
 
 from collections.abc import Mapping
@@ -23,21 +24,28 @@ def flipped(ladder: Ladder) -> Ladder:
     return tuple(sorted((PRICE_ONE - price, size) for price, size in ladder))
 
 
-def tells(yes: Ladder, no: Ladder) -> bool:
-    """Tell whether a book can show its orientation: both sides there, and no mirror of itself."""
-    return bool(yes and no) and {price for price, _ in no} != {price for price, _ in flipped(no)}
+def telling(yes: Ladder, no: Ladder) -> int:
+    """Say how well a book shows its orientation: 2 one reading would cross it, 1 by comparison only, 0 not at all."""
+    if not yes or not no or is_crossed(yes, no):
+        return 0
+    if is_crossed(yes, flipped(no)):
+        return 2
+    return int({price for price, _ in no} != {price for price, _ in flipped(no)})
 
 
 def leg_of(yes: Ladder, no: Ladder, rest_no: Ladder) -> Leg:
-    """Say in which leg the prices of `no` (as they came) are; rest_no: REST's, in their own."""
-    own, other = _shared(no, rest_no), _shared(flipped(no), rest_no)
-    if own != other:
-        return "own leg" if own > other else "yes scale"
-    own_fits = not is_crossed(yes, no)
-    other_fits = not is_crossed(yes, flipped(no))
-    if own_fits != other_fits:
+    """Say in which leg the prices of `no` (as they came) are; rest_no: REST's, in their own.
+
+    A reading that crosses the book is none, and that needs no second source; where both fit, whole levels are compared
+    (by price alone two ladders around 50 cents agree by chance).
+    """
+    own_fits, other_fits = not is_crossed(yes, no), not is_crossed(yes, flipped(no))
+    if yes and own_fits != other_fits:
         return "own leg" if own_fits else "yes scale"
-    return "unclear"
+    own, other = len({*no} & {*rest_no}), len({*flipped(no)} & {*rest_no})
+    if own == other:
+        return "unclear"
+    return "own leg" if own > other else "yes scale"
 
 
 def judge_orientation(books: Books, rest_no: Ladder, setting: bool) -> list[Finding]:
@@ -99,11 +107,6 @@ def _leg(book: wire.OrderbookSnapshot | None, rest_no: Ladder) -> Leg | None:
         return None
     yes, no = ladders(book, use_yes_price=False)
     return leg_of(yes, no, rest_no)
-
-
-def _shared(left: Ladder, right: Ladder) -> tuple[int, int]:
-    """Count the levels that agree in price and size, then those that agree in price."""
-    return len(set(left) & set(right)), len({p for p, _ in left} & {p for p, _ in right})
 
 
 def _said(leg: Leg | None) -> str:

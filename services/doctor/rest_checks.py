@@ -15,7 +15,7 @@ from libs.marketdata.units import ValueDoesNotFit
 from services.doctor import judge_account, judge_exchange, judge_key
 from services.doctor.evidence import Evidence, Market
 from services.doctor.findings import Finding, fail, ok, warn
-from services.doctor.judge_book import tells
+from services.doctor.judge_book import telling
 
 MARKET = "open market"
 SAMPLES = 5
@@ -146,8 +146,9 @@ def _load_key(evidence: Evidence) -> Finding:
 
 
 def _choose(candidates: Sequence[str], books: Sequence[RestBook]) -> tuple[Market, bool]:
-    """Return the first market of `candidates`, in their order, that tells its orientation; else just the first."""
+    """Return the first of `candidates` whose book tells its orientation best; when none does, just the first."""
     by_ticker = {book.ticker: book for book in books}
+    best, chosen = 0, Market(candidates[0], (), _another(candidates, candidates[0]))
     for ticker in candidates:
         if ticker not in by_ticker:
             continue
@@ -155,9 +156,9 @@ def _choose(candidates: Sequence[str], books: Sequence[RestBook]) -> tuple[Marke
             yes, no = rest_ladders(by_ticker[ticker])
         except ValueDoesNotFit:
             continue
-        if tells(yes, no):
-            return Market(ticker, no, _another(candidates, ticker)), True
-    return Market(candidates[0], (), _another(candidates, candidates[0])), False
+        if (rank := telling(yes, no)) > best:
+            best, chosen = rank, Market(ticker, no, _another(candidates, ticker))
+    return chosen, best > 0
 
 
 def _another(candidates: Sequence[str], but: str) -> str:

@@ -2,7 +2,7 @@ import pytest
 
 from libs.exchange.wire import OrderbookSnapshot, SnapshotBody
 from libs.marketdata.rows import Ladder
-from services.doctor.judge_book import flipped, judge_orientation, leg_of, tells
+from services.doctor.judge_book import flipped, judge_orientation, leg_of, telling
 
 YES: Ladder = ((20_000, 500), (30_000, 300))
 NO: Ladder = ((40_000, 100), (65_000, 200))
@@ -78,13 +78,29 @@ def test_without_common_levels_the_crossing_tells() -> None:
     assert leg_of(((80_000, 100),), flipped(no), ()) == "yes scale"
 
 
-def test_a_book_that_cannot_tell_does_not() -> None:
-    """A mirror of itself, or an empty side, is no evidence."""
-    assert not tells(YES, ((50_000, 100),))
-    assert not tells(YES, ())
-    assert not tells((), NO)
-    assert tells(YES, NO)
+def test_a_book_says_how_well_it_tells() -> None:
+    """A mirror of itself, an empty side or a crossed book is no evidence; a deep one needs nothing beside it."""
+    assert telling(YES, ((50_000, 100),)) == 0
+    assert telling(YES, ()) == 0
+    assert telling((), NO) == 0
+    assert telling(((90_000, 1),), ((20_000, 1),)) == 0
+    assert telling(YES, NO) == 1
+    assert telling(YES, ((1_000, 100), *NO)) == 2
     assert leg_of(((20_000, 1),), ((50_000, 100),), ((50_000, 100),)) == "unclear"
+
+
+def test_a_deep_book_needs_no_rest_book() -> None:
+    """Whatever REST said seconds ago, a reading that crosses the book is wrong."""
+    deep: Ladder = ((1_000, 100), *NO)
+    misleading = flipped(deep)
+    assert leg_of(YES, deep, misleading) == "own leg"
+    assert leg_of(YES, flipped(deep), misleading) == "yes scale"
+
+
+def test_prices_that_agree_by_chance_prove_nothing() -> None:
+    """Around 50 cents both readings share prices; only whole levels count."""
+    no: Ladder = ((48_000, 100), (51_000, 200))
+    assert leg_of(((40_000, 1),), no, ((49_000, 700), (52_000, 900))) == "unclear"
 
 
 def test_a_missing_or_unclear_book_is_a_warning_and_not_a_verdict() -> None:
