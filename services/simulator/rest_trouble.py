@@ -68,6 +68,7 @@ class RestParams:
 
 @dataclass(slots=True)
 class _Active:
+    kind: str
     params: RestParams
     until: int | None
     chance: Chance
@@ -110,7 +111,7 @@ class RestTrouble:
         else:
             raise ValueError(f"no REST trouble: {kind}")
         chance = Chance(self._seed * 1_000_003 + number)
-        self._active[number] = _Active(read, until, chance, _bodies(read))
+        self._active[number] = _Active(kind, read, until, chance, _bodies(read))
         return number
 
     def end(self, number: int) -> None:
@@ -132,8 +133,8 @@ class RestTrouble:
             given = _documented_status(params, path) or next(active.bodies)
             if self._record is not None:
                 self._record(
-                    {"kind": "fault", "at": now, "fault": "rest", "key_id": key_id, "path": path,
-                     "status": given.status}
+                    {"kind": "fault", "at": now, "phase": "hit", "fault": active.kind,
+                     "key_id": key_id, "path": path, "status": given.status}
                 )  # fmt: skip
             return given
         return None

@@ -141,8 +141,12 @@ def test_hits_are_recorded() -> None:
     trouble.answer("/markets", "k", T0)
     trouble.answer("/series", "k", T0 + 5)
     assert lines == [
-        {"kind": "fault", "at": T0 + 5, "fault": "rest", "key_id": "k", "path": "/series", "status": 502}
+        {"kind": "fault", "at": T0 + 5, "phase": "hit", "fault": "rest", "key_id": "k", "path": "/series",
+         "status": 502}
     ]  # fmt: skip
+    trouble.begin("auth_expiry", {})
+    trouble.answer("/events", "k", T0 + 6)
+    assert (lines[-1]["fault"], lines[-1]["status"]) == ("auth_expiry", 401)
 
 
 @pytest.mark.parametrize(
