@@ -18,8 +18,8 @@ FIRST_ORDER_DELAY = 6 * SECOND
 DETERMINE_DELAY = 2 * SECOND
 SETTLE_DELAY = 2 * SECOND
 PAUSE_LENGTH = 1_500 * MILLISECOND
-CREATED_PER_MS = 25
-"""Markets that a mass creation lists in one millisecond: 100,000 within 4 s, and the rest of the exchange goes on."""
+CREATED_PER_MS = 16
+"""Markets that a mass creation lists in one millisecond: 100,000 within 7 s, and the rest of the exchange goes on."""
 
 
 def closing_time(chance: Chance, plan: ModelPlan, earliest: int) -> int | None:
