@@ -91,7 +91,9 @@ async def test_a_cold_start_lists_what_closed_lately(gatherer_db: Target, tmp_pa
     async with running_zone(gatherer_db, tmp_path) as zone:
         exchange = zone.simulator.exchange
         names = sorted(t for t in exchange.listings if not t.startswith("KXMVE"))
-        lately, old = (exchange.listings[name] for name in names[:2])
+        lately, old = (
+            exchange.listings.changing(exchange.listings[name].instrument) for name in names[:2]
+        )
         now = SystemClock().now()
         lately.close_at = now - SECOND
         old.close_at = now - 3 * 86_400 * SECOND
