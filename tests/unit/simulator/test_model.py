@@ -8,9 +8,10 @@ import pytest
 
 from libs.marketdata.units import MILLISECOND, PRICE_ONE, SECOND
 from services.simulator.book import Book
-from services.simulator.careers import FIRST_ORDER_DELAY
+from services.simulator.careers import CREATED_PER_MS, FIRST_ORDER_DELAY
 from services.simulator.changes import (
     Change,
+    ClockStepped,
     Closed,
     Created,
     Delta,
@@ -18,8 +19,10 @@ from services.simulator.changes import (
     Ticker,
     Trade,
 )
+from services.simulator.instruments import STRUCTURES, PriceStructure
+from services.simulator.lifecycle import price_ranges
 from services.simulator.model import MarketModel, market_journal
-from services.simulator.plan import ModelPlan
+from services.simulator.plan import Intervention, ModelPlan
 
 EPOCH = 1_795_000_000 * SECOND
 PLAN = ModelPlan(
@@ -229,3 +232,172 @@ def test_last_changes_reach_every_channel() -> None:
         "market_lifecycle_v2",
         "multivariate_market_lifecycle",
     }
+
+
+def of_type(event_type: str) -> list[Lifecycle]:
+    return [c for c in changes() if isinstance(c, Lifecycle) and c.event_type == event_type]
+
+
+def test_prices_follow_the_grid_that_was_announced_last() -> None:
+    """Whatever stands or is quoted after a change of structure lies on the new grid; what did not is pulled before."""
+    structures: dict[str, PriceStructure] = {}
+    books: dict[str, Book] = {}
+    updates = 0
+    for change in changes():
+        if isinstance(change, Created):
+            ticker = change.instrument.ticker
+            structures[ticker] = change.instrument.event.series.structure
+            books[ticker] = Book(change.yes, change.no)
+        elif isinstance(change, Delta):
+            ticker = change.instrument.ticker
+            books[ticker].apply(change.side, change.price, change.size_delta)
+            assert change.size_delta < 0 or structures[ticker].holds(change.price)
+        elif isinstance(change, Lifecycle) and change.event_type == "price_level_structure_updated":
+            structure = STRUCTURES[str(change.body["price_level_structure"])]
+            assert structure is not structures[change.ticker]
+            if change.channel == "market_lifecycle_v2":
+                assert change.body["price_ranges"] == price_ranges(structure)
+            book = books[change.ticker]
+            assert all(structure.holds(price) for price in (*book.yes, *book.no))
+            structures[change.ticker] = structure
+            updates += 1
+    assert updates > 10
+    assert all(structures[t].holds(price) for t, b in books.items() for price in (*b.yes, *b.no))
+
+
+def test_combos_live_like_markets_but_are_told_of_elsewhere() -> None:
+    """Combos are created, traded and settled; their messages, and only theirs, come on the multivariate channel."""
+    combos = {
+        c.instrument.ticker for c in changes() if isinstance(c, Created) and c.instrument.is_combo
+    }
+    told = [c for c in changes() if isinstance(c, Lifecycle) and c.message_type == c.channel]
+    assert {c.ticker for c in told if c.channel == "multivariate_market_lifecycle"} <= combos
+    assert combos.isdisjoint(c.ticker for c in told if c.channel == "market_lifecycle_v2")
+    assert not any(
+        "price_ranges" in c.body or c.event_type == "metadata_updated"
+        for c in told
+        if c.ticker in combos
+    )
+    assert {"created", "determined", "settled"} <= {
+        c.event_type for c in told if c.ticker in combos
+    }
+    for kind in (Delta, Trade, Ticker, Closed):
+        assert combos & {c.instrument.ticker for c in changes() if isinstance(c, kind)}, kind
+
+
+def test_rare_messages_come_in_their_own_shapes() -> None:
+    """metadata_updated is flat, event_fee_update names an event and may take its override back."""
+    for told in of_type("metadata_updated"):
+        assert set(told.body) - {"strike_type", "floor_strike"} == {
+            "market_ticker",
+            "event_type",
+            "yes_sub_title",
+        }
+    assert any("floor_strike" in told.body for told in of_type("metadata_updated"))
+    fees = [
+        c.body
+        for c in changes()
+        if isinstance(c, Lifecycle) and c.message_type == "event_fee_update"
+    ]
+    assert {fee["fee_type_override"] for fee in fees} >= {None, "flat"}
+    assert all(
+        (f["fee_type_override"] is None) == (f["fee_multiplier_override"] is None) for f in fees
+    )
+    moved = [told for told in of_type("close_date_updated") if told.at < EPOCH + LENGTH]
+    assert moved
+    closing = {c.instrument.ticker for c in changes() if isinstance(c, Closed)}
+    assert closing.isdisjoint(told.ticker for told in moved)
+
+
+def test_block_trades_leave_the_book_alone() -> None:
+    """A block trade moves the sums a ticker speaks of, and no level."""
+    blocks = [c for c in changes() if isinstance(c, Trade) and c.is_block]
+    assert len(blocks) > 10
+    deltas = {(c.instrument.ticker, c.at, -c.size_delta) for c in changes() if isinstance(c, Delta)}
+    assert not any((trade.instrument.ticker, trade.at, trade.size) in deltas for trade in blocks)
+    volumes: Counter[str] = Counter()
+    last: dict[str, int] = {}
+    for change in changes():
+        if isinstance(change, Trade):
+            volumes[change.instrument.ticker] += change.size
+        elif isinstance(change, Ticker):
+            last[change.instrument.ticker] = change.state.volume
+    traded = {trade.instrument.ticker for trade in blocks}
+    assert all(last[ticker] == volumes[ticker] for ticker in traded)
+
+
+INTERVENTIONS: list[Intervention] = [
+    ("clock", -3 * SECOND, EPOCH + SECOND + 123),
+    ("create", 100, EPOCH + 2 * SECOND),
+    ("halt", EPOCH + 3 * SECOND, EPOCH + 2 * SECOND + 500 * MILLISECOND),
+    ("clock", 5 * SECOND, EPOCH + 4 * SECOND),
+]
+
+
+@cache
+def intervened(step: int, most: int = 1 << 62) -> list[Change]:
+    """Run 10 s in which the interventions come when their time has come, as a live exchange hears of them."""
+    model = MarketModel(PLAN, EPOCH)
+    found: list[Change] = list(model.start())
+    left = list(INTERVENTIONS)
+    for until in range(EPOCH + step, EPOCH + 10 * SECOND + 1, step):
+        while left and left[0][2] < until:
+            model.intervene(*left.pop(0))
+        while not model.is_through(until):
+            found += model.advance(until, most)
+        found += model.advance(until)
+    return found + model.finish(EPOCH + 12 * SECOND)
+
+
+@pytest.mark.parametrize(("step", "most"), [(5 * MILLISECOND, 3), (500 * MILLISECOND, 1 << 62)])
+def test_interventions_are_part_of_the_journal(step: int, most: int) -> None:
+    """The same interventions give the same bytes, whether known before or heard of late, in whatever steps."""
+    live = "".join(change.journal_line() for change in intervened(step, most)).encode()
+    end, final = EPOCH + 10 * SECOND, EPOCH + 12 * SECOND
+    assert live == market_journal(PLAN, EPOCH, end, final, INTERVENTIONS)
+
+
+def test_a_clock_step_shifts_what_the_engine_says_and_nothing_else() -> None:
+    """Deltas, trades and what tickers speak of are off by the sum of the steps; other times are true."""
+    off, true_time = 0, EPOCH
+    seen: Counter[int] = Counter()
+    for change in intervened(500 * MILLISECOND):
+        if isinstance(change, ClockStepped):
+            off += change.by
+        if isinstance(change, Delta | Trade):
+            seen[off] += 1
+            assert change.at >= true_time + off - SECOND
+        elif not isinstance(change, Created):
+            assert change.at >= true_time
+            true_time = change.at
+    assert set(seen) == {0, -3 * SECOND, 2 * SECOND}
+    assert off == 2 * SECOND
+
+
+def test_a_halt_stops_trading_until_its_end() -> None:
+    """No delta and no trade lies in the halt, and there are some after it."""
+    begin, end, off = EPOCH + 2_500 * MILLISECOND, EPOCH + 3 * SECOND, -3 * SECOND
+    times = [c.at for c in intervened(500 * MILLISECOND) if isinstance(c, Delta | Trade)]
+    assert not any(begin + off <= at < end + off for at in times)
+    assert any(end + off <= at < end + off + SECOND // 2 for at in times)
+
+
+def test_many_markets_are_created_at_once() -> None:
+    """Each is announced within some milliseconds, some in every one; their first orders come 6 s later."""
+    born = [
+        c for c in intervened(500 * MILLISECOND)
+        if isinstance(c, Created) and EPOCH + 2 * SECOND <= c.at < EPOCH + 2 * SECOND + 10 * MILLISECOND
+    ]  # fmt: skip
+    each = Counter(created.at for created in born)
+    assert sum(each.values()) >= 100
+    assert max(each.values()) <= CREATED_PER_MS + 1
+    named = {created.instrument.ticker for created in born}
+    assert len(named) == len(born)
+    told = {c.ticker for c in intervened(500 * MILLISECOND) if isinstance(c, Lifecycle)}
+    assert named <= told
+    first = [
+        c.at
+        for c in intervened(500 * MILLISECOND)
+        if isinstance(c, Delta) and c.instrument.ticker in named
+    ]
+    assert min(first) >= EPOCH + 2 * SECOND + FIRST_ORDER_DELAY
