@@ -30,6 +30,7 @@ TIME_FILTERS: Final = {
 LOOKS_PER_ROW: Final = 5
 """Rows a listing looks at for each one it may return. Filters work on what was looked at: where hardly anything fits,
 pages are short or empty and still have a cursor (kalshi-api 1.5)."""
+FIELDS_MAX: Final = 1_000
 
 T = TypeVar("T")
 Predicate = Callable[[Listing, int], bool]
@@ -44,10 +45,17 @@ class BadParameter(Exception):
 
 
 class Query:
-    """The parameters of one request, each with all its values."""
+    """The parameters of one request, each with all its values.
+
+    Raises (constructor):
+        BadParameter: there are more of them than any endpoint takes.
+    """
 
     def __init__(self, text: str) -> None:
-        self._values = parse_qs(text, max_num_fields=1_000)
+        try:
+            self._values = parse_qs(text, max_num_fields=FIELDS_MAX)
+        except ValueError as error:
+            raise incompatible("too many parameters") from error
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
@@ -89,7 +97,8 @@ def decode_cursor(text: str) -> int | None:
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         name, _, number = raw.decode().partition("=")
-        return int(number) if name == "position" else None
+        position = int(number)
+        return position if name == "position" and position >= 0 else None
     except (binascii.Error, ValueError):
         return None
 

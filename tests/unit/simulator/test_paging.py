@@ -12,6 +12,7 @@ from services.simulator.paging import (
     BadParameter,
     Query,
     decode_cursor,
+    encode_cursor,
     market_filter,
     read_limit,
     read_page,
@@ -53,7 +54,10 @@ def test_limits_within_range(text: str, limit: int) -> None:
     assert read_limit(Query(text), "GetMarkets", 100, 1000) == limit
 
 
-@pytest.mark.parametrize("text", ["garbage-cursor-fixture", "!!", "cG9zaXRpb249eA", "ÄÖ", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["garbage-cursor-fixture", "!!", "cG9zaXRpb249eA", "ÄÖ", "", "%00", encode_cursor(-5)],
+)
 def test_garbage_is_the_first_page(text: str) -> None:
     """kalshi-api 1.4: a garbage cursor is no error."""
     assert decode_cursor(text) is None
@@ -174,3 +178,9 @@ def test_filters_of_names_and_combos() -> None:
 def test_the_status_is_that_of_the_moment(word: str, now: int, fits: bool) -> None:
     """kalshi-api 1.7: opening and closing are announced by nobody, the listing knows the time."""
     assert market_filter(Query(f"status={word}"))(listing(), now) is fits
+
+
+def test_a_query_of_thousands_of_parameters_is_refused() -> None:
+    """What no client sends is a 400, not a fault of ours."""
+    with pytest.raises(BadParameter, match="too many parameters"):
+        Query("&".join(f"tickers=T{number}" for number in range(1_001)))

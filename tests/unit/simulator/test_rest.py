@@ -430,3 +430,21 @@ def test_the_status_follows_the_plan_and_the_pause() -> None:
     status = world.get("/exchange/status")
     assert (status["exchange_active"], status["trading_active"]) == (False, False)
     assert parse_rfc3339(status["exchange_estimated_resume_time"]) == world.exchange.pause
+
+
+@pytest.mark.parametrize("cursor", [encode_cursor(10**9), encode_cursor(-1), "AAAA", "%00%FF"])
+@pytest.mark.parametrize(
+    "path",
+    ["/markets?limit=5", "/markets?tickers=A,B", "/events?limit=5", "/markets/trades?limit=5"],
+)
+def test_no_cursor_breaks_a_listing(path: str, cursor: str) -> None:
+    """kalshi-api 1.5: whatever stands in a cursor, the answer is 200."""
+    world = fresh(markets=12)
+    world.run(5)
+    assert world.ask(f"{path}&cursor={cursor}").status == 200
+
+
+def test_too_many_parameters_are_a_bad_request() -> None:
+    """A query that no endpoint takes is refused in the exchange's manner."""
+    answer = fresh(markets=12).ask("/markets?" + "&".join(f"a={n}" for n in range(2_000)))
+    assert (answer.status, b"too many parameters" in answer.body) == (400, True)
