@@ -6,6 +6,9 @@ went through between its oldest possible making and its receipt. The stream's bo
 over the whole time is no agreement and no disagreement.
 """
 
+import bisect
+import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
@@ -14,12 +17,9 @@ from libs.marketdata.rebuild import Levels
 
 Outcome = Literal["agree", "disagree", "unknown"]
 
-STARTS_MAX: Final = 100
-"""States that a REST base may stand for."""
-STEPS_MAX: Final = 400_000
-"""Deltas applied for one market, over all starts."""
 SHOWN_MAX: Final = 8
 """Levels that a disagreement names."""
+_MODULUS: Final = (1 << 61) - 1
 
 
 class StreamDelta(NamedTuple):
@@ -55,58 +55,55 @@ def judge(base: Base, deltas: Sequence[StreamDelta], rest: Levels, window: Span)
         deltas: all of the market on one sid from the base to the end of the window, ascending by seq.
         window: [from, to] in which the REST book was made; microseconds of exchange time.
     """
-    starts = [0] if base.window is None else states_within(deltas, base.window)
-    if len(starts) > STARTS_MAX or len(starts) * (len(deltas) + 1) > STEPS_MAX:
-        return Verdict("unknown", "too_busy")
-    older: int | None = None
-    for start in starts:
-        match, before = _search(base.levels, deltas[start:], rest, window)
-        if match is not None:
-            return Verdict("agree", "", match or None)
-        older = before if older is None else older
+    starts = range(1) if base.window is None else states_within(deltas, base.window)
+    match, older = _search(_sum(rest) - _sum(base.levels), deltas, starts, window)
+    if match is not None:
+        return Verdict("agree", "", match or None)
     return _disagreement(base, deltas[starts[0] :], rest, window, older)
 
 
-def states_within(deltas: Sequence[StreamDelta], window: Span) -> list[int]:
+def states_within(deltas: Sequence[StreamDelta], window: Span) -> range:
     """Return the states the book was in during [from, to]: n = after n deltas. There is always one."""
-    low, high = window
-    found = []
-    for number in range(len(deltas) + 1):
-        began = deltas[number - 1].exchange_ts if number else None
-        ended = deltas[number].exchange_ts if number < len(deltas) else None
-        if (began is None or began <= high) and (ended is None or ended >= low):
-            found.append(number)
-    return found
+    first = bisect.bisect_left(deltas, window[0], key=lambda delta: delta.exchange_ts)
+    last = bisect.bisect_right(deltas, window[1], key=lambda delta: delta.exchange_ts)
+    return range(first, last + 1)
 
 
 def _search(
-    levels: Levels, deltas: Sequence[StreamDelta], rest: Levels, window: Span
+    need: int, deltas: Sequence[StreamDelta], starts: range, window: Span
 ) -> tuple[int | None, int | None]:
-    """Return the time of a state within the window that equals `rest`, 0 for the first one; None: there is none.
+    """Return the time of the last delta of a state within the window that is equal, 0 for the first; None: none is.
 
-    Second: the time at which an equal state before the window ended, if there was one.
+    A book's sum is linear in its levels, so a state j is equal when the deltas from some start i to j sum up to `need`:
+    one look at a set for each state, however many starts and states there are.
+
+    Second: when an equal state before the window ended, the last such; None: there was none.
     """
-    book = dict(levels)
-    wrong = {key for key in book.keys() | rest.keys() if book.get(key, 0) != rest.get(key, 0)}
-    began, older = 0, None
-    for number in range(len(deltas) + 1):
+    ends = states_within(deltas, window)
+    sums: set[int] = set()
+    total, older = 0, None
+    for number in range(ends[-1] + 1):
         if number:
             delta = deltas[number - 1]
-            key = (delta.side, delta.price)
-            book[key] = book.get(key, 0) + delta.size_delta
-            began = delta.exchange_ts
-            if book[key] == rest.get(key, 0):
-                wrong.discard(key)
-            else:
-                wrong.add(key)
-            if began > window[1]:
-                break
-        if not wrong:
-            ended = deltas[number].exchange_ts if number < len(deltas) else None
-            if ended is None or ended >= window[0]:
-                return began, older
-            older = ended
+            total += delta.size_delta * _weight(delta.side, delta.price)
+        if number in starts:
+            sums.add((total + need) % _MODULUS)
+        if total % _MODULUS in sums:
+            if number in ends:
+                return (deltas[number - 1].exchange_ts if number else 0), older
+            older = deltas[number].exchange_ts
     return None, older
+
+
+def _sum(levels: Levels) -> int:
+    return sum(size * _weight(side, price) for (side, price), size in levels.items())
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _weight(side: bool, price: int) -> int:
+    """Return a level's random factor: two different books have equal sums once in 2^61 times."""
+    digest = hashlib.blake2b(b"%d %d" % (side, price), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % _MODULUS
 
 
 def _disagreement(

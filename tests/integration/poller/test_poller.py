@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from libs.marketdata.rows import GapRow, gap
 from libs.marketdata.tables import Family
 from libs.runtime.clock import SystemClock
 from libs.runtime.service import Runtime
@@ -17,6 +16,7 @@ from libs.store.lanes import LaneWriter
 from libs.store.pool import Target, open_pool
 from services.poller.service import run
 from services.poller.settings import PollerSettings, Settings
+from tests.integration.poller.heard import heard
 from tests.integration.registry.world import Zone, running_zone
 
 CLOCK = SystemClock()
@@ -46,7 +46,7 @@ async def zone_with_catalogue(
     target: Target, directory: Path, **simulated: Any
 ) -> AsyncIterator[Zone]:
     """A zone whose registry has listed the exchange and is gone."""
-    async with running_zone(target, directory, **simulated) as zone:
+    async with running_zone(target, directory, **{"rest_stale_s_max": 0.0} | simulated) as zone:
         async with zone.registry():
             pass
         yield zone
@@ -112,38 +112,75 @@ async def test_at_most_markets_max_a_round(gatherer_db: Target, tmp_path: Path) 
         assert runtime.health.document()["snapshots"]["markets"] == 5
 
 
-def trade_gap(from_ts: int, to_ts: int) -> GapRow:
-    """A gap of the trade channel as a connector writes it."""
-    return gap(
-        CLOCK.now(), "trade", "disconnected", slot="trade/0", detail="test", from_ts=from_ts, to_ts=to_ts,
-        received_from=from_ts, received_to=to_ts,
-    )  # fmt: skip
-
-
-async def test_trades_of_a_gap_are_fetched_from_the_tape(
+async def test_trades_that_nobody_heard_are_fetched_from_the_tape(
     gatherer_db: Target, tmp_path: Path
 ) -> None:
-    """After a gap row of the trade channel every trade of the span is stored, without a connection; once."""
+    """Between the claims of a connection that died and of its successor every trade is stored, without a connection."""
     async with zone_with_catalogue(gatherer_db, tmp_path, rate=400.0) as zone:
-        began = CLOCK.now()
-        await zone.until(lambda: len(zone.simulator.exchange.tape) >= 30)
+        tape = zone.simulator.exchange.tape
+        await zone.until(lambda: len(tape) >= 30 and tape[-1][1].at - tape[0][1].at > 4 * SECOND)
         await zone.simulator.stop_publishing()
-        tape = [trade for _, trade in zone.simulator.exchange.tape if trade.at >= began]
+        ended, begun = tape[0][1].at // 1_000 * 1_000 + 3 * SECOND, CLOCK.now() // 1_000 * 1_000
         async with open_pool(gatherer_db) as pool:
-            lane = LaneWriter(pool, family=Family.REST, process="connector-a-1", instance=uuid4())
-            await lane.write(seal({"gaps": [trade_gap(began, CLOCK.now())]}))
+            lane = LaneWriter(pool, family=Family.TRADES, process="connector-a-1", instance=uuid4())
+            await lane.write(seal(heard(ended - 60 * SECOND, ended)))
+            await lane.write(seal(heard(begun, begun + SECOND)))
             await lane.close()
+        expected = {
+            trade.trade_id
+            for _, trade in tape
+            if ended <= trade.at < begun and not trade.instrument.ticker.startswith("KXMVE")
+        }
         async with poller(zone) as runtime:
-            await zone.until(lambda: runtime.health.document()["repair"]["repaired"] == 1)
+            await zone.until(
+                lambda: runtime.health.document()["repair"]["remembered"] == {"healed": 1}
+            )
+            said = runtime.health.document()["repair"]
         stored = await zone.conn.fetch("select * from trades")
-        combos = {trade.trade_id for trade in tape if trade.instrument.ticker.startswith("KXMVE")}
-        expected = {trade.trade_id for trade in tape} - combos
-        assert expected <= {row["trade_id"] for row in stored}
-        assert len(stored) == len({row["trade_id"] for row in stored})
+        assert {row["trade_id"] for row in stored} == expected
+        assert len(stored) == len(expected) == said["trades"] > 0
         assert all(row["connection"] is None and row["seq"] is None for row in stored)
+        assert said["repaired"] == 1
         async with poller(zone) as again:
             await zone.until(lambda: again.health.document()["snapshots"]["rounds"] >= 1)
             assert again.health.document()["repair"]["repaired"] == 0
+
+
+async def test_a_budget_too_small_makes_rounds_longer_and_says_so(
+    gatherer_db: Target, tmp_path: Path
+) -> None:
+    """Three reads a second for requests that want six: the achieved period is longer and reported, nothing piles up."""
+    async with zone_with_catalogue(gatherer_db, tmp_path, markets=250) as zone:
+        zone.settings = replace(
+            zone.settings, exchange=replace(zone.settings.exchange, reads_per_s=3.0)
+        )
+        async with poller(zone, repair_s=60.0) as runtime:
+            await zone.until(lambda: runtime.health.document()["snapshots"]["rounds"] >= 4)
+            said = runtime.health.document()["snapshots"]
+            exposed = runtime.metrics.exposition("text/plain")[0].decode()
+        assert said["period_s_wanted"] == 0.5
+        assert said["period_s_attainable"] == 1.0
+        assert 0.8 < said["period_s_achieved"] < 4.0
+        assert said["taken"] <= said["rounds"] * said["markets"] + said["markets"]
+        (line,) = [x for x in exposed.splitlines() if x.startswith("kalshi_data_snapshot_period_s")]
+        assert float(line.split()[-1]) == said["period_s_achieved"]
+
+
+async def test_refusals_slow_the_poller_down(gatherer_db: Target, tmp_path: Path) -> None:
+    """Answers 429 are counted and lower the rate below what the account allows; no round is given up for them."""
+    async with zone_with_catalogue(gatherer_db, tmp_path) as zone, poller(zone) as runtime:
+        trouble = zone.simulator.simulation.rest_trouble
+        number = trouble.begin("rest", {"status": 429, "share": 1.0, "path": "/markets/orderbooks"})
+        await zone.until(lambda: runtime.health.document()["exchange"]["slowed"] >= 1)
+        said = runtime.health.document()["exchange"]
+        assert said["limited"] >= 1
+        assert said["reads_per_s"] < said["reads_per_s_allowed"]
+        trouble.end(number)
+        rounds = runtime.health.document()["snapshots"]["rounds"]
+        await zone.until(lambda: runtime.health.document()["snapshots"]["rounds"] > rounds)
+        assert runtime.health.document()["snapshots"]["failed"] == 0
+        exposed = runtime.metrics.exposition("text/plain")[0].decode()
+        assert 'endpoint="/markets/orderbooks",status="429"' in exposed
 
 
 async def test_the_exchange_away_fails_rounds_not_the_poller(

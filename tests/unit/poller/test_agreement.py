@@ -2,12 +2,10 @@
 
 import random
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.marketdata.rebuild import Levels
-from services.poller import agreement as room
 from services.poller.agreement import Base, StreamDelta, judge, states_within
 
 S = 1_000_000
@@ -73,23 +71,26 @@ def test_an_earlier_answer_stands_for_any_state_of_its_window() -> None:
     assert judge(wrong, CHANGES, STATES[3], (35 * S, 40 * S)).outcome == "disagree"
 
 
-def test_a_market_that_is_too_busy_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More states than are worth trying say nothing."""
-    base = Base(STATES[0], (0, 12 * S))
-    monkeypatch.setattr(room, "STARTS_MAX", 1)
-    assert judge(base, CHANGES, STATES[3], (35 * S, 40 * S)).reason == "too_busy"
-    monkeypatch.setattr(room, "STARTS_MAX", 100)
-    monkeypatch.setattr(room, "STEPS_MAX", 5)
-    assert judge(base, CHANGES, STATES[3], (35 * S, 40 * S)).outcome == "unknown"
+def test_a_busy_market_takes_no_longer_than_its_deltas() -> None:
+    """Thousands of states of both windows are compared with each other by one look each."""
+    deltas = stream(*((n / 1_000, YES, 50 + n % 40, 1 + n % 3) for n in range(20_000)))
+    book: Levels = {}
+    for delta in deltas[:19_000]:
+        key = (delta.side, delta.price)
+        book[key] = book.get(key, 0) + delta.size_delta
+    base = Base({}, (0, 10 * S))
+    assert judge(base, deltas, book, (15 * S, 20 * S)).matched_ts == deltas[18_999].exchange_ts
+    book[NO, 1] = 1
+    assert judge(base, deltas, book, (15 * S, 20 * S)).outcome == "disagree"
 
 
 def test_states_of_a_time() -> None:
     """There is always a state; at the moment of a change both its sides count."""
-    assert states_within(CHANGES, (0, 5 * S)) == [0]
-    assert states_within(CHANGES, (12 * S, 13 * S)) == [1]
-    assert states_within(CHANGES, (10 * S, 20 * S)) == [0, 1, 2]
-    assert states_within(CHANGES, (40 * S, 50 * S)) == [3]
-    assert states_within([], (0, 1)) == [0]
+    assert states_within(CHANGES, (0, 5 * S)) == range(1)
+    assert states_within(CHANGES, (12 * S, 13 * S)) == range(1, 2)
+    assert states_within(CHANGES, (10 * S, 20 * S)) == range(3)
+    assert states_within(CHANGES, (40 * S, 50 * S)) == range(3, 4)
+    assert states_within([], (0, 1)) == range(1)
 
 
 @st.composite
