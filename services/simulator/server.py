@@ -12,8 +12,8 @@ from aiohttp import web
 from libs.exchange.signing import KEY_HEADER
 from libs.marketdata.units import MILLISECOND
 from libs.runtime.clock import Clock, SystemClock
-from services.simulator import control
 from services.simulator.connection import COMMAND_BYTES_MAX, Connection
+from services.simulator.control import Control
 from services.simulator.exchange import Exchange
 from services.simulator.journal import Journal
 from services.simulator.keys import KeyRing
@@ -127,7 +127,7 @@ class SimulatorServer:
         rest = Rest(self.exchange, self._keys, self.clock.now, self.settings, trouble)
         app = web.Application()
         app.add_routes(rest.routes())
-        app.add_routes(control.routes(self))
+        app.add_routes(Control(self).routes())
         app.router.add_get(WS_PATH, self._accept)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()

@@ -28,7 +28,13 @@ from services.simulator.exchange import Exchange
 from services.simulator.faults.active import Active
 from services.simulator.faults.chance_script import DEFAULT_KINDS, random_faults
 from services.simulator.faults.connections import TOO_MANY_CONNECTIONS, refusal
-from services.simulator.faults.injector import MARKET_KINDS, Injector, StepClock, impossible
+from services.simulator.faults.injector import (
+    MARKET_KINDS,
+    Injector,
+    StepClock,
+    impossible,
+    time_of,
+)
 from services.simulator.faults.menu import Fault
 from services.simulator.faults.script import ScriptInvalid, read_script
 from services.simulator.held import HeldStage
@@ -228,7 +234,7 @@ class Simulation:
             *given,
             *(read_script(Path(settings.faults_file)) if settings.faults_file else ()),
         ]
-        written.sort(key=_time_of)
+        written.sort(key=time_of)
         wrong = [impossible(fault, not settings.replay.file, step_clock) for fault in written]
         if any(wrong):
             raise ScriptInvalid([f"simulator.faults_file: {line}" for line in wrong if line])
@@ -239,7 +245,7 @@ class Simulation:
             kind for kind in DEFAULT_KINDS if not (settings.replay.file and kind in MARKET_KINDS)
         ]
         drawn = random_faults(settings.faults_random, zones, kinds, settings.faults_every_s)
-        return heapq.merge(written, drawn, key=_time_of)
+        return heapq.merge(written, drawn, key=time_of)
 
     def _speak_everywhere(self, now: int) -> None:
         """Give every sid that the last changes did not reach a frame of its own, where it can have one."""
@@ -249,10 +255,6 @@ class Simulation:
             for subscription in session.subscriptions.values():
                 if subscription not in session.written:
                     _speak(subscription)
-
-
-def _time_of(fault: Fault) -> float:
-    return fault.at_s or 0.0
 
 
 def _chance_of(seed: int, connection: int) -> Chance:

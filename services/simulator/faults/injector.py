@@ -4,9 +4,10 @@ A fault on frames is handed to the lines it concerns, also to those that connect
 connection or to the exchange happens here. No I/O, no clock: time comes with the calls, in microseconds since 1970.
 """
 
+import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,9 @@ class Injector:
         Raises:
             FaultInvalid: see its lines.
         """
-        wrong = impossible(fault, isinstance(self._simulation.stage, LiveStage), self._step_clock)
+        simulation = self._simulation
+        has_market = isinstance(simulation.stage, LiveStage) and simulation.end_ts is None
+        wrong = impossible(fault, has_market, self._step_clock)
         if wrong:
             raise FaultInvalid([wrong])
 
@@ -96,6 +99,23 @@ class Injector:
         self.check(fault)
         return self._begin(replace(fault, at_s=None), now, now)
 
+    def add(self, faults: Iterable[menu.Fault]) -> None:
+        """Put faults between those that are to come.
+
+        Raises:
+            FaultInvalid: this simulation cannot carry one out; none is put in.
+        """
+        added = sorted(faults, key=time_of)
+        for fault in added:
+            self.check(fault)
+        coming = itertools.chain(() if self._next is None else (self._next,), self._script)
+        self._script = heapq.merge(added, coming, key=time_of)
+        self._next = next(self._script, None)
+
+    def forget(self) -> None:
+        """Forget what is to come."""
+        self._script, self._next = iter(()), None
+
     def end(self, number: int, now: int) -> bool:
         """End a fault before its time; False: it is not active."""
         active = self.active.get(number)
@@ -112,7 +132,7 @@ class Injector:
     def close(self, now: int) -> None:
         """End every fault and forget the script: the exchange's last words are heard."""
         self.end_all(now)
-        self._next = None
+        self.forget()
 
     def join(self, line: Line) -> None:
         """Let what is active on frames act on a new line too."""
@@ -239,14 +259,17 @@ class Injector:
             self._simulation.exchange.pause = None
 
 
+def time_of(fault: menu.Fault) -> float:
+    """Return when a fault of a script is due, seconds after the epoch."""
+    return fault.at_s or 0.0
+
+
 def impossible(fault: menu.Fault, has_market: bool, step_clock: StepClock | None) -> str:
     """Say why a fault cannot be carried out, with its field; "" when it can."""
     if isinstance(fault, menu.ClockStep) and fault.whose == "ours" and step_clock is None:
         return "whose: choose exchange; the clock of a client on a socket is not the simulator's to move"
     if fault.kind in MARKET_KINDS and not has_market:
-        return (
-            f"fault: {fault.kind} needs a made-up market that has been started; choose another kind"
-        )
+        return f"fault: {fault.kind} needs a made-up market that is being published; choose another kind"
     return ""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from libs.runtime.convert import Between
+from services.simulator.rest_trouble import BODIES
 from services.simulator.subscription import TICKERS
 
 YEAR_S = 31_536_000
@@ -280,6 +281,10 @@ class Rest(Fault):
     """html, empty, json, nested, flat, msg, plain, status; empty: in turn what is known of the status."""
     path: str = ""
     """Beginning of the paths it hits, such as /markets/orderbooks."""
+
+    def check(self) -> Iterator[str]:
+        if self.body not in BODIES:
+            yield f"body: choose one of {', '.join(BODIES[1:])}, or leave it out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
