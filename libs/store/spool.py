@@ -25,6 +25,8 @@ SHARES: Final[Mapping[Family, float]] = {Family.DELTAS: 0.7, Family.TRADES: 0.15
 SEGMENT_BYTES_MAX: Final = 32 << 20
 SEGMENTS_MIN: Final = 8
 """A family's share holds at least so many segments, because room is given back by the segment."""
+HEADER_ROOM: Final = 512
+"""Bytes that a record may cost besides its own: it may begin a segment."""
 REFUSED: Final = "refused-"
 
 FsyncPolicy = Literal["always", "interval", "never"]
@@ -140,6 +142,7 @@ class FamilySpool:
         return refused
 
     def _admit(self, size: int) -> None:
+        size += HEADER_ROOM
         if self.size_bytes + size > self.bytes_max:
             raise SpoolFull(f"{self.family} has its {self.bytes_max} bytes")
         disk = os.statvfs(self._directory)

@@ -96,17 +96,18 @@ class SpoolRun:
             SpoolRefused: another version's. OSError: it cannot be read.
         """
         header, segments = None, deque[_Segment]()
-        for file in sorted(path.glob(f"*{SUFFIX}")):
+        files = [file for file in sorted(path.glob(f"*{SUFFIX}")) if file.stem.isdigit()]
+        for file in files:
             with file.open("rb") as opened:
                 found = read_header(opened.read(SEGMENT_HEADER_BYTES_MAX))
-            if found is not None and file.stem.isdigit():
+            if found is not None:
                 header = header or found[0]
                 segments.append(_Segment(file, int(file.stem), file.stat().st_size))
         if header is None:
             return None
         run = cls(path, header)
         run._segments = segments
-        run._expected = segments[0].first
+        run._expected = int(files[0].stem)
         run.cursor = read_cursor(path / CURSOR)
         return run
 
@@ -220,9 +221,18 @@ class SpoolRun:
         return found
 
     def skip(self) -> list[Lost]:
-        """Give up the segment that is being read."""
+        """Give up the segment that is being read; nothing may be lost by it, when it was read to its end."""
         at = self._begin_reading()
-        return self._end_segment(at[0]) if at is not None else []
+        if at is None:
+            return []
+        segment = at[0]
+        if self._following(segment) is not None:
+            return self._end_segment(segment)
+        self._at = (segment, segment.size)
+        known = self.last or None
+        lost = [Lost(self._expected, known, None)]
+        self._expected = (known or self._expected) + 1
+        return lost
 
     def _begin_reading(self) -> tuple[_Segment, int] | None:
         if self._at is None and self._segments:

@@ -245,7 +245,7 @@ class Buffer:
         is_over = (
             self.rows >= self.marks.rows_high
             or self.size_bytes >= self.marks.bytes_high
-            or now - self._tail[0].first_at >= self.marks.age
+            or not 0 <= now - self._tail[0].first_at < self.marks.age
         )
         self.is_spooling = self.is_spooling or is_over or force
         chosen: list[Record] = []

@@ -72,7 +72,10 @@ class Pipeline:
 
     def mark(self) -> int:
         """Hand everything collected so far to the writer; has_written() says when that is done."""
-        self._cut(self._clock.now())
+        now = self._clock.now()
+        self._cut(now)
+        if self._finish.is_set():
+            self._tell_drops(now)
         self._wake.set()
         return self.buffer.taken
 

@@ -1,15 +1,18 @@
 """Composition root of the connector: what is opened, in which order, what runs, and how it ends."""
 
 import asyncio
+import functools
 import gc
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from libs.exchange.environments import resolve_endpoints
 from libs.exchange.errors import EndpointInvalid
 from libs.exchange.signing import load_signer
 from libs.exchange.transport import TransportSettings
+from libs.marketdata.rows import GapRow
 from libs.marketdata.tables import Family
+from libs.runtime.clock import Clock
 from libs.runtime.errors import ConfigInvalid
 from libs.runtime.service import Runtime
 from libs.store import control
@@ -17,6 +20,7 @@ from libs.store.control import Planner
 from libs.store.errors import StoreError, StoreUnavailable
 from libs.store.lanes import LaneWriter
 from libs.store.notify import Listener, Notifier
+from libs.store.pages import read_identity
 from libs.store.pool import Pool, map_store_errors, open_pool
 from libs.store.schema import check_level
 from libs.telemetry.logging import get_logger
@@ -29,6 +33,7 @@ from services.connector.remembered import recall
 from services.connector.report import describe, keep_reporting
 from services.connector.settings import Settings
 from services.connector.slot import Wiring
+from services.connector.spools import Spools
 from services.connector.successor import succeed
 from services.connector.tasks import Shard
 from services.connector.wiring import Budget
@@ -117,26 +122,30 @@ async def _run_with_pool(
     own, instance = settings.connector, uuid4()
     outlets = Outlets(settings.limits(), own.rejected_bytes_per_hour)
     notifier = Notifier(pool)
+    lane_of = functools.partial(_lane, pool, own.shard, instance, notifier)
     pipelines = {
         family: Pipeline(
             family,
             outlets,
             Buffer(family, settings.batches.buffer_rows_max),
-            LaneWriter(
-                pool, family=family, process=own.shard, instance=instance, notifier=notifier
-            ),
+            lane_of(family),
             runtime.clock,
             runtime.metrics,
         )
         for family in Family
     }
+    write_gap = functools.partial(_write_gap, outlets, runtime.clock)
+    spools = Spools(
+        settings, runtime, instance, pipelines, lane_of=lane_of, write_gap=write_gap, pool=pool
+    )
     wiring = factory.make(outlets, pipelines)
     assignments = Listener(pool, control.ASSIGNMENTS)
     markets = Listener(pool, control.MARKETS)
-    async with runtime.tasks() as eternal, asyncio.TaskGroup() as slot_tasks:
+    async with spools, runtime.tasks() as eternal, asyncio.TaskGroup() as slot_tasks:
         holdings = Holdings(own.shard, wiring, slot_tasks, settings.slot_names())
         shard = Shard(settings, runtime, pool, instance, holdings, Planner(own.shard))
         describe(shard, wiring)
+        runtime.health.set("spool", spools.describe)
         for name, tickers in remembered.items():
             holdings.serve(name, tickers)
         eternal.start("notify-batches", notifier.run(shard.ended))
@@ -147,17 +156,27 @@ async def _run_with_pool(
             family: eternal.start(f"write-{family.value}", pipeline.run())
             for family, pipeline in pipelines.items()
         }
+        for name, work in spools.tasks(shard.ended):
+            eternal.start(name, work)
         eternal.start("heartbeat", tasks.keep_heartbeat(shard))
         eternal.start("report", keep_reporting(shard, wiring))
-        eternal.start("follow", _begin(shard, outlets, assignments))
-        eternal.start("lifetime", _lifetime(shard, pipelines, writers))
+        eternal.start("follow", _begin(shard, outlets, spools, assignments))
+        eternal.start("lifetime", _lifetime(shard, pipelines, writers, spools))
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
         await shard.ended.wait()
 
 
-async def _begin(shard: Shard, outlets: Outlets, wake: Listener) -> None:
+def _lane(pool: Pool, shard: str, instance: UUID, notifier: Notifier, family: Family) -> LaneWriter:
+    return LaneWriter(pool, family=family, process=shard, instance=instance, notifier=notifier)
+
+
+def _write_gap(outlets: Outlets, clock: Clock, row: GapRow) -> None:
+    outlets.gap(row, clock.now())
+
+
+async def _begin(shard: Shard, outlets: Outlets, spools: Spools, wake: Listener) -> None:
     """Wait for the database, settle what a dead predecessor left, then follow the control tables."""
     said = ""
     while not shard.ended.is_set():
@@ -166,7 +185,9 @@ async def _begin(shard: Shard, outlets: Outlets, wake: Listener) -> None:
                 async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
                     await check_level(conn, "gatherer")
                     now = shard.runtime.clock.now()
-                    for gap in await succeed(conn, shard.name, shard.instance, now):
+                    identity = str((await read_identity(conn)).identity)
+                    died = await succeed(conn, shard.name, shard.instance, now)
+                    for gap in spools.adopt(died, identity):
                         outlets.gap(gap, now)
             break
         except StoreError as error:
@@ -178,7 +199,10 @@ async def _begin(shard: Shard, outlets: Outlets, wake: Listener) -> None:
 
 
 async def _lifetime(
-    shard: Shard, pipelines: dict[Family, Pipeline], writers: dict[Family, asyncio.Task[None]]
+    shard: Shard,
+    pipelines: dict[Family, Pipeline],
+    writers: dict[Family, asyncio.Task[None]],
+    spools: Spools,
 ) -> None:
     """Wait for SIGTERM; hand the slots over, flush, close the lanes, and let everything end."""
     runtime, own, clock = shard.runtime, shard.settings.connector, shard.runtime.clock
@@ -188,12 +212,15 @@ async def _lifetime(
     runtime.health.set_ready(False, "draining")
     await _hand_over(shard, until)
     await shard.holdings.close("drained")
+    await spools.settle(max(own.flush_s, until - clock.monotonic()))
     late = await _flush(pipelines, writers, max(own.flush_s, until - clock.monotonic()))
     if late:
         rows = {p.family.value: p.buffer.rows + p.batcher.count for p in pipelines.values()}
         log.error("rows_left_behind", **rows)
         for task in late:
             task.cancel()
+        await asyncio.wait(late)
+        await spools.keep_all()
     else:
         await _close_lanes(shard, pipelines)
     shard.ended.set()

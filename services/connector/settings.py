@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from libs.flow.batch import Limits
 from libs.marketdata.tables import Family
@@ -16,6 +16,7 @@ from libs.runtime.sections import (
     HealthSettings,
     LogSettings,
     MetricsSettings,
+    Milliseconds,
     Seconds,
     SlotSettings,
     StoreSettings,
@@ -26,6 +27,41 @@ from services.connector.judge import SessionSettings
 
 TICKERS_REMEMBERED = 200_000
 """Tickers whose verdict of the capture filter is kept; a hundred bytes each."""
+
+
+Bytes = Annotated[int, Between(0, 1 << 50)]
+
+
+@dataclass(frozen=True)
+class SpoolSettings:
+    """The disk spool in `state_dir`: where batches wait when the database is slow or away."""
+
+    bytes_max: Bytes = 4 << 30
+    """Bytes of all its files: 70 % for deltas, 15 % for trades and tickers, 15 % for the rest. 4 GiB hold some hours of a
+    zone; keep it below the volume's own limit (a pod whose emptyDir is over its sizeLimit is evicted). 0: no spool."""
+    free_bytes_min: Bytes = 256 << 20
+    """Bytes that must stay free on the disk. 256 MiB, so that nothing else on it fails because of the spool."""
+    rows_high: Count = 50_000
+    """Rows of a family in memory from which on everything goes to the disk. 50,000 are some 10 MB, twenty slow seconds."""
+    rows_low: Annotated[int, Between(0, 1_000_000_000)] = 10_000
+    """Rows of a family on the disk from which on new batches stay in memory again. 10,000, a fraction of a second."""
+    age_s_max: Seconds = 5.0
+    """Seconds a batch may wait in memory; then it goes to the disk, however few there are. 5 s of a database that is away
+    are what a crash of this process can lose, and what a restart of the database costs no writing."""
+    fsync: Literal["always", "interval", "never"] = "interval"
+    """When the disk is waited for. A crash of the process loses nothing that was written in any case; a power cut may lose
+    "always": nothing, "interval": the last fsync_ms, "never": what the system had not written by itself (some 30 s).
+    What is lost is a recorded gap. "interval", because a zone that loses power loses more than that anyway."""
+    fsync_ms: Milliseconds = 1000
+    """Milliseconds between two syncs with fsync: interval. 1 s costs a disk next to nothing."""
+    replay_rows_per_s: Annotated[int, Between(1, 10_000_000)] = 50_000
+    """Rows a second that come back from the disk, per family. 50,000: ten times what a zone hears, and less than what one
+    writer can do, so that live capture of the other families and processes has its share of the database."""
+
+    def check(self) -> Iterator[str]:
+        """What spans fields."""
+        if self.rows_low >= self.rows_high:
+            yield "rows_low: must be below rows_high"
 
 
 @dataclass(frozen=True)
@@ -63,7 +99,10 @@ class ConnectorSettings:
     rejected_bytes_per_hour: Count = 64 * 1024 * 1024
     """Bytes of unreadable frames kept per hour. 64 MiB, so that a change at the exchange cannot fill the disk."""
     state_dir: str = ""
-    """Directory of the last assignment, from which a restarted connector captures without a database. Empty: not kept."""
+    """Directory of what outlives the process: the last assignment, from which a restarted connector captures without a
+    database, and the spool. Empty: neither, and what does not fit into memory while the database is away is a gap."""
+    spool: SpoolSettings = field(default_factory=SpoolSettings)
+    """The disk spool."""
 
     def check(self) -> Iterator[str]:
         """What spans fields."""

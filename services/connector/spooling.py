@@ -255,7 +255,7 @@ class Spooling:
                     if not attempt:
                         self._log.error("spool_unreadable", error=str(error))
             await asyncio.sleep(RETRY_S)
-        return [*run.skip()]
+        return [*run.skip()] or await self._read()
 
     def _lose(self, lost: Lost, sources: Iterable[Source], now: int) -> tuple[GapRow, ...]:
         to = self.buffer.spooled_to if lost.number_to is None else lost.number_to

@@ -1,12 +1,18 @@
-"""What a starting process does for the one that died under its name: close its lanes, write down its gaps."""
+"""What a starting process does for the one that died under its name: close its lanes, write down its gaps.
+
+And what the lane says that a dead process wrote to last, which decides what of its spool is still to be committed.
+"""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from uuid import UUID
 
 from libs.flow.placement import kind_of
 from libs.marketdata.rows import GapRow, gap
+from libs.store.batches import Digest
 from libs.store.lanes import close_dead_lanes
 from libs.store.pool import AnyConnection, map_store_errors
+from libs.store.spool_notes import Cursor
 from services.connector.judge import CHANNELS
 
 _LAST_BATCHES = 200
@@ -40,6 +46,16 @@ select connection, sid, min(slot) as slot from (
 ) known
 group by connection, sid having count(distinct slot) = 1
 """
+_LAST = """
+select coalesce((select max(batch_no) from ingest_batches b where b.lane = l.lane), 0) from lanes l where l.lane = $1
+"""
+_DIGESTS = """
+select table_names, row_counts, row_hashes from ingest_batches where lane = $1 and batch_no > $2
+order by batch_no limit $3
+"""
+_DIGESTS_MAX = 20_000
+"""Batches committed behind the last cursor that are told apart from those that were not; what is beyond is doubled."""
+RESTATED = "listen_opened"
 _OWN = "select slot from slot_assignments where shard = $1"
 
 
@@ -81,3 +97,42 @@ def _only_slot(channel: str, slots: Iterable[str]) -> str:
     """Return the one slot among these that carries a channel; nothing when that is not certain."""
     found = [slot for slot in slots if channel in CHANNELS.get(kind_of(slot), ())]
     return found[0] if len(found) == 1 else ""
+
+
+BatchKey = tuple[tuple[str, int, int], ...]
+"""Name, rows and hash of a batch's tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a dead process's last lane says.
+
+    is_sound: everything it had confirmed there is there. went_back: it is not. digests: of what it committed and had no
+    time to note.
+    """
+
+    is_sound: bool
+    went_back: bool
+    digests: frozenset[BatchKey]
+
+
+async def look_at_lane(conn: AnyConnection, cursor: Cursor | None) -> Proof:
+    """Compare the lane with what the process had noted; after the lane was closed.
+
+    Raises:
+        StoreUnavailable: the database is away; call again.
+    """
+    if cursor is None:
+        return Proof(is_sound=False, went_back=False, digests=frozenset())
+    with map_store_errors():
+        last: int | None = await conn.fetchval(_LAST, cursor.lane)
+        rows = await conn.fetch(_DIGESTS, cursor.lane, cursor.confirmed, _DIGESTS_MAX)
+    went_back = (last or 0) < cursor.confirmed
+    digests = frozenset(key_of(Digest(*map(tuple, row))) for row in rows)
+    return Proof(last is not None and not went_back, went_back, digests)
+
+
+def key_of(digest: Digest) -> BatchKey:
+    """What tells batches apart though one of them restated openings."""
+    tables = zip(digest.table_names, digest.row_counts, digest.row_hashes, strict=True)
+    return tuple(table for table in tables if table[0] != RESTATED)
