@@ -4,17 +4,20 @@ import argparse
 import asyncio
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, LiteralString
 
 from rich.console import Console
 from rich.table import Table
 
+from libs.marketdata.tables import GATHERER_TABLES
 from libs.runtime.sections import DEDUPLICATOR_FILE, GathererSource, StoreSettings
 from libs.runtime.settings import ConfigInvalid, load_settings
 from libs.store.errors import StoreError
 from libs.store.pool import Connection, Target, connect, map_store_errors
+from libs.store.schema import read_level
+from libs.store.table_sizes import read_table_sizes
 
 EXIT_OK, EXIT_AWAY, EXIT_CONFIG = 0, 1, 2
 DEFAULT_CONFIGS = (
@@ -25,26 +28,35 @@ DEFAULT_CONFIGS = (
 _ZONE: LiteralString = """
 SELECT (SELECT identity::text FROM gatherer_identity) AS identity,
        (SELECT count(*) FROM lanes WHERE closed_at IS NULL) AS open_lanes,
-       (SELECT count(*) FROM ingest_batches) AS batches,
-       (SELECT extract(epoch FROM clock_timestamp() - max(committed_at)) FROM ingest_batches) AS last_batch_s,
+       (SELECT extract(epoch FROM clock_timestamp() - committed_at) FROM ingest_batches
+         ORDER BY batch_id DESC LIMIT 1) AS last_batch_s,
        (SELECT count(*) FROM shards WHERE expires_at > clock_timestamp()) AS shards,
        (SELECT count(DISTINCT slot) FROM slot_assignments WHERE state = 'live') AS live_slots,
        (SELECT count(*) FROM markets WHERE wanted) AS wanted,
-       (SELECT count(*) FROM markets) AS markets
+       (SELECT count(*) FROM markets) AS markets,
+       (SELECT pg_database_size(current_database())) AS bytes
 """
+_UPKEEP: LiteralString = """
+SELECT (SELECT count(*) FROM trade_repairs WHERE state = 'open') AS repairs_open,
+       (SELECT count(*) FROM trade_repairs WHERE state IN ('partial', 'failed')) AS repairs_unhealed,
+       (SELECT coalesce(sum(trades_stored), 0)::bigint FROM trade_repairs) AS trades_healed,
+       (SELECT count(*) FROM book_checks WHERE outcome = 'disagree') AS books_disagree,
+       (SELECT max(checked_at)::text FROM book_checks WHERE outcome = 'disagree') AS books_disagreed_at
+"""
+"""What the poller remembers of the last seven days; of databases of level 2 and later."""
 _PRODUCTION: LiteralString = """
 SELECT (SELECT merge_no FROM writer_lease) AS merge_no,
        (SELECT expires_at > clock_timestamp() FROM writer_lease) AS has_writer,
        (SELECT extract(epoch FROM clock_timestamp() - max(merged_at)) FROM merges) AS last_merge_s,
        (SELECT count(*) FROM archive_manifests) AS objects,
        (SELECT count(*) FROM archive_pending) AS pending_windows,
-       (SELECT count(*) FROM conflicts) AS conflicts
+       (SELECT count(*) FROM conflicts) AS conflicts,
+       (SELECT pg_database_size(current_database())) AS bytes
 """
 _GATHERERS: LiteralString = """
 SELECT zone, identity::text AS identity, status, detail, (SELECT count(*) FROM gaps p WHERE p.gatherer = g.gatherer) AS gaps
   FROM gatherers g ORDER BY zone, gatherer
 """
-_COUNTS: LiteralString = "SELECT table_name, rows FROM table_counts"
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,13 @@ async def _figures(conn: Connection, *, is_production: bool) -> dict[str, Any]:
     found = dict(row) if row else {}
     if is_production:
         found["gatherers"] = [dict(entry) for entry in await conn.fetch(_GATHERERS)]
-    found["rows"] = {entry["table_name"]: entry["rows"] for entry in await conn.fetch(_COUNTS)}
+    else:
+        level = await read_level(conn)
+        if level is not None and level[0] >= 2:
+            row = await conn.fetchrow(_UPKEEP)
+            found |= dict(row) if row else {}
+    sizes = await read_table_sizes(conn)
+    found["tables"] = {name: asdict(size) for name, size in sizes.items()}
     return found
 
 
@@ -122,7 +140,7 @@ def _print(found: dict[str, dict[str, Any]], console: Console) -> None:
     else:
         console.print(_production(production))
         console.print(_gatherers(production["gatherers"]))
-    console.print(_rows(found))
+    console.print(_tables(found))
 
 
 def _zones(zones: dict[str, dict[str, Any]]) -> Table:
@@ -135,6 +153,9 @@ def _zones(zones: dict[str, dict[str, Any]]) -> Table:
         "open lanes",
         "batches",
         "last batch s ago",
+        "trade repairs",
+        "books that disagree",
+        "size",
     )
     for name, entry in zones.items():
         if "error" in entry:
@@ -142,7 +163,8 @@ def _zones(zones: dict[str, dict[str, Any]]) -> Table:
             continue
         table.add_row(
             name, str(entry["shards"]), str(entry["live_slots"]), f"{entry['wanted']:,} of {entry['markets']:,}",
-            str(entry["open_lanes"]), f"{entry['batches']:,}", _seconds(entry["last_batch_s"]),
+            str(entry["open_lanes"]), _count(entry["tables"].get("ingest_batches")), _seconds(entry["last_batch_s"]),
+            _repairs(entry), str(entry.get("books_disagree", "-")), _bytes(entry["bytes"]),
         )  # fmt: skip
     return table
 
@@ -156,10 +178,11 @@ def _production(entry: dict[str, Any]) -> Table:
         "archive objects",
         "windows pending",
         "conflicts",
+        "size",
     )
     table.add_row(
         "alive" if entry["has_writer"] else "none", f"{entry['merge_no'] or 0:,}", _seconds(entry["last_merge_s"]),
-        str(entry["objects"]), str(entry["pending_windows"]), str(entry["conflicts"]),
+        str(entry["objects"]), str(entry["pending_windows"]), str(entry["conflicts"]), _bytes(entry["bytes"]),
     )  # fmt: skip
     return table
 
@@ -181,14 +204,41 @@ def _gatherers(entries: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _rows(found: dict[str, dict[str, Any]]) -> Table:
-    table = _table("Rows", "table", *found)
-    names = next((list(entry["rows"]) for entry in found.values() if "rows" in entry), [])
-    for name in names:
-        table.add_row(
-            name, *(f"{e['rows'][name]:,}" if "rows" in e else "-" for e in found.values())
-        )
+def _tables(found: dict[str, dict[str, Any]]) -> Table:
+    """Rows and bytes of each table of each database: facts first, in the order of the data model."""
+    table = _table("Rows and bytes by table (~: estimated)", "table", *found)
+    names = {name for entry in found.values() for name in entry.get("tables", ())}
+    facts = [name for name in GATHERER_TABLES if name in names]
+    for name in [*facts, *sorted(names - set(facts))]:
+        cells = [_cell(entry.get("tables", {}).get(name)) for entry in found.values()]
+        table.add_row(name, *cells)
     return table
+
+
+def _cell(size: dict[str, Any] | None) -> str:
+    return "-" if size is None else f"{_count(size)}  {_bytes(size['bytes']):>8}"
+
+
+def _count(size: dict[str, Any] | None) -> str:
+    return "-" if size is None else f"{'' if size['is_exact'] else '~'}{size['rows']:,}"
+
+
+def _bytes(value: int) -> str:
+    number = float(value)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1_000:
+            return f"{number:,.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"
+        number /= 1_000
+    return f"{number:,.1f} TB"
+
+
+def _repairs(entry: dict[str, Any]) -> str:
+    """Say how many trades were healed and what waits or could not be healed."""
+    if "repairs_open" not in entry:
+        return "-"
+    waiting = f", {entry['repairs_open']} open" if entry["repairs_open"] else ""
+    unhealed = f", {entry['repairs_unhealed']} not healed" if entry["repairs_unhealed"] else ""
+    return f"{entry['trades_healed']:,} trades{waiting}{unhealed}"
 
 
 def _table(title: str, *headings: str) -> Table:
