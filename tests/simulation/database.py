@@ -1,0 +1,150 @@
+"""A gatherer's database in memory: lanes whose commits take time, and a server that is away, in doubt or goes back.
+
+What a writer is told follows from the real rule (libs.store.lanes.judge); only the server is made up.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, cast
+from uuid import UUID
+
+from libs.marketdata.binary import codec
+from libs.store.batches import SealedBatch
+from libs.store.errors import StoreUnavailable
+from libs.store.lanes import Committed, LaneState, LaneWriter, judge
+
+COMMIT_S = (0.002, 0.03)
+"""How long a commit takes, seconds, from and to."""
+REFUSED_S = 0.1
+"""How long it takes to find out that the database is away, seconds."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """A committed batch and when, in the world's seconds."""
+
+    sealed: SealedBatch
+    at: float
+
+
+@dataclass(slots=True)
+class Lane:
+    """A lane as the server knows it."""
+
+    batches: list[Batch] = field(default_factory=list)
+    is_closed: bool = False
+
+
+class MemoryDatabase:
+    """One gatherer's server.
+
+    Attributes:
+        away: nothing is answered while it is above 0. doubt_share: share of commits whose answer is lost, 0..1.
+        slow: factor on the time of a commit.
+    """
+
+    def __init__(self, chance: Random) -> None:
+        self.lanes: dict[UUID, Lane] = {}
+        self.away = 0
+        self.doubt_share = 0.0
+        self.slow = 1.0
+        self._chance = chance
+
+    def new_lane(self) -> UUID:
+        return UUID(int=self._chance.getrandbits(128))
+
+    def close_lanes(self) -> None:
+        """Close every lane, as the successor of a process that was taken for dead does."""
+        for lane in self.lanes.values():
+            lane.is_closed = True
+
+    def go_back(self, to: float) -> int | None:
+        """Become what it was at `to`, the world's seconds, as a restore does.
+
+        Returns:
+            Sending time of the first frame that is lost, microseconds; None when nothing is.
+        """
+        lost: list[Batch] = []
+        for lane in self.lanes.values():
+            lost += [batch for batch in lane.batches if batch.at > to]
+            lane.batches = [batch for batch in lane.batches if batch.at <= to]
+        return min((row.sent_from for row in _rows(lost, "listen_ranges")), default=None)
+
+    def rows(self, table: str) -> Iterator[Any]:
+        """Every row of a table, lane by lane."""
+        for lane in self.lanes.values():
+            yield from _rows(lane.batches, table)
+
+    async def commit_time(self) -> None:
+        """Take the time of a statement.
+
+        Raises:
+            StoreUnavailable: the server is away.
+        """
+        if self.away:
+            await asyncio.sleep(REFUSED_S)
+            raise StoreUnavailable("the database is away")
+        await asyncio.sleep(self._chance.uniform(*COMMIT_S) * self.slow)
+        if self.away:
+            raise StoreUnavailable("the database went away")
+
+    def loses_answer(self) -> bool:
+        return self.doubt_share > 0 and self._chance.random() < self.doubt_share
+
+
+class MemoryLane:
+    """Writes to one lane; has what a Pipeline needs of a LaneWriter.
+
+    Attributes: committed_at, the world's seconds of the last commit.
+    """
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
+        self.committed_at = asyncio.get_running_loop().time()
+        self.lane = database.new_lane()
+        self.confirmed = 0
+        database.lanes[self.lane] = Lane()
+
+    async def write(self, batch: SealedBatch) -> Committed:
+        """As LaneWriter.write()."""
+        database = self._database
+        await database.commit_time()
+        if judge(self._state(), self.confirmed, batch.digest) is None:
+            now = asyncio.get_running_loop().time()
+            database.lanes[self.lane].batches.append(Batch(batch, now))
+            self.committed_at = now
+            if database.loses_answer():
+                raise StoreUnavailable("the answer to the commit was lost")
+        self.confirmed += 1
+        return Committed(self.lane, self.confirmed, self.confirmed)
+
+    async def reopen(self) -> None:
+        """As LaneWriter.reopen()."""
+        await self._database.commit_time()
+        if self.lane in self._database.lanes:
+            self._database.lanes[self.lane].is_closed = True
+        self.lane, self.confirmed = self._database.new_lane(), 0
+        self._database.lanes[self.lane] = Lane()
+
+    def _state(self) -> LaneState | None:
+        lane = self._database.lanes.get(self.lane)
+        if lane is None:
+            return None
+        last, number = len(lane.batches), self.confirmed + 1
+        digest = lane.batches[number - 1].sealed.digest if last >= number else None
+        return LaneState(lane.is_closed, last, number if digest else None, digest)
+
+
+def _rows(batches: list[Batch], table: str) -> Iterator[Any]:
+    decode = codec(table).decode
+    for batch in batches:
+        for sealed in batch.sealed.tables:
+            if sealed.name == table:
+                yield from (decode(payload)[0] for payload in sealed.payloads)
+
+
+def as_lane_writer(lane: MemoryLane) -> LaneWriter:
+    """Say to the type checker what a Pipeline asks of it."""
+    return cast(LaneWriter, lane)

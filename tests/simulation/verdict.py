@@ -1,0 +1,287 @@
+"""The verdict of a world: data-model.md section 7, from the journals and what was committed, for every zone and all.
+
+- extra: stored and never published; always a fault of the client
+- unsound: missing though somebody claims to have listened; asked of every zone alone too, as if it were the only one
+- loose: a gap without a cause, or more than 10 s wider than it
+- silence: a stall of the ticker channel longer than the watchdog that is no gap
+- missing: without any fault, not everything is there, or a gap of another cause than not_subscribed
+- snapshot, book, order: a book that is not the one that was sent, or cannot be rebuilt; a delta in another's place
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from libs.marketdata.listening import ORDERBOOK_CHANNEL, Span, holes
+from libs.marketdata.rebuild import BookImpossible
+from libs.marketdata.rows import Ladder
+from libs.marketdata.units import SECOND
+from services.local.sessions import Sessions, read_session_journal
+from services.local.truth import Truth, read_market_journal
+from services.local.verdict import ClaimIndex, Fact, Gap, TableVerdict, gaps_of, judge
+from tests.simulation.causes import Causes, Hit, causes_of, faults_of, quiet_tickers
+from tests.simulation.gatherer import SILENCE_S
+from tests.simulation.plan import ZONES
+from tests.simulation.production import SAME_FACT, Production, merge
+from tests.simulation.script import steps_far
+from tests.simulation.world import Run, slot_of
+
+LIFECYCLES = ("market_lifecycle_v2", "multivariate_market_lifecycle")
+CHANNEL_SLOTS = {"ticker": "ticker/0", "trade": "trade/0"} | dict.fromkeys(
+    LIFECYCLES, "lifecycle/0"
+)
+"""The slot of each channel that is heard as a whole."""
+
+
+UNSEEN = frozenset({"drop", "stall", "reorder"})
+"""Faults that take ticker frames, or their order, and leave no trace in numbers."""
+TICKER_LAG = 2_500_000
+"""A ticker speaks of a change up to a second and a half before it, and its frame is some time under way; microseconds."""
+SILENCE_SLACK_S = 2.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a world came to. findings: (kind, what); none when everything holds."""
+
+    tables: list[TableVerdict] = field(default_factory=list)
+    findings: list[tuple[str, str]] = field(default_factory=list)
+    gaps: int = 0
+
+    def add(self, kind: str, what: object) -> None:
+        self.findings.append((kind, str(what)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Everything the checks look at."""
+
+    run: Run
+    truth: Truth
+    sessions: Sessions
+    production: Production
+    causes: Causes
+
+
+def take_verdict(run: Run) -> Outcome:
+    """Hold what was committed against what was published."""
+    truth = read_market_journal(line.encode() for line in run.venue.market.lines)
+    sessions = read_session_journal(line.encode() for line in run.venue.session.lines)
+    production = merge({zone: g.database for zone, g in run.gatherers.items()})
+    created = {ticker: market.created_at for ticker, market in truth.markets.items()}
+    case = _Case(run, truth, sessions, production, causes_of(run, production, created))
+    outcome = Outcome()
+    _judge_facts(case, outcome)
+    if steps_far(run.plan.faults):
+        # Beyond the margins nothing can be promised (data-model.md section 7), but that nothing is made up.
+        outcome.findings = [finding for finding in outcome.findings if finding[0] == "extra"]
+        return outcome
+    _judge_snapshots(case, outcome)
+    _judge_order(case, outcome)
+    gaps = _judge_gaps(case, outcome)
+    _judge_books(case, outcome, gaps)
+    _judge_silence(case, outcome)
+    if run.plan.is_quiet:
+        _judge_completeness(case, outcome)
+    return outcome
+
+
+# --- facts: nothing extra, nothing missing inside a claim ---
+
+
+def _judge_facts(case: _Case, outcome: Outcome) -> None:
+    for zone, gatherer in case.run.gatherers.items():
+        _judge_tables(case, outcome, zone, merge({zone: gatherer.database}))
+    outcome.tables = _judge_tables(case, outcome, "", case.production)
+
+
+def _judge_tables(case: _Case, outcome: Outcome, zone: str, held: Production) -> list[TableVerdict]:
+    """Judge what one zone, or all of them, hold against what they claim."""
+    truth = case.truth
+    facts: dict[str, tuple[Iterable[Fact], Iterable[Fact]]] = {
+        ORDERBOOK_CHANNEL: (truth.deltas(), held.delta_facts()),
+        "trade": (truth.trades, held.trades),
+        "ticker": (truth.tickers, held.tickers),
+    }
+    for name in LIFECYCLES:
+        facts[name] = _of_channel(truth.lifecycle, name), _of_channel(held.lifecycle, name)
+    tables = []
+    for channel, (published, stored) in facts.items():
+        index = _seen(case, zone) if channel == "ticker" else held.index(zone, channel)
+        table = judge(channel, published, stored, index)
+        if table.unsound and channel in LIFECYCLES:
+            once = _without_twins(published), _without_twins(stored)
+            unsound = judge(channel, *once, index).unsound
+            table = replace(table, unsound=unsound)
+        tables.append(table)
+        if table.extra:
+            outcome.add("extra", f"{zone or 'all'} {channel}: {table.extra}, {table.examples}")
+        if table.unsound:
+            outcome.add("unsound", f"{zone or 'all'} {channel}: {table.unsound}, {table.examples}")
+    return tables
+
+
+def _of_channel(facts: Iterable[Fact], channel: str) -> list[Fact]:
+    """Lifecycle facts of one channel; events are told on the one of single markets."""
+    is_combo = channel == LIFECYCLES[1]
+    return [
+        f
+        for f in facts
+        if (isinstance(f.identity, tuple) and f.identity[0] == LIFECYCLES[1]) is is_combo
+    ]
+
+
+def _seen(case: _Case, zone: str) -> ClaimIndex:
+    """What a zone, or all of them, claim of tickers, less what faults took unseen: their frames carry no numbers."""
+    kept: list[tuple[None, int, int]] = []
+    for name in (zone,) if zone else ZONES:
+        lost = [
+            (hit.start - TICKER_LAG, hit.end + TICKER_LAG)
+            for hit in faults_of(case.run)
+            if hit.kind in UNSEEN and not _is_long(hit) and (name, "ticker/0") in hit.whom
+        ]
+        for start, end in case.production.index(name, "ticker").of(""):
+            kept += [(None, low, high) for low, high in holes(lost, start, end)]
+    return ClaimIndex(kept)
+
+
+def _is_long(hit: Hit) -> bool:
+    """A silence longer than the watchdog takes to be one."""
+    return hit.is_lasting and hit.end - hit.start > int((SILENCE_S + SILENCE_SLACK_S) * SECOND)
+
+
+def _judge_silence(case: _Case, outcome: Outcome) -> None:
+    """Every silence of the ticker channel that was made and is longer than the watchdog is a gap."""
+    for hit in faults_of(case.run):
+        if hit.kind != "stall" or not _is_long(hit):
+            continue
+        for zone in {zone for zone, slot in hit.whom if slot == "ticker/0"}:
+            spans = case.production.index(zone, "ticker").of("")
+            if not holes(spans, hit.start, hit.end):
+                outcome.add("silence", f"{zone}: {_at(case, hit.start)}..{_at(case, hit.end)}")
+
+
+def _without_twins(facts: Iterable[Fact]) -> list[Fact]:
+    """Leave out what equals a fact less than 10 s before: where no one stream heard both, they cannot be told apart.
+
+    That is the rule of section 3 (equal observations of different streams join), not a fault of whoever heard them.
+    """
+    last: dict[tuple[str, Hashable], int] = {}
+    kept = []
+    for fact in sorted(facts, key=lambda f: f.moment):
+        key = (fact.ticker, fact.identity)
+        if key not in last or fact.moment - last[key] >= SAME_FACT:
+            kept.append(fact)
+        last[key] = fact.moment
+    return kept
+
+
+# --- books ---
+
+
+def _judge_snapshots(case: _Case, outcome: Outcome) -> None:
+    sent = case.sessions.snapshots
+    of_place: dict[tuple[str, int, int], list[tuple[Ladder, Ladder]]] = defaultdict(list)
+    for (ticker, sid, seq, _), books in sent.items():
+        of_place[ticker, sid, seq] += books
+    for row in case.production.snapshots:
+        place = (row.ticker, row.sid or 0, row.seq or 0)
+        # Without its sending time it may be any that was sent at this place of some connection.
+        books = of_place[place] if row.sent_at is None else sent.get((*place, row.sent_at), [])
+        if (row.yes, row.no) not in books:
+            outcome.add("snapshot", f"{place} at {row.sent_at} is not the book that was sent")
+
+
+def _judge_books(case: _Case, outcome: Outcome, gaps: Mapping[str, list[Gap]]) -> None:
+    """A market that somebody heard all its life is rebuilt to its last book."""
+    broken = {gap.ticker for gap in gaps[""]}
+    for ticker, market in case.truth.markets.items():
+        if ticker in broken or not any(r.ticker == ticker for r in case.production.snapshots):
+            continue
+        try:
+            book = case.production.book(ticker)
+        except BookImpossible as error:
+            outcome.add("book", f"{ticker}: {error}")
+            continue
+        if book is not None and book != market.book():
+            outcome.add("book", f"{ticker} is rebuilt to another book")
+
+
+def _judge_order(case: _Case, outcome: Outcome) -> None:
+    """A delta that says its place in its millisecond stands there in the truth."""
+    places: dict[tuple[str, int], list[tuple[bool, int, int]]] = defaultdict(list)
+    for ticker, market in case.truth.markets.items():
+        for d in market.deltas:
+            places[ticker, d.exchange_ts].append((d.side, d.price, d.size_delta))
+    for row in case.production.deltas:
+        there = places.get((row.ticker, row.exchange_ts), [])
+        if row.pos is not None and there[row.pos - 1 : row.pos] != [
+            (row.side, row.price, row.size_delta)
+        ]:
+            outcome.add("order", f"{row.ticker} {row.exchange_ts}: place {row.pos} of {len(there)}")
+
+
+# --- gaps ---
+
+
+def _judge_gaps(case: _Case, outcome: Outcome) -> dict[str, list[Gap]]:
+    """Every zone's gaps have their causes; those of all together, which lie in each zone's, then have them too.
+
+    Returns:
+        Gaps of order books by zone, "" = of all together.
+    """
+    lives = _lives(case)
+    whole = (case.sessions.epoch, case.sessions.end_ts)
+    found: dict[str, list[Gap]] = {}
+    for zone in (*ZONES, ""):
+        found[zone] = gaps_of(case.production.index(zone, ORDERBOOK_CHANNEL), lives)
+        if not zone:
+            continue
+        for gap in found[zone]:
+            _judge_gap(case, outcome, zone, ORDERBOOK_CHANNEL, slot_of(gap.ticker), gap)
+        for channel, slot in CHANNEL_SLOTS.items():
+            for gap in gaps_of(case.production.index(zone, channel), {"": whole}):
+                _judge_gap(case, outcome, zone, channel, slot, gap)
+    outcome.gaps = sum(map(len, found.values()))
+    return found
+
+
+def _judge_gap(case: _Case, outcome: Outcome, zone: str, channel: str, slot: str, gap: Gap) -> None:
+    margin = case.production.margins.get((zone, channel), 0)
+    # Nobody asks a ticker channel for a frame before its silence is over.
+    unasked = int(SILENCE_S * SECOND) if channel == "ticker" else 0
+    allowed = case.causes.allowed(zone, slot, gap.ticker, margin + unasked)
+    beyond = holes(allowed, gap.from_ts, gap.to_ts)
+    if beyond:
+        said = ", ".join(f"{_at(case, low)}..{_at(case, high)}" for low, high in beyond)
+        outcome.add(
+            "loose",
+            f"{zone} {slot} {channel} {gap.ticker} {_at(case, gap.from_ts)}..{_at(case, gap.to_ts)} s, without a cause: {said}",
+        )
+
+
+def _at(case: _Case, moment: int) -> str:
+    """A moment in seconds of the exchange's own time."""
+    return f"{(moment - case.sessions.epoch) / SECOND:.3f}"
+
+
+def _lives(case: _Case) -> dict[str, Span]:
+    """When each market could have been heard: from its listing (or the start) to its close (or the end)."""
+    start, end = case.sessions.epoch, case.sessions.end_ts
+    lives = {
+        ticker: (max(market.created_at, start), min(market.closed_at or end, end))
+        for ticker, market in case.truth.markets.items()
+    }
+    return {ticker: span for ticker, span in lives.items() if span[0] < span[1]}
+
+
+def _judge_completeness(case: _Case, outcome: Outcome) -> None:
+    """Without any fault everything is there, and the only gaps are those before a market's first snapshot."""
+    for table in outcome.tables:
+        if table.missing:
+            outcome.add("missing", f"{table.table}: {table.missing} of {table.truth}")
+    is_quiet = bool(quiet_tickers(case.run))
+    for zone, rows in case.production.gaps.items():
+        for row in rows:
+            if row.reason != "not_subscribed" and not (row.reason == "silent" and is_quiet):
+                outcome.add("missing", f"{zone} {row.slot}: {row.reason} {row.detail}")
