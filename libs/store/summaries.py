@@ -16,12 +16,15 @@ from libs.store.pool import AnyConnection, map_store_errors
 PAGES_MIN: Final = 32
 """Pages a table has grown by before it is worth it: one range of our indexes."""
 
+GATHERER_COLUMNS: Final = ("batch_id", "exchange_ts")
+"""What a gatherer's rows are found by: their batch, and trades of a repair by their time."""
+
 _TABLES = """
 select i.indexrelid::bigint as index, pg_relation_size(i.indrelid) / current_setting('block_size')::bigint as pages
 from pg_index i
 join pg_class x on x.oid = i.indexrelid and x.relkind = 'i'
 join pg_am on pg_am.oid = x.relam and pg_am.amname = 'brin'
-join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0] and a.attname = $1
+join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0] and a.attname = any($1::text[])
 """
 
 _SUMMARIZE = "select brin_summarize_new_values($1::oid::regclass)"
@@ -34,13 +37,13 @@ _BUSY_OR_GONE = (
 
 
 class Summaries:
-    """Summarises what is new since last time, in all tables, partitions and chunks with a BRIN index on a column.
+    """Summarises what is new since last time, in all tables, partitions and chunks with a BRIN index on these columns.
 
-    Args of the constructor: `batch_id` for a gatherer's database, `merge_no` for production.
+    Args of the constructor: those of a gatherer's database unless given; `merge_no` for production.
     """
 
-    def __init__(self, column: str = "batch_id") -> None:
-        self._column = column
+    def __init__(self, *columns: str) -> None:
+        self._columns = columns or GATHERER_COLUMNS
         self._pages: dict[int, int] = {}
 
     async def keep_up(self, conn: AnyConnection) -> int:
@@ -57,7 +60,7 @@ class Summaries:
         """
         done, seen = 0, {}
         with map_store_errors():
-            for row in await conn.fetch(_TABLES, self._column):
+            for row in await conn.fetch(_TABLES, self._columns):
                 index, pages = row["index"], row["pages"] or 0
                 known = self._pages.get(index, 0)
                 if pages - known >= PAGES_MIN:
