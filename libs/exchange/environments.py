@@ -1,13 +1,15 @@
 """Where the exchange is: the addresses of an environment, and addresses of the configuration made whole or refused."""
 
+import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from libs.exchange.errors import EndpointInvalid
 
 REST_PATH = "/trade-api/v2"
 WS_PATH = "/trade-api/ws/v2"
 SIMULATOR = "simulator"
+_USER = re.compile(r"//[^/@]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +40,18 @@ def resolve_endpoints(environment: str, rest_url: str = "", ws_url: str = "") ->
     """Return the addresses of an environment; a given url replaces its own, and a bare host gets Kalshi's path.
 
     Raises:
-        EndpointInvalid: unknown environment, or an address that cannot be right; names every fault.
+        EndpointInvalid: unknown environment, or an address that cannot be right; names every fault and what to write.
     """
     known = ENVIRONMENTS.get(environment)
     if known is None and environment != SIMULATOR:
-        raise EndpointInvalid(
-            (f"exchange.environment: {environment!r} is none of prod, demo, simulator",)
-        )
+        fault = f"exchange.environment: {environment!r} is none of prod, demo, simulator"
+        raise EndpointInvalid((f"{fault}; write prod for Kalshi itself",))
     faults: list[str] = []
-    rest = _complete("exchange.rest_url", rest_url, ("https", "http"), REST_PATH, known, faults)
-    ws = _complete("exchange.ws_url", ws_url, ("wss", "ws"), WS_PATH, known, faults)
+    rest = _REST.complete(rest_url, known, faults)
+    ws = _WS.complete(ws_url, known, faults)
     if faults:
         raise EndpointInvalid(tuple(faults))
-    return Endpoints(
-        environment,
-        rest or (known.rest_url if known else ""),
-        ws or (known.ws_url if known else ""),
-    )
+    return Endpoints(environment, rest, ws)
 
 
 def path_of(url: str) -> str:
@@ -62,31 +59,79 @@ def path_of(url: str) -> str:
     return urlsplit(url).path
 
 
-def _complete(
-    field: str,
-    url: str,
-    schemes: tuple[str, str],
-    path: str,
-    known: Endpoints | None,
-    faults: list[str],
-) -> str:
-    """Return the url with its path, "" when none is given; append what is wrong with it to faults."""
-    if not url:
-        if known is None:
-            faults.append(f"{field}: the simulator's address must be given")
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One of the two addresses: its setting, schemes (the safe one first), path."""
+
+    field: str
+    schemes: tuple[str, str]
+    path: str
+
+    def of(self, known: Endpoints) -> str:
+        return known.rest_url if self.schemes[0] == "https" else known.ws_url
+
+    def complete(self, url: str, known: Endpoints | None, faults: list[str]) -> str:
+        """Return the whole address, the environment's own when none is given; append what is wrong with it to faults.
+
+        A bare host is one of TLS, but for the simulator, which speaks without.
+        """
+        if not url and known is not None:
+            return self.of(known)
+        if not url:
+            example = f"{self.schemes[1]}://127.0.0.1:8765{self.path}"
+            faults.append(f"{self.field}: the simulator's address must be given, as {example}")
+            return ""
+        url = url.strip()
+        usual = self.schemes[0] if known is not None else self.schemes[1]
+        parts = urlsplit(url if "://" in url else f"{usual}://{url}")
+        fault = self._fault(parts, known)
+        if fault:
+            faults.append(f"{self.field}: {_USER.sub('//***@', url)!r} {fault}")
+        return urlunsplit((parts.scheme, parts.netloc, self.path, "", ""))
+
+    def _fault(self, parts: SplitResult, known: Endpoints | None) -> str:
+        """Say what is wrong with an address and what to write; "" when it can be right."""
+        allowed = self.schemes if known is None else self.schemes[:1]
+        host = _host_of(parts)
+        if not host:
+            return f"has no valid host and port; write {allowed[-1]}://HOST:PORT{self.path}"
+        wanted = f"{allowed[-1]}://{host}{self.path}"
+        other, path = _WS if self is _REST else _REST, parts.path.rstrip("/")
+        for endpoints in ENVIRONMENTS.values():
+            if host == urlsplit(other.of(endpoints)).netloc:
+                return f"is the address of {other.field}; write {self.of(endpoints)}, or leave it empty"
+        is_others = parts.scheme in other.schemes and parts.scheme not in self.schemes
+        if is_others or path == other.path:
+            return f"is an address for {other.field}; write {wanted}"
+        if parts.scheme not in allowed:
+            return (
+                f"must begin with {' or '.join(f'{name}://' for name in allowed)}; write {wanted}"
+            )
+        if parts.query or parts.fragment or parts.username or parts.password:
+            return f"must be scheme, host and path only; write {wanted}"
+        if path not in ("", self.path):
+            return f"has another path than {self.path}; write {wanted}"
+        return self._foreign(host, known)
+
+    def _foreign(self, host: str, known: Endpoints | None) -> str:
+        """Say that a host belongs to another environment."""
+        for name, endpoints in ENVIRONMENTS.items():
+            if endpoints is not known and host == urlsplit(self.of(endpoints)).netloc:
+                wanted = "leave it empty" if known is not None else "give the simulator's own"
+                return f"is the address of {name}; write environment: {name}, or {wanted}"
         return ""
-    parts = urlsplit(url if "://" in url else f"{schemes[0]}://{url}")
+
+
+_REST = _Kind("exchange.rest_url", ("https", "http"), REST_PATH)
+_WS = _Kind("exchange.ws_url", ("wss", "ws"), WS_PATH)
+
+
+def _host_of(parts: SplitResult) -> str:
+    """Return host and port of an address without user and password; "" when there are none, or none that can be."""
     try:
         port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
         port_is_valid = False
-    allowed = schemes if known is None else schemes[:1]
-    if parts.scheme not in allowed:
-        faults.append(f"{field}: {url!r} must begin with {' or '.join(allowed)}://")
-    elif not parts.hostname or not port_is_valid:
-        faults.append(f"{field}: {url!r} has no valid host and port")
-    elif parts.query or parts.fragment or parts.username:
-        faults.append(f"{field}: {url!r} must be scheme, host and path only")
-    elif parts.path.rstrip("/") not in ("", path):
-        faults.append(f"{field}: the path of {url!r} must be {path}")
-    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+    if not parts.hostname or not port_is_valid or any(c.isspace() for c in parts.netloc):
+        return ""
+    return parts.netloc.rpartition("@")[2]

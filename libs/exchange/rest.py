@@ -107,6 +107,8 @@ class RestClient(HttpReader):
         *,
         status: str = "",
         min_updated_ts: int | None = None,
+        min_close_ts: int | None = None,
+        max_close_ts: int | None = None,
         mve_filter: str = "",
         series_ticker: str = "",
         event_ticker: str = "",
@@ -115,12 +117,15 @@ class RestClient(HttpReader):
     ) -> AsyncIterator[Page[Json]]:
         """Yield the pages of markets.
 
-        status is a filter word (unopened, open, paused, closed, settled), not a market's own status; min_updated_ts
-        is in microseconds, follows metadata only, and goes with nothing but mve_filter="exclude" and series_ticker.
+        status is a filter word (unopened, open, paused, closed, settled), not a market's own status. Times are in
+        microseconds and exclude one another: min_updated_ts follows metadata only, and goes with nothing but
+        mve_filter="exclude" and series_ticker; min_close_ts and max_close_ts go with status closed or none.
         """
         params = [
             *_text("status", status),
             *_since("min_updated_ts", min_updated_ts),
+            *_since("min_close_ts", min_close_ts),
+            *_until("max_close_ts", max_close_ts),
             *_text("mve_filter", mve_filter),
             *_text("series_ticker", series_ticker),
             *_text("event_ticker", event_ticker),

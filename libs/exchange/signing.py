@@ -6,6 +6,7 @@ never leaves this module and no secret is sent.
 
 import base64
 import binascii
+import functools
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from libs.exchange.errors import AuthRejected
+from libs.telemetry.logging import get_logger
 
 KEY_HEADER = "KALSHI-ACCESS-KEY"
 TIMESTAMP_HEADER = "KALSHI-ACCESS-TIMESTAMP"
@@ -20,6 +22,11 @@ SIGNATURE_HEADER = "KALSHI-ACCESS-SIGNATURE"
 
 PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+FORBIDDEN_BITS = 0o027
+"""Permissions of a key file that are warned of: any of others, and writing by the group."""
+
+log = get_logger(__name__)
 
 _PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
 
@@ -67,7 +74,7 @@ class Signer:
 
 
 def load_signer(key_id: str, private_key_file: str) -> Signer:
-    """Read a PEM file and return the signer of key_id.
+    """Read a PEM file and return the signer of key_id; one that others may read is warned of, once.
 
     Raises:
         AuthRejected: the file is missing, unreadable or no usable private key; one line that says what to check.
@@ -77,6 +84,7 @@ def load_signer(key_id: str, private_key_file: str) -> Signer:
     path = Path(private_key_file).expanduser()
     try:
         pem = path.read_bytes()
+        _warn_of_mode(str(path), path.stat().st_mode & 0o777)
     except OSError as error:
         cause = error.strerror or type(error).__name__
         raise AuthRejected(
@@ -101,10 +109,19 @@ def verify(
     return True
 
 
+@functools.lru_cache(maxsize=64)
+def _warn_of_mode(path: str, mode: int) -> None:
+    """Warn of a key that everybody may read, or more than its owner change; the group may read, as in a mounted secret."""
+    if mode & FORBIDDEN_BITS:
+        log.warning("key_file_open", path=path, mode=f"{mode:03o}", advice=f"chmod 600 {path}")
+
+
 def _load_key(pem: bytes, origin: str) -> PrivateKey:
     hint = "check that exchange.private_key_file is the PEM file the exchange gave for this key id"
-    if b"PUBLIC KEY-----" in pem:
+    if b"PUBLIC KEY-----" in pem or pem.startswith((b"ssh-", b"ecdsa-")):
         raise AuthRejected(f"{origin} is a public key; {hint}")
+    if b"BEGIN CERTIFICATE-----" in pem:
+        raise AuthRejected(f"{origin} is a certificate; {hint}")
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except TypeError as error:

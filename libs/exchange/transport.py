@@ -275,7 +275,8 @@ async def _dial(
                 autoping=False,
                 compress=0,
                 decode_text=False,
-                max_msg_size=settings.frame_bytes_max,
+                # aiohttp takes only what is smaller.
+                max_msg_size=settings.frame_bytes_max + 1,
                 timeout=aiohttp.ClientWSTimeout(ws_close=settings.close_timeout_s),
             )
     except aiohttp.WSServerHandshakeError as error:

@@ -1,23 +1,32 @@
 """The exchange's websocket messages as types: only the fields we use, so that a change in any other costs nothing.
 
 One decoder, made once, turns bytes into one of these structs by the `type` field. Unknown fields are ignored; an
-unknown type is Undecodable. The envelope can be read apart (decode_envelope): the number of a message that does not
+unknown type is Undecodable. The envelope can be read apart (envelope.py): the number of a message that does not
 fit is still known, so it costs one rejected frame and one market's gap, not the whole sid.
 """
 
-import re
-from typing import Annotated, Any, NamedTuple
-
 import msgspec
 
+from libs.exchange.envelope import UNREADABLE, Envelope, Seq, Sid, decode_envelope, ticker_of
 from libs.exchange.errors import Undecodable
+from libs.exchange.wire_lifecycle import (
+    EventBody,
+    EventFeeUpdate,
+    EventLifecycle,
+    LifecycleMessage,
+    MarketLifecycle,
+    MarketLifecycleBody,
+    MultivariateLifecycle,
+)
 
-SID_MAX = 2**31 - 1
-SEQ_MAX = 2**62
-"""Largest number believed: the one after it, and sums with it, still fit the database's 64 bits."""
+__all__ = [
+    "MESSAGE_TYPES", "UNREADABLE", "DeltaBody", "Envelope", "Error", "ErrorBody", "EventBody", "EventFeeUpdate",
+    "EventLifecycle", "Levels", "LifecycleMessage", "LooseTime", "MarketLifecycle", "MarketLifecycleBody", "Message",
+    "MultivariateLifecycle", "Ok", "OkBody", "OrderbookDelta", "OrderbookSnapshot", "Seq", "Sid", "SnapshotBody",
+    "Subscribed", "SubscribedBody", "Ticker", "TickerBody", "Trade", "TradeBody", "Unsubscribed", "decode_envelope",
+    "decode_message", "ticker_of",
+]  # fmt: skip
 
-Sid = Annotated[int, msgspec.Meta(ge=0, le=SID_MAX)]
-Seq = Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]
 Levels = list[tuple[str, str]]
 LooseTime = str | int | float | None
 """A deprecated time field: whatever type it has, it must not cost the message."""
@@ -173,81 +182,6 @@ class Ticker(msgspec.Struct, tag_field="type", tag="ticker", gc=False):
     sending_ts_ms: int | None = None
 
 
-class MarketLifecycleBody(msgspec.Struct, gc=False):
-    """The fields of a market's lifecycle message that have a column; *_ts are Unix seconds."""
-
-    market_ticker: str
-    event_type: str
-    open_ts: int | None = None
-    close_ts: int | None = None
-    determination_ts: int | None = None
-    settled_ts: int | None = None
-    settlement_value: str | None = None
-    result: str | None = None
-
-
-class EventBody(msgspec.Struct, gc=False):
-    """What names an event; the rest stays in the raw message."""
-
-    event_ticker: str
-    series_ticker: str | None = None
-
-
-_market_body = msgspec.json.Decoder(MarketLifecycleBody)
-_event_body = msgspec.json.Decoder(EventBody)
-
-
-class _MarketMessage(msgspec.Struct, gc=False):
-    """`msg` stays raw, for the row's body; `details` reads it typed (checked once when decoded)."""
-
-    msg: msgspec.Raw
-    sid: Sid
-    seq: Seq | None = None
-    sending_ts_ms: int | None = None
-
-    def __post_init__(self) -> None:
-        _market_body.decode(self.msg)
-
-    @property
-    def details(self) -> MarketLifecycleBody:
-        return _market_body.decode(self.msg)
-
-
-class MarketLifecycle(_MarketMessage, tag_field="type", tag="market_lifecycle_v2", gc=False):
-    """Something happened to a market (not a combo)."""
-
-
-class MultivariateLifecycle(
-    _MarketMessage, tag_field="type", tag="multivariate_market_lifecycle", gc=False
-):
-    """Something happened to a combo market."""
-
-
-class _EventMessage(msgspec.Struct, gc=False):
-    """`msg` stays raw, for the row's body; `details` reads it typed (checked once when decoded)."""
-
-    msg: msgspec.Raw
-    sid: Sid
-    seq: Seq | None = None
-    sending_ts_ms: int | None = None
-
-    def __post_init__(self) -> None:
-        _event_body.decode(self.msg)
-
-    @property
-    def details(self) -> EventBody:
-        return _event_body.decode(self.msg)
-
-
-class EventLifecycle(_EventMessage, tag_field="type", tag="event_lifecycle", gc=False):
-    """An event was created."""
-
-
-class EventFeeUpdate(_EventMessage, tag_field="type", tag="event_fee_update", gc=False):
-    """An event's fees changed."""
-
-
-LifecycleMessage = MarketLifecycle | MultivariateLifecycle | EventLifecycle | EventFeeUpdate
 Message = (
     OrderbookDelta
     | OrderbookSnapshot
@@ -273,36 +207,7 @@ MESSAGE_TYPES = frozenset(
 """Every value of `type` that decode_message knows."""
 
 
-class Envelope(NamedTuple):
-    """What every message carries around its `msg`; a field that is absent or of another type is None."""
-
-    type: str | None
-    sid: int | None
-    seq: int | None
-    sending_ts_ms: int | None
-
-
-class _LooseEnvelope(msgspec.Struct):
-    type: Any = None
-    sid: Any = None
-    seq: Any = None
-    sending_ts_ms: Any = None
-
-
-class _LooseTicker(msgspec.Struct):
-    market_ticker: Any = None
-    event_ticker: Any = None
-
-
-class _LooseMessage(msgspec.Struct):
-    msg: _LooseTicker | None = None
-
-
 _message: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
-_envelope = msgspec.json.Decoder(_LooseEnvelope)
-_named = msgspec.json.Decoder(_LooseMessage)
-_NAME = re.compile(rb'"(?:market|event)_ticker"\s*:\s*"([^"\\\x00-\x1f]{1,200})"')
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode_message(data: bytes) -> Message:
@@ -322,36 +227,3 @@ def decode_message(data: bytes) -> Message:
         if envelope.type not in MESSAGE_TYPES:
             raise Undecodable(f"unknown type {envelope.type[:80]!r}") from error
         raise Undecodable(f"{envelope.type}: {error}") from error
-
-
-def decode_envelope(data: bytes) -> Envelope | None:
-    """Read type, sid, seq and sending_ts_ms whatever `msg` holds; None when the frame is not a JSON object."""
-    try:
-        loose = _envelope.decode(data)
-    except UNREADABLE:
-        return None
-    return Envelope(
-        loose.type if isinstance(loose.type, str) else None,
-        _integer(loose.sid, SID_MAX),
-        _integer(loose.seq, SEQ_MAX),
-        _integer(loose.sending_ts_ms, SEQ_MAX // 1000),
-    )
-
-
-def ticker_of(data: bytes) -> str | None:
-    """Return the market (or event) a frame speaks of, as well as it can be told; also of a frame cut short."""
-    try:
-        body = _named.decode(data).msg
-    except UNREADABLE:
-        found = _NAME.search(data)
-        return found.group(1).decode(errors="replace") if found else None
-    for name in (body.market_ticker, body.event_ticker) if body else ():
-        if isinstance(name, str) and name and "\x00" not in name:
-            return name
-    return None
-
-
-def _integer(value: object, largest: int) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= largest:
-        return value
-    return None

@@ -279,6 +279,20 @@ async def test_an_endless_listing_is_bounded() -> None:
             _ = [page async for page in client.markets(mve_filter="exclude", min_updated_ts=NOW)]
 
 
+async def test_markets_are_asked_for_by_when_they_close() -> None:
+    """The bounds are widened to whole seconds, and a bound in another unit is refused."""
+    handle, seen = script(answer('{"markets":[{"ticker":"M"}],"cursor":""}'))
+    async with serving(handle) as (client, _):
+        pages = client.markets(status="closed", min_close_ts=NOW + 1, max_close_ts=NOW + 1)
+        (page,) = [page async for page in pages]
+        with pytest.raises(ValueError, match="min_close_ts is in microseconds"):
+            _ = [page async for page in client.markets(min_close_ts=1_781_159_489)]
+    assert page.items == ({"ticker": "M"},)
+    query = seen[0].query
+    assert (query["min_close_ts"], query["max_close_ts"]) == ("1781159489", "1781159490")
+    assert query["status"] == "closed"
+
+
 async def test_trades_are_typed_and_a_bad_one_costs_only_itself() -> None:
     """The tape's bounds are widened to whole seconds; a malformed trade is handed out as rejected."""
     good = (

@@ -221,6 +221,40 @@ async def test_a_frame_above_the_limit_ends_the_connection() -> None:
         assert caught.value.code == 1009
 
 
+async def test_a_frame_of_many_mebibytes_is_taken_and_one_byte_too_many_is_not() -> None:
+    """The limit itself still passes: an `ok` that repeats 500,000 markets has some 20 MiB."""
+    limit = 20 * 1024 * 1024
+
+    async def script(ws: web.WebSocketResponse, _: web.Request) -> None:
+        await ws.send_bytes(b"x" * limit, compress=0)
+        await ws.send_bytes(b"x" * (limit + 1), compress=0)
+
+    settings = TransportSettings(frame_bytes_max=limit, close_timeout_s=0.2)
+    async with (
+        asyncio.timeout(20),
+        speaking(script) as url,
+        open_connection(url, None, CLOCK, settings) as c,
+    ):
+        assert len((await c.receive()).data) == limit
+        with pytest.raises(ConnectionEnded) as caught:
+            await c.receive()
+        assert caught.value.code == 1009
+    assert TransportSettings().frame_bytes_max == 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1008, 1009, 1011])
+async def test_the_exchanges_close_code_is_told(code: int) -> None:
+    """What ends a connection decides what becomes of its slot."""
+
+    async def script(ws: web.WebSocketResponse, _: web.Request) -> None:
+        await ws.close(code=code, message=b"why")
+
+    async with asyncio.timeout(10), speaking(script) as url, open_connection(url, None, CLOCK) as c:
+        with pytest.raises(ConnectionEnded) as caught:
+            await c.receive()
+        assert (caught.value.code, caught.value.reason) == (code, "why")
+
+
 async def test_a_slow_owner_pushes_back_and_loses_nothing() -> None:
     """The buffer stops at its limit while the owner sleeps; afterwards every frame is there."""
     sent = asyncio.Event()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 
 from libs.exchange.errors import AuthRejected
 from libs.exchange.signing import Signer, load_signer, verify
@@ -14,7 +14,10 @@ PATH = "/trade-api/v2/markets"
 
 
 def pem(
-    key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey,
+    key: rsa.RSAPrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ec.EllipticCurvePrivateKey
+    | dsa.DSAPrivateKey,
     form: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8,
     passphrase: bytes = b"",
 ) -> bytes:
@@ -77,6 +80,14 @@ PUBLIC = RSA.public_key().public_bytes(
         (b"garbage", "is not a PEM private key"),
         (pem(RSA)[:300], "is not a PEM private key"),
         (pem(RSA, passphrase=b"x"), "is encrypted with a passphrase"),
+        (
+            pem(RSA, serialization.PrivateFormat.TraditionalOpenSSL, passphrase=b"x"),
+            "is encrypted with a passphrase",
+        ),
+        (pem(ED25519, passphrase=b"x"), "is encrypted with a passphrase"),
+        (b"ssh-ed25519 AAAA me@host", "is a public key"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "is a certificate"),
+        (pem(dsa.generate_private_key(1024)), "is neither RSA nor Ed25519"),
         (PUBLIC, "is a public key"),
         (pem(ec.generate_private_key(ec.SECP256R1())), "is neither RSA nor Ed25519"),
     ],
@@ -93,6 +104,27 @@ def test_an_unusable_key_is_one_clear_line(tmp_path: Path, data: bytes | None, w
     assert str(path) in text
     assert "\n" not in text
     assert not caught.value.retryable
+
+
+def test_a_folder_is_no_key(tmp_path: Path) -> None:
+    """What a mistyped mount gives; the line names it."""
+    with pytest.raises(AuthRejected, match=f"cannot read the private key {tmp_path}: "):
+        load_signer("key-1", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("mode", "warned"), [(0o600, False), (0o440, False), (0o644, True), (0o660, True)]
+)
+def test_a_key_that_others_may_read_is_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool
+) -> None:
+    """It is used all the same; a secret mounted for a group is as it should be."""
+    path = tmp_path / "kalshi.pem"
+    path.write_bytes(pem(ED25519))
+    path.chmod(mode)
+    for _ in range(3):
+        load_signer("key-1", str(path))
+    assert [record.message for record in caplog.records] == ["key_file_open"] * warned
 
 
 def test_missing_settings_are_named() -> None:
