@@ -17,10 +17,18 @@ market.jsonl, what was published, whoever listened:
                what that clock says; `at` of all other kinds stays true)
     halted     at until       (no orders come before `until`)
     A replay writes delta, trade and ticker (without `at` for ticker), snapshot (ticker yes no) and unreadable (frame).
-session.jsonl, what was sent to whom; every line has `at`, all but the last two kinds `connection`:
+session.jsonl, what was sent to whom, at the time of queuing; every line has `at`, those of a connection `connection`:
     opened (id key_id remote) · subscribed (sid channel use_yes_price everything) · added, removed (sid tickers) ·
-    snapshot (sid seq ticker yes no position sent_at) · unsubscribed, overflow (sid channel) · closed (overflows) ·
+    snapshot (sid seq ticker yes no position sent_at) · unsubscribed, overflow, channel_error (sid channel; the last two
+    end with error 25 and 10) · closed (overflows) · refused (key_id status connections: one connection too many) ·
     end (mode seed epoch end_ts final_ts published lag_us_max) · final_book (ticker yes no exchange_ts position)
+    fault: what was made to go wrong; `fault` is the kind, `number` the fault's, from 1, `phase` one of
+        begin   entry (as a script has it, with at_s) until (None: it happens once, or until its count is used up)
+        hit     connection and what was hit: sid seq channel type ticker of a frame that was dropped, doubled, maimed, set
+                back or thrown away in a stall (bytes: what is left of a truncated one); sid channel seq seq_to of numbers
+                skipped or frames made up; code of an error; key_id status of a connection or request refused; by_ms whose
+                exchange_at of a clock step, count exchange_at of markets created. A frame that is only late has no line.
+        end     hits, connections (hits by connection), early (ended by hand before its time)
 """
 
 import json

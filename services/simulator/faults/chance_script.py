@@ -60,7 +60,7 @@ def random_faults(
 def _whom(chance: Chance, kind: str, zones: Sequence[str]) -> dict[str, Any]:
     aims = KINDS[kind].aims
     on: dict[str, str] = {}
-    if zones and "zone" in aims and chance.draw() < 0.7:
+    if zones and "zone" in aims and kind != "clock_step" and chance.draw() < 0.7:
         on["zone"] = chance.pick(zones)
     if aims == BY_CHANNEL and kind != "error" and chance.draw() < 0.5:
         # Ticker frames have no numbers to skip.

@@ -131,7 +131,8 @@ class Injector:
 
     def close(self, now: int) -> None:
         """End every fault and forget the script: the exchange's last words are heard."""
-        self.end_all(now)
+        for active in list(self.active.values()):
+            self._end(active, now, early=False)
         self.forget()
 
     def join(self, line: Line) -> None:
