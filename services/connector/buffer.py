@@ -120,6 +120,11 @@ class Buffer:
     def __len__(self) -> int:
         return self.taken - self.done
 
+    @property
+    def dropped_facts(self) -> int:
+        """Rows dropped but those that say what was heard; what the gap rows count."""
+        return sum(rows for name, rows in self.dropped.items() if name not in LISTEN_TABLES)
+
     # --- the tail ---
 
     def put(self, batch: Batch, now: int) -> list[GapRow]:
@@ -234,6 +239,20 @@ class Buffer:
 
     # --- between memory and disk ---
 
+    @property
+    def wants_disk(self) -> bool:
+        """True when something is to be written to the disk without waiting for the next turn."""
+        marks = self.marks
+        return (
+            marks is not None
+            and bool(self._tail)
+            and (
+                self.is_spooling
+                or self.rows >= marks.rows_high
+                or self.size_bytes >= marks.bytes_high
+            )
+        )
+
     def to_spool(self, now: int, size_bytes: int, *, force: bool = False) -> list[Record]:
         """Return the batches that are to be written to the disk now, oldest first, about so many bytes of them.
 
@@ -242,12 +261,8 @@ class Buffer:
         """
         if self.marks is None or not self._tail:
             return []
-        is_over = (
-            self.rows >= self.marks.rows_high
-            or self.size_bytes >= self.marks.bytes_high
-            or not 0 <= now - self._tail[0].first_at < self.marks.age
-        )
-        self.is_spooling = self.is_spooling or is_over or force
+        is_old = not 0 <= now - self._tail[0].first_at < self.marks.age
+        self.is_spooling = self.wants_disk or is_old or force
         chosen: list[Record] = []
         for record in self._tail if self.is_spooling else ():
             chosen.append(record)

@@ -117,6 +117,9 @@ class Legacy:
             return
         for key, row in ranges_of(record.sealed):
             self._heard[key] = row
+        for key in record.ended:
+            # It was closed after all: the database could not know.
+            self._heir.known.pop(key, None)
         if record.number <= self._done:
             self._openings.apply(record)
             return

@@ -94,6 +94,8 @@ class Pipeline:
             self._note_gaps(self.buffer.put(batch, now), now)
             if self.buffer.dropped != self._dropped:
                 self._count_drops()
+            if self.spooling is not None and self.buffer.wants_disk:
+                self.spooling.poke()
 
     def _tell_drops(self, now: int) -> bool:
         """Write down the drops after which nothing more was put; True when there were any."""

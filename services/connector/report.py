@@ -5,6 +5,7 @@ from typing import Any
 
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
+from services.connector.pipeline import Pipeline
 from services.connector.slot import Slot, Wiring
 from services.connector.tasks import Shard
 
@@ -40,6 +41,7 @@ def describe(shard: Shard, wiring: Wiring) -> None:
     health.set(
         "buffer_rows", lambda: {p.family.value: p.buffer.rows + p.batcher.count for p in pipelines}
     )
+    health.set("buffer", lambda: {p.family.value: _buffer(p) for p in pipelines})
     health.set("gaps", lambda: rows().get("gaps", 0))
     health.set("noted", lambda: dict(wiring.noted))
     health.set("lanes", lambda: {p.family.value: _lane(p.lane) for p in pipelines})
@@ -49,6 +51,16 @@ def describe(shard: Shard, wiring: Wiring) -> None:
     )
     health.set("subscriptions", lambda: subscriptions(list(holdings.slots.values())))
     health.set("planner", lambda: shard.planner.epoch)
+
+
+def _buffer(pipeline: Pipeline) -> dict[str, int]:
+    buffer = pipeline.buffer
+    return {
+        "rows": buffer.rows,
+        "bytes": buffer.size_bytes,
+        "batches": len(buffer),
+        "dropped_rows": buffer.dropped_facts,
+    }
 
 
 def _lane(lane: Any) -> dict[str, Any]:

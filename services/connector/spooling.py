@@ -75,10 +75,11 @@ class Spooling:
         self._fsync_s = fsync_s
         self._synced_at = clock.monotonic()
         self._bucket = TokenBucket(replay_rows_per_s, replay_rows_per_s / 10)
+        self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
         self._disk = asyncio.Lock()
         self._read_ahead: deque[Record | Lost] = deque()
-        self._blocked_until = 0.0
+        self._blocked_until = self._cut_at = 0.0
         self._trouble = ""
         self._saved = -1
         family = buffer.family.value
@@ -102,15 +103,22 @@ class Spooling:
     async def run(self, ended: asyncio.Event) -> None:
         """Look after the disk until the end."""
         while not ended.is_set():
+            self._wake.clear()
             await self.turn()
-            await first_of(ended, timeout_s=TURN_S)
+            await first_of(ended, self._wake, timeout_s=TURN_S)
+
+    def poke(self) -> None:
+        """Let run() look now; what a full or broken disk left in memory waits for the next time it is tried."""
+        if self._clock.monotonic() >= self._blocked_until:
+            self._wake.set()
 
     async def turn(self) -> None:
         """Note what is committed, delete what is done, write what is to be written."""
         async with self._turn:
             await self._tidy()
-            now = self._clock.now()
-            if self.buffer.is_spooling:
+            now, now_s = self._clock.now(), self._clock.monotonic()
+            if self.buffer.is_spooling and now_s - self._cut_at >= TURN_S:
+                self._cut_at = now_s
                 self.cut_due(now)
             if self._clock.monotonic() >= self._blocked_until:
                 await self._write(self.buffer.to_spool(now, CHUNK_BYTES))
