@@ -188,7 +188,7 @@ class Judge:
         self.write_gap(sid, "seq", None, at, now, last.last + 1, seq - 1)
         sid.restart(seq, at, "seq", now)
         if sid.is_book:
-            self.markets.refresh(sorted(self.markets.acked))
+            self.markets.lost(self.markets.acked, self.moment)
 
     def _count(self, sid: Sid, seq: int, at: int) -> None:
         sid.sequence.count(seq, at)

@@ -100,6 +100,12 @@ class Markets:
         """Ask for snapshots of these markets as soon as may be; those asked for already are not asked twice."""
         self._requests.want(tickers)
 
+    def lost(self, tickers: Iterable[str], now: int) -> None:
+        """Ask for these books after frames were lost; for those asked for already once more if they do not come soon."""
+        listed = sorted(tickers)
+        self._requests.doubt(listed, now)
+        self._requests.want(listed)
+
     def see(self, ticker: str) -> None:
         """Note a snapshot."""
         self.seen.add(ticker)

@@ -78,10 +78,10 @@ class Rejects(Judge):
         ):
             self.write_gap(sid, "rejected", ticker, at, now, number, number, reason)
             sid.end_stream(ticker, "rejected", now)
-            self.markets.refresh([ticker])
+            self.markets.lost([ticker], self.moment)
         else:
             self.write_gap(sid, "rejected", None, at, now, number, number, reason)
             sid.restart(number, at, "rejected", now)
             if sid.is_book:
-                self.markets.refresh(sorted(self.markets.acked))
+                self.markets.lost(self.markets.acked, self.moment)
         self._count(sid, number, at)

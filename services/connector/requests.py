@@ -7,16 +7,20 @@ from libs.marketdata.units import SECOND
 
 SNAPSHOT_WAIT = 10 * SECOND
 """How long an answer to a request for a snapshot may take, microseconds."""
+DOUBTED_WAIT = 2 * SECOND
+"""The same once frames were lost that may have been the answer, microseconds: what is still under way comes in less."""
 SNAPSHOT_TRIES_MAX = 3
 """After so many requests without an answer a market counts as absent: it was closed meanwhile, or never existed."""
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A market whose snapshot is waited for."""
+    """A market whose snapshot is waited for, until when; is_doubted: the answer may have been lost."""
 
     at: int
     tries: int
+    until: int
+    is_doubted: bool = False
 
 
 class Requests:
@@ -39,7 +43,14 @@ class Requests:
     def expect(self, tickers: Iterable[str], now: int) -> None:
         """Note that these books come by themselves; they are asked for if they do not."""
         for ticker in tickers:
-            self._asked.setdefault(ticker, _Asked(now, 0))
+            self._asked.setdefault(ticker, _Asked(now, 0, now + SNAPSHOT_WAIT))
+
+    def doubt(self, tickers: Iterable[str], now: int) -> None:
+        """Note that the answers for these may have been lost: what does not come soon is asked for again."""
+        for ticker in tickers:
+            asked = self._asked.get(ticker)
+            if asked is not None and asked.until > now + DOUBTED_WAIT:
+                asked.until, asked.is_doubted = now + DOUBTED_WAIT, True
 
     def answered(self, ticker: str) -> None:
         """Note that a book came."""
@@ -57,10 +68,14 @@ class Requests:
         self._wanted.clear()
 
     def given_up(self, now: int, held: Container[str]) -> list[str]:
-        """Return the markets that were asked for often enough; those that may be asked once more are asked again."""
+        """Return the markets that were asked for often enough; those that may be asked once more are asked again.
+
+        An answer that may have been lost says nothing of the market: such a request does not count.
+        """
         found = []
-        for ticker in [t for t, a in self._asked.items() if now - a.at >= SNAPSHOT_WAIT]:
-            if ticker not in held or self._asked[ticker].tries >= SNAPSHOT_TRIES_MAX:
+        for ticker, asked in [(t, a) for t, a in self._asked.items() if now >= a.until]:
+            is_enough = asked.tries >= SNAPSHOT_TRIES_MAX and not asked.is_doubted
+            if ticker not in held or is_enough:
                 del self._asked[ticker]
                 found.append(ticker)
             else:
@@ -75,7 +90,8 @@ class Requests:
         for ticker in due:
             del self._wanted[ticker]
             before = self._asked.get(ticker)
-            self._asked[ticker] = _Asked(now, before.tries + 1 if before else 1)
+            tries = before.tries + (not before.is_doubted) if before else 1
+            self._asked[ticker] = _Asked(now, tries, now + SNAPSHOT_WAIT)
         return due
 
     def _is_busy(self, now: int) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 from libs.exchange.commands import CommandIds
 from libs.marketdata.units import SECOND
 from services.connector.markets import REFUSED_WAIT, Markets
-from services.connector.requests import SNAPSHOT_TRIES_MAX, SNAPSHOT_WAIT
+from services.connector.requests import DOUBTED_WAIT, SNAPSHOT_TRIES_MAX, SNAPSHOT_WAIT
 
 SID = 3
 
@@ -85,6 +85,22 @@ def test_a_book_that_does_not_come_is_asked_for_and_then_counts_as_absent() -> N
     assert made.is_complete
     made.see("A")
     assert (made.absent, made.is_complete) == (set(), True)
+
+
+def test_a_book_that_may_have_been_lost_is_asked_for_soon_and_at_no_cost() -> None:
+    """A gap may have taken the answers on their way: they are not waited for to the end, and count as no refusal."""
+    made = markets("A")
+    made.next(0, None)
+    made.answered(1, 0)
+    for turn in range(1, 2 * SNAPSHOT_TRIES_MAX):
+        made.lost(made.acked, turn * 4 * SECOND)
+        assert made.next(turn * 4 * SECOND + DOUBTED_WAIT - 1, SID) == []
+        asked = sent(made.next(turn * 4 * SECOND + DOUBTED_WAIT, SID))
+        assert asked == [("get_snapshot", ["A"])]
+    assert made.absent == set()
+    made.see("A")
+    made.lost(made.acked, 60 * SECOND)
+    assert sent(made.next(60 * SECOND, SID)) == [("get_snapshot", ["A"])]
 
 
 def test_refreshes_are_spread_over_seconds() -> None:
