@@ -103,10 +103,8 @@ async def _convert_each(
         if len(converted) >= chunks_max:
             break
         why = unacknowledged_fault(chunk, spans)
-        if why is None and is_done:
-            has_rows = f"SELECT EXISTS (SELECT FROM ONLY {chunk.name})"
-            if not await conn.fetchval(has_rows):
-                continue
+        if why is None and is_done and not await _has_rows(conn, chunk):
+            continue
         if why is None:
             why = await _convert(conn, chunk)
         if why is None:
@@ -114,6 +112,11 @@ async def _convert_each(
         else:
             kept.append((chunk, why))
     return Converted(tuple(converted), tuple(kept))
+
+
+async def _has_rows(conn: AnyConnection, chunk: Partition) -> bool:
+    """Tell whether rows came after the chunk was converted."""
+    return bool(await conn.fetchval(f"SELECT EXISTS (SELECT FROM ONLY {chunk.name})"))
 
 
 async def _convert(conn: AnyConnection, chunk: Partition) -> str | None:
