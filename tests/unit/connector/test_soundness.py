@@ -15,6 +15,8 @@ FAULTS = {
     "markets": "markets loss cut",
     "batches": "tiny away loss",
     "restores": "restore away cut markets tiny",
+    "clocks": "clock loss cut markets tiny away",
+    "clocks without sending times": "clock signed unsent loss cut markets mangle",
     "everything": "loss cut mangle double markets tiny away restore",
 }
 SEEDS = st.integers(0, 1_000_000)

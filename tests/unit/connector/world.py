@@ -163,10 +163,15 @@ class Gatherer:
         self.dial_at = world.rng.choice([0, 0, world.rng.randint(0, 3000)])
         self.connections = 0
         self.away = False
+        self.set_by = 0
 
     def now(self) -> int:
-        """Our clock: skewed against the exchange's, microseconds."""
-        return (self.world.now + 137) * MS
+        """Our wall clock: skewed against the exchange's, and set now and then by the fault `clock`, microseconds."""
+        return (self.world.now + 137) * MS + self.set_by
+
+    def moment(self) -> int:
+        """Our clock that is never set."""
+        return (self.world.now - EPOCH) * MS
 
     def dial(self) -> None:
         self.connections += 1
@@ -176,10 +181,15 @@ class Gatherer:
         settings = SessionSettings(
             probe=2_000_000, answer=5_000_000, chunk=self.rng.choice([1, 2, 100])
         )
-        self.session = Session("orderbook/0", ident, self.outlets, settings, self.now(), self.now())
+        self.session = Session(
+            "orderbook/0", ident, self.outlets, settings, self.now(), self.moment()
+        )
         self.session.want(self.wanted)
 
     def hang_up(self, reason: str = "disconnected") -> None:
+        if "signed" in self.world.faults:
+            # The exchange lets nobody in whose clock is off.
+            self.set_by = 0
         if self.session is not None:
             self.session.close(reason, self.now())
         self.session = self.connection = None
@@ -191,6 +201,8 @@ class Gatherer:
             if self.world.now >= self.dial_at:
                 self.dial()
             return
+        if "clock" in faults and rng.random() < 0.02:
+            self.set_by += rng.choice([-1, 1]) * rng.choice([20, 3_000, 4_000_000, 10**9]) * MS
         if "markets" in faults and rng.random() < 0.02:
             self.wanted ^= {rng.choice(self.world.tickers)}
             session.want(self.wanted)
@@ -203,7 +215,7 @@ class Gatherer:
         """One turn of a connection; what ends it from our side goes to the caller."""
         faults, rng = self.world.faults, self.rng
         assert self.connection is not None
-        session.pass_time(self.now())
+        session.pass_time(self.moment())
         session.tick(self.now())
         self.connection.commands += [json.loads(c) for c in session.take_commands()]
         frames = self.connection.run(self.world.now)
@@ -233,6 +245,11 @@ class Gatherer:
                 frame.replace(b'"type": "orderbook', b'"type": "border'),
                 frame.replace(b'"market_ticker"', b'"market_tinker"'),
             ])  # fmt: skip
+        if "unsent" in faults:
+            frames = [
+                frame.replace(b'"sending_ts_ms"', b'"sent_ms"') if rng.random() < 0.3 else frame
+                for frame in frames
+            ]
         if frames and "double" in faults and rng.random() < 0.05:
             frames.insert(rng.randint(0, len(frames)), rng.choice(frames))
         return frames
