@@ -17,7 +17,7 @@ from typing import ClassVar, Final, Literal
 from libs.marketdata.tables import Family
 from libs.store.errors import StoreError
 from libs.store.spool_format import Record, RunHeader, SpoolRefused
-from libs.store.spool_notes import FILE_MODE
+from libs.store.spool_notes import FILE_MODE, Cursor
 from libs.store.spool_run import DIRECTORY_MODE, SpoolRun
 
 SHARES: Final[Mapping[Family, float]] = {Family.DELTAS: 0.7, Family.TRADES: 0.15, Family.REST: 0.15}
@@ -76,9 +76,16 @@ class FamilySpool:
         return self._limits.fsync != "never"
 
     def append(
-        self, header: RunHeader, records: Sequence[Record], state: Callable[[], bytes]
+        self,
+        header: RunHeader,
+        records: Sequence[Record],
+        state: Callable[[], bytes],
+        cursor: Cursor,
     ) -> None:
-        """Append records to the run, or to a new one that begins with this state; `run.last` says how far it came.
+        """Append records to the run; `run.last` says how far it came.
+
+        Args:
+            header, state, cursor: what a new run begins with, if this is one.
 
         Raises:
             SpoolFull: no room. OSError: the disk did not take it.
@@ -89,7 +96,9 @@ class FamilySpool:
         if self.run is None:
             self._admit(0)
             name = f"{header.opened_at:020d}-{header.instance}"
-            self.run = SpoolRun.create(self._directory / name, header, state(), sync=self.syncs)
+            self.run = SpoolRun.create(
+                self._directory / name, header, state(), cursor, sync=self.syncs
+            )
         self.run.append(
             records,
             segment_bytes=self._segment_bytes,

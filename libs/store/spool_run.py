@@ -77,8 +77,10 @@ class SpoolRun:
         self._expected = 0
 
     @classmethod
-    def create(cls, path: Path, header: RunHeader, state: bytes, *, sync: bool) -> "SpoolRun":
-        """Make the directory of a new run, with the state of its beginning.
+    def create(
+        cls, path: Path, header: RunHeader, state: bytes, cursor: Cursor, *, sync: bool
+    ) -> "SpoolRun":
+        """Make the directory of a new run, with the state and the cursor of its beginning.
 
         Raises:
             OSError: it cannot be written.
@@ -86,6 +88,7 @@ class SpoolRun:
         path.mkdir(mode=DIRECTORY_MODE, parents=True)
         run = cls(path, header)
         run.save_state(state, sync=sync)
+        run.release(cursor, None, delete=False, sync=sync)
         return run
 
     @classmethod

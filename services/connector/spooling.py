@@ -175,8 +175,9 @@ class Spooling:
         is_new = self.spool.run is None or not self.spool.run.last
         snapshot = self.buffer.openings.dump(self.buffer.done) if is_new else None
         header = self._header(self._clock.now())
+        cursor = Cursor(self.buffer.done, *self._position())
         if await self._try(
-            lambda: self.spool.append(header, records, snapshot.pack if snapshot else bytes)
+            lambda: self.spool.append(header, records, snapshot.pack if snapshot else bytes, cursor)
         ):
             self._writable()
         run = self.spool.run

@@ -55,7 +55,7 @@ def family(directory: Path, limits: SpoolLimits = LIMITS) -> FamilySpool:
 
 
 def append(spool: FamilySpool, *records: Record) -> None:
-    spool.append(HEADER, records, lambda: b"state")
+    spool.append(HEADER, records, lambda: b"state", Cursor(0, LANE, 0))
 
 
 def read_all(run: SpoolRun) -> list[Record | Lost]:
@@ -327,7 +327,7 @@ def test_another_versions_run_is_put_aside(tmp_path: Path) -> None:
     """It is renamed, named, and not read; an empty run of a crash vanishes."""
     spool = family(tmp_path / "f")
     newer = RunHeader("a", "", "s", str(uuid4()), "trades", str(LANE), 8, schema=99)
-    spool.append(newer, [record(1)], lambda: b"")
+    spool.append(newer, [record(1)], bytes, Cursor(0, LANE, 0))
     (tmp_path / "f" / "00000000000000000009-x").mkdir()
     other = FamilySpool(tmp_path / "f", Family.TRADES, LIMITS)
     (said,) = other.find()
