@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -21,6 +22,7 @@ from services.local.topology import ZONE_NAMES
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 DEMO_WINDOW_S = 10.0
+FAULTS_EVERY_S = 5.0
 OPENS_IN_S = 20.0
 PIPE_WIDTH = 130
 
@@ -84,13 +86,28 @@ def _options(arguments: argparse.Namespace) -> Options:
         seed=arguments.seed,
         fresh=arguments.demo,
         opens_in_s=OPENS_IN_S if arguments.demo else 0.0,
+        simulated=_faults(arguments.faults),
     )
+
+
+def _faults(chosen: str) -> dict[str, Any]:
+    """Return the simulator's settings for a file of faults, or for a seed of them."""
+    if not chosen:
+        return {}
+    if chosen.isdecimal():
+        return {"faults_random": int(chosen), "faults_every_s": FAULTS_EVERY_S}
+    return {"faults_file": str(Path(chosen).resolve())}
 
 
 def _wrong(arguments: argparse.Namespace) -> str:
     """Say what is wrong with the arguments; empty: nothing."""
+    faults = arguments.faults
+    if faults and not faults.isdecimal() and not Path(faults).is_file():
+        return f"--faults {faults}: neither a file nor a seed (a number from 1)"
     if arguments.exchange == "simulator":
         return ""
+    if faults:
+        return "--faults needs the simulator; no other exchange does what it is told"
     if arguments.demo:
         return "--demo needs the simulator, whose journal is the truth the verdict is taken against"
     if not arguments.api_key_id or arguments.private_key_file is None:
@@ -143,5 +160,11 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         help="the simulator's seed: the same seed makes the same markets",
+    )
+    add(
+        "--faults",
+        metavar="FILE|SEED",
+        default="",
+        help="what the simulator is to do wrong: a script of faults, or a seed of some by chance",
     )
     return parser

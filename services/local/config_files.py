@@ -32,13 +32,18 @@ class ConfigFiles:
         self._folder = folder
         self.paths: dict[str, Path] = {}
 
-    def write_gatherers(self, zones: Mapping[str, Server], exchange: Exchange) -> None:
-        """Write one file a zone, shared by its registry, connectors and poller.
+    def write_gatherers(
+        self,
+        zones: Mapping[str, Server],
+        exchange: Exchange,
+        own: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write one file a zone, shared by its registry, connectors and poller; `own` goes over the committed settings.
 
         Raises:
             TooManyConnections: the zones of one account need more than the exchange allows it.
         """
-        template = _template("gatherer.local.yaml")
+        template = merged(_template("gatherer.local.yaml"), own or {})
         slots = SlotSettings(**template["slots"])
         faults = account_faults([(zone, exchange.api_key_ids[zone], slots) for zone in zones])
         if faults:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from libs.archive.objects import ObjectStore
 from libs.archive.parquet import read_rows
-from libs.marketdata.listening import ORDERBOOK_CHANNEL, Span
+from libs.marketdata.listening import ORDERBOOK_CHANNEL, Span, holes
 from libs.marketdata.rebuild import Levels, apply, levels_of
 from libs.marketdata.tables import GATHERER_TABLES
 from libs.marketdata.units import SECOND
@@ -16,6 +16,7 @@ from services.local.run import LocalRun
 from services.local.sessions import Sessions, read_session_journal
 from services.local.stored import Snapshot, Stored, count_rows, read_claims, read_stored
 from services.local.topology import PRODUCTION
+from services.local.troubles import Trouble, read_troubles, spans_of, tickers_heard
 from services.local.truth import Market, Truth, read_market_journal
 from services.local.verdict import (
     SLACK,
@@ -32,24 +33,39 @@ from services.local.verdict import (
 REST_AGE_MAX = 15 * SECOND
 """A REST book may be this old when it is answered (it comes through a CDN)."""
 NOTHING = ClaimIndex([])
+TICKERS = "ticker"
 LIFECYCLE_CHANNEL = "market_lifecycle_v2"
 COMBO_CHANNEL = "multivariate_market_lifecycle"
 
 
-async def judge_run(run: LocalRun, victim: str | None) -> Verdict:
+async def judge_run(
+    run: LocalRun,
+    victim: str | None,
+    done: Sequence[Trouble] = (),
+    *,
+    with_archive: bool = True,
+) -> Verdict:
     """Compare what was published with what production and archive hold.
 
     Args:
         victim: the zone that lost its power; its absence must show as its own gap.
+        done: what else was done to zones that may have cost them rows they had heard.
     """
     journal = run.journal_dir
     truth = read_market_journal(_lines(journal / "market.jsonl")).only(capture_filter().may_want)
-    sessions = read_session_journal(_lines(journal / "session.jsonl"))
+    lines = _lines(journal / "session.jsonl")
+    sessions = read_session_journal(lines)
+    troubles = [*done, *read_troubles(lines, run.key_id)]
     verdict = Verdict()
     async with connect(run.target(PRODUCTION)) as conn:
         stored = await read_stored(conn)
         claims = await read_claims(conn)
-        _judge_facts(verdict, truth, stored, claims.get("", {}))
+        together = dict(claims.get("", {}))
+        by_key = {
+            run.key_id(zone): claims.get(zone, {}).get(TICKERS, NOTHING) for zone in run.zones
+        }
+        together[TICKERS] = tickers_heard(by_key, troubles, TICKERS)
+        _judge_facts(verdict, truth, stored, together)
         causes = await _gap_rows(conn)
         lives = _lives(truth, sessions)
         for zone in (*run.zones, ""):
@@ -58,7 +74,7 @@ async def judge_run(run: LocalRun, victim: str | None) -> Verdict:
             gaps = gaps_of(index, lives)
             name = zone or PRODUCTION
             verdict.zones.append(zone_verdict(name, gaps, lives, causes.get(zone, "")))
-            verdict.loose_gaps[name] = loose(gaps, _causes(sessions, keys, lives))
+            verdict.loose_gaps[name] = loose(gaps, _causes(sessions, keys, lives, troubles))
             if zone and zone == victim:
                 _judge_absence(verdict, run, zone, gaps)
         _judge_snapshots(verdict, truth, sessions, stored.snapshots)
@@ -67,7 +83,8 @@ async def judge_run(run: LocalRun, victim: str | None) -> Verdict:
         }
         books = {t: m.book() for t, m in truth.markets.items() if t in heard}
         verdict.compare_books(stored.books(), books)
-        await _judge_archive(verdict, conn, run.archive)
+        if with_archive:
+            await _judge_archive(verdict, conn, run.archive)
     return verdict
 
 
@@ -81,7 +98,7 @@ def _judge_facts(
     verdict.tables += [
         judge("orderbook_deltas", truth.deltas(), stored.delta_facts(), claims.get(ORDERBOOK_CHANNEL, NOTHING)),
         judge("trades", truth.trades, stored.trades, claims.get("trade", NOTHING)),
-        judge("tickers", truth.tickers, stored.tickers, claims.get("ticker", NOTHING)),
+        judge("tickers", truth.tickers, stored.tickers, claims.get(TICKERS, NOTHING)),
     ]  # fmt: skip
     for name, channel in (("market_lifecycle", LIFECYCLE_CHANNEL), ("its combos", COMBO_CHANNEL)):
         said, held = (
@@ -107,13 +124,35 @@ def _lives(truth: Truth, sessions: Sessions) -> dict[str, Span]:
 
 
 def _causes(
-    sessions: Sessions, keys: Sequence[str], lives: Mapping[str, Span]
+    sessions: Sessions,
+    keys: Sequence[str],
+    lives: Mapping[str, Span],
+    troubles: Sequence[Trouble],
 ) -> Callable[[str], Sequence[Span]]:
-    """Return ticker -> spans in which, by the exchange's own journal, none of these keys was subscribed to it."""
+    """Return ticker -> spans in which every key was troubled, or by the exchange's own journal not subscribed to it."""
 
     def of(ticker: str) -> Sequence[Span]:
-        start, end = lives[ticker]
-        return sessions.unsubscribed(keys, ORDERBOOK_CHANNEL, ticker, (start - SLACK, end + SLACK))
+        start, end = lives[ticker][0] - SLACK, lives[ticker][1] + SLACK
+        if not troubles:
+            return sessions.unsubscribed(keys, ORDERBOOK_CHANNEL, ticker, (start, end))
+        # Gaps of all lie in the gaps of each, which may be wider than their causes.
+        wider = SLACK if len(keys) > 1 else 0
+        untroubled = [
+            well
+            for key in keys
+            for well in holes(
+                [
+                    (low - wider, high + wider)
+                    for low, high in (
+                        *sessions.unsubscribed([key], ORDERBOOK_CHANNEL, ticker, (start, end)),
+                        *spans_of(troubles, key, ORDERBOOK_CHANNEL),
+                    )
+                ],
+                start,
+                end,
+            )
+        ]
+        return holes(untroubled, start, end)
 
     return of
 

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import json
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from services.local.postgres import EmbeddedPostgres
 from services.local.processes import ProcessFailed, ProcessSpec, Supervisor
 from services.local.state_dir import exclusive, forget
 from services.local.topology import (
+    CONNECTORS_PER_ZONE,
     PRODUCTION,
     Exchange,
     Server,
@@ -52,6 +54,14 @@ class Options:
     """The simulated exchange begins to trade so long after its start: gatherers can be there from the first order."""
     fresh: bool = False
     """Forget what an earlier run left in the directory."""
+    connectors: int = CONNECTORS_PER_ZONE
+    """Connectors of each zone."""
+    gatherer: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of every zone's processes, over config/gatherer.local.yaml."""
+    simulated: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the simulator's section, over config/simulator.local.yaml."""
+    sync_init: bool = True
+    """Wait for the disk when a server's directory is made; False where the directory does not outlive the run."""
 
 
 class LocalRun:
@@ -97,6 +107,11 @@ class LocalRun:
         return self.options.zones
 
     @property
+    def shards(self) -> Path:
+        """Where every connector has a folder of its own."""
+        return self._dir / "shards"
+
+    @property
     def journal_dir(self) -> Path:
         """Where the simulator writes its journals."""
         return self._dir / "journal"
@@ -127,7 +142,7 @@ class LocalRun:
             if self.options.fresh:
                 # Its home may be elsewhere, where the server's own user can reach it.
                 EmbeddedPostgres(home).remove()
-            server = EmbeddedPostgres(home)
+            server = EmbeddedPostgres(home, sync_init=self.options.sync_init)
             self.servers[name] = server
             self._stack.push_async_callback(server.stop)
         await asyncio.gather(*(self._prepare(server) for server in self.servers.values()))
@@ -164,7 +179,7 @@ class LocalRun:
             TooManyConnections: the zones of one account need more than the exchange allows it.
         """
         zones = {zone: self._server(zone) for zone in self.zones}
-        self.configs.write_gatherers(zones, exchange)
+        self.configs.write_gatherers(zones, exchange, self.options.gatherer)
         production = self._server(PRODUCTION)
         self.configs.write_production(zones, production, self.archive, self.options.window_s)
 
@@ -191,6 +206,7 @@ class LocalRun:
                 for zone, key in keys.items()
             ],
             "journal_dir": str(self.journal_dir),
+            **self.options.simulated,
         }
         spec = process("simulator", "simulator", self.configs.write_simulator(own))
         await self.supervisor.start([spec])
@@ -207,8 +223,8 @@ class LocalRun:
         return Exchange(self.options.environment, "", "", keys, key_file)
 
     async def start_zone(self, zone: str) -> None:
-        config, shards = self.configs.paths[zone], self._dir / "shards"
-        await self.supervisor.start(zone_processes(zone, config, shards))
+        config, count = self.configs.paths[zone], self.options.connectors
+        await self.supervisor.start(zone_processes(zone, config, self.shards, count))
         self.note("zone_started", zone)
 
     async def start_production(self) -> None:

@@ -142,18 +142,26 @@ def production_processes(config: Path) -> list[ProcessSpec]:
     ]
 
 
-def zone_processes(zone: str, config: Path, shards: Path) -> list[ProcessSpec]:
-    """Describe a zone's processes: registry, connectors (each with a folder of its own under `shards`), poller."""
-    connectors = [
-        process(
-            f"connector-{zone}-{number}", "connector", config, zone,
-            KALSHI_DATA_CONNECTOR__SHARD=f"connector-{zone}-{number}",
-            KALSHI_DATA_CONNECTOR__STATE_DIR=str(shards / f"connector-{zone}-{number}"),
-        )
-        for number in range(1, CONNECTORS_PER_ZONE + 1)
-    ]  # fmt: skip
+def connector_process(
+    zone: str, config: Path, shards: Path, number: int, **environment: str
+) -> ProcessSpec:
+    """Describe one connector; it has a folder of its own under `shards`, named as its shard."""
+    name = f"connector-{zone}-{number}"
+    return process(
+        name, "connector", config, zone,
+        KALSHI_DATA_CONNECTOR__SHARD=name,
+        KALSHI_DATA_CONNECTOR__STATE_DIR=str(shards / name),
+        **environment,
+    )  # fmt: skip
+
+
+def zone_processes(
+    zone: str, config: Path, shards: Path, connectors: int = CONNECTORS_PER_ZONE
+) -> list[ProcessSpec]:
+    """Describe a zone's processes: registry, connectors, poller."""
+    numbers = range(1, connectors + 1)
     return [
         process(f"registry-{zone}", "registry", config, zone),
-        *connectors,
+        *(connector_process(zone, config, shards, number) for number in numbers),
         process(f"poller-{zone}", "poller", config, zone),
     ]
