@@ -1,7 +1,8 @@
 """A fault that has begun: until when, how often it has hit, how often it still may."""
 
-import json
 from typing import Any
+
+import msgspec
 
 from libs.marketdata.units import MILLISECOND
 from services.simulator.faults.entries import write_entry
@@ -68,7 +69,7 @@ class OutFrame:
 
     def __init__(self, data: bytes, channels: dict[int, str]) -> None:
         self.data = data
-        self.fields: dict[str, Any] = json.loads(data)
+        self.fields: dict[str, Any] = msgspec.json.decode(data)
         body = self.fields.get("msg")
         named = body.get("channel", "") if isinstance(body, dict) else ""
         self.channel: str = channels.get(self.fields.get("sid", 0), named)

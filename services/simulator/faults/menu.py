@@ -261,7 +261,7 @@ class Refuse(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthExpiry(Fault):
-    """Keys are no longer known: their connections are closed, new ones and signed REST requests get 401."""
+    """Keys are no longer known: their connections are closed (1008: our inference), new ones and signed REST get 401."""
 
     kind: ClassVar[str] = "auth_expiry"
     duration: ClassVar[Duration] = "lasting"
