@@ -71,7 +71,8 @@ class ExchangeSettings:
     api_key_id: str
     """The API key's id, as the exchange shows it. No default: without a key no websocket opens."""
     private_key_file: str
-    """Path of the key's RSA private key (PEM). A file, never a variable; read again at every new connection."""
+    """Path of the private key (PEM): RSA (PKCS#1 or PKCS#8) or Ed25519, told by the key itself. A file, never a variable; read
+    again at every new connection. One that others may read is warned of."""
     environment: Literal["prod", "demo", "simulator"] = "prod"
     """"prod" (real money's market data; default), "demo" (the exchange's test site) or "simulator" (our own)."""
     rest_url: str = ""
@@ -168,8 +169,11 @@ class SlotSettings:
     def check(self) -> Iterator[str]:
         """What spans fields."""
         if self.total >= self.connections_max:
+            counts = (self.orderbook, self.ticker, self.trade, self.lifecycle)
+            slots = f"{self.total} slots ({' + '.join(map(str, counts))})"
             yield (
-                f"connections_max: {self.connections_max} leaves no room to move {self.total} slots;"
+                f"connections_max: {self.connections_max} leaves no room to move {slots}: with one to move they are"
+                f" {self.total + 1} connections, {self.total + 1 - self.connections_max} above it;"
                 " lower the slots or raise it to what the account has"
             )
 

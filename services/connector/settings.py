@@ -89,7 +89,7 @@ class ConnectorSettings:
     """Markets of one command. 500 are known to work; the exchange publishes no limit."""
     extra_connections_max: Annotated[int, Between(0, 1_000)] = 4
     """Connections this process may open beyond one per slot, for slots that one connection cannot carry (a frame too
-    large, too many markets). 4; they count to the account's connections, so keep 4 per connector below connections_max."""
+    large, too many markets). 4; they count to the account's connections, and so does every other connector's."""
     use_yes_price: bool = False
     """Orientation of no prices asked for and expected. False: each side in its own leg, as it is stored."""
     grace_s: Seconds = 600.0
@@ -141,6 +141,16 @@ class Settings:
     """When rows become a transaction."""
     capture: CaptureSettings = field(default_factory=CaptureSettings)
     """Which markets are captured; the registry applies it."""
+
+    def check(self) -> Iterator[str]:
+        """What spans sections."""
+        extra, slots = self.connector.extra_connections_max, self.slots
+        needed = slots.total + 1 + extra
+        if slots.total < slots.connections_max < needed:
+            yield (
+                f"connector.extra_connections_max: {slots.total} slots + 1 to move + {extra} extra are {needed} connections,"
+                f" {needed - slots.connections_max} above slots.connections_max of {slots.connections_max}; lower it"
+            )
 
     def session(self) -> SessionSettings:
         """What a session needs of it."""

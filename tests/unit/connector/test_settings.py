@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from libs.marketdata.tables import Family
 from libs.runtime.secret import Secret
-from libs.runtime.sections import BatchSettings, ExchangeSettings, StoreSettings
+from libs.runtime.sections import BatchSettings, ExchangeSettings, SlotSettings, StoreSettings
 from libs.store.control import LEASE_S
 from services.connector.settings import ConnectorSettings, Settings
 
@@ -33,3 +33,20 @@ def test_a_heartbeat_may_be_lost() -> None:
     assert list(ConnectorSettings("c-1", heartbeat_s=LEASE_S / 2).check()) == []
     (fault,) = ConnectorSettings("c-1", heartbeat_s=LEASE_S / 2 + 0.1).check()
     assert fault.startswith("heartbeat_s: must be at most half of the shards' lease of 6.0 s")
+
+
+def test_connections_of_split_slots_count_to_the_account() -> None:
+    """Named with their numbers; what the slots alone do not fit into is said by their own section."""
+    tight = replace(SETTINGS, slots=SlotSettings(144, 2, 2, 2, connections_max=154))
+    (fault,) = tight.check()
+    assert fault == (
+        "connector.extra_connections_max: 150 slots + 1 to move + 4 extra are 155 connections,"
+        " 1 above slots.connections_max of 154; lower it"
+    )
+    for connections_max in (150, 155, 200):
+        fits = replace(SETTINGS, slots=SlotSettings(144, 2, 2, 2, connections_max))
+        assert list(fits.check()) == []
+    (own,) = SlotSettings(144, 2, 2, 2, 150).check()
+    assert (
+        "150 slots (144 + 2 + 2 + 2): with one to move they are 151 connections, 1 above it" in own
+    )

@@ -171,3 +171,16 @@ def test_a_sid_does_not_push_out_another_of_its_key() -> None:
     with pytest.raises(ValueError, match="attached already"):
         made.attach(FakeSid())
     assert made.sources == [sid]
+
+
+def test_a_clock_that_was_set_back_keeps_no_batch_waiting() -> None:
+    """The first row lies after now: the batch is due at once, and the next one waits its age again."""
+    batcher = Batcher(Family.DELTAS, ["orderbook_deltas"], LIMITS)
+    batcher.touch(3600 * S)
+    assert not batcher.is_due(3600 * S + 49_999)
+    assert batcher.is_due(3600 * S + 50_000)
+    assert batcher.is_due(5 * S)
+    batcher.cut(5 * S)
+    assert not batcher.is_due(5 * S)
+    batcher.touch(6 * S)
+    assert [batcher.is_due(6 * S + age) for age in (0, 49_999, 50_000)] == [False, False, True]

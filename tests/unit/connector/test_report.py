@@ -1,0 +1,47 @@
+"""What the connector says of itself: counts over all connections, and a wall clock that was set."""
+
+import pytest
+
+from services.connector.report import ClockSteps, subscriptions
+from services.connector.slot import Slot, Wiring
+from tests.unit.connector.test_session import Desk
+
+S = 1_000_000
+NOW = 1_795_000_000 * S
+
+
+def wanted_acked_seen(slots: list[Slot]) -> tuple[int, int, int]:
+    found = subscriptions(slots)
+    return found["wanted"], found["acked"], found["seen"]
+
+
+def test_wanted_acked_and_seen_are_told_apart(wiring: Wiring) -> None:
+    """Wanted from the intent on, acknowledged with the answer, seen with the first book; channels by their answer."""
+    books, trades = Desk(tickers=("A", "B")), Desk("trade/0", ())
+    slots = [Slot("orderbook/0", wiring), Slot("trade/0", wiring), Slot("ticker/0", wiring)]
+    for slot, desk in zip(slots, (books, trades), strict=False):
+        slot.parts[0].session = desk.session
+    said = [wanted_acked_seen(slots)]
+    books.subscribe()
+    said.append(wanted_acked_seen(slots))
+    books.snapshot(1)
+    said.append(wanted_acked_seen(slots))
+    books.snapshot(2, "B")
+    trades.subscribe()
+    said.append(wanted_acked_seen(slots))
+    books.session.want(("B", "C"))
+    said.append(wanted_acked_seen(slots))
+    assert said == [(3, 0, 0), (3, 2, 0), (3, 2, 1), (3, 3, 3), (3, 2, 2)]
+
+
+@pytest.mark.parametrize("step_s", [-3600.0, -0.6, 0.6, 86_400.0])
+def test_a_clock_that_was_set_is_told_once(step_s: float) -> None:
+    """By how much; a look that comes late, or a clock that is steered, is no step."""
+    steps = ClockSteps(NOW, 100.0)
+    moments = [1.0, 2.0, 9.5, 10.5, 11.5]
+    said = []
+    for moment in moments:
+        set_by = step_s if moment > 10 else 0.0
+        steered = moment * 0.0005
+        said.append(steps.look(NOW + round((moment + steered + set_by) * S), 100.0 + moment))
+    assert [round(by, 2) for by in said] == [0.0, 0.0, 0.0, round(step_s, 2), 0.0]
