@@ -22,7 +22,8 @@ CHUNKS_MAX: Final = 20
 """Converted in one turn; the next goes on."""
 CONVERT_S_MAX: Final = 900.0
 """Seconds that one chunk may take; one of 20 million rows takes about a minute."""
-LOCK_WAIT_MS: Final = 900
+LOCK_WAIT_MS: Final = 3_000
+"""Longer than deadlock_timeout, after which an autovacuum that is in the way gives up; nobody waits for us long."""
 
 _CONVERTIBLE: LiteralString = """
 select c.hypertable_name as table_name, format('%I.%I', c.chunk_schema, c.chunk_name) as name,
