@@ -6,13 +6,19 @@ wall clock changes nothing here; a step of the exchange's clock makes at most on
 least of its own. One frame with a wild time neither ends a connection nor spoils its least: two in a row must agree.
 """
 
-from libs.marketdata.units import HOUR
+from libs.marketdata.units import HOUR, SECOND
 
 SAMPLES_MIN = 3
 """Frames that must be late in a row, however long the first of them is ago."""
 LEAST_KEPT = 6 * HOUR
 """How long the least is remembered, at least, microseconds. Two clocks that are kept by different hands drift apart, by
 up to 10 s a day: the least of long ago would make every frame late. A drip this does not show grows by less a day."""
+
+DOUBLINGS_MAX = 5
+"""Most doublings of the patience: a lateness that no new connection cures costs fewer and fewer of them, down to one in
+some minutes."""
+ON_TIME_S = 600.0
+"""Seconds a connection must have lasted, and not ended for being late, for the part to be as strict as at first."""
 
 
 class Lateness:
@@ -64,6 +70,30 @@ class Lateness:
             agreed = max(age, self._before)
             self._least = agreed if self._least is None else min(self._least, agreed)
         self._before = age
+
+
+class Strictness:
+    """How strict one part is with its connections: each one given up for being late makes it twice as patient.
+
+    Args of the constructor: how much later than the least a frame may come, and for how long, seconds.
+    """
+
+    def __init__(self, limit_s: float, patience_s: float) -> None:
+        self._limit_s = limit_s
+        self._patience_s = patience_s
+        self._doublings = 0
+
+    def judge(self) -> Lateness:
+        """Return the judgement of a new connection."""
+        limit_s = self._limit_s * 2**self._doublings
+        return Lateness(int(limit_s * SECOND), int(self._patience_s * SECOND))
+
+    def ended(self, *, was_late: bool, lasted_s: float) -> None:
+        """Note how a connection ended, and after how many seconds."""
+        if was_late:
+            self._doublings = min(self._doublings + 1, DOUBLINGS_MAX)
+        elif lasted_s >= ON_TIME_S:
+            self._doublings = 0
 
 
 class Turns:

@@ -16,7 +16,7 @@ from libs.telemetry.logging import get_logger
 from services.connector.connection_id import uuid7
 from services.connector.errors import ConnectorError, CrossedBook, Late
 from services.connector.judge import CHANNELS
-from services.connector.lateness import Lateness
+from services.connector.lateness import Lateness, Strictness
 from services.connector.serving import Hooks, Serving
 from services.connector.session import Session
 from services.connector.shares import Share
@@ -24,11 +24,6 @@ from services.connector.wiring import Wiring
 
 log = get_logger(__name__)
 
-LATE_DOUBLINGS_MAX = 5
-"""Each connection given up for being late makes the part twice as patient, up to so often: a lateness that no new
-connection cures costs fewer and fewer of them."""
-ON_TIME_S = 600.0
-"""Seconds a connection must have been on time for the part to be as strict as at first."""
 SPLIT_AGAIN_S = 60.0
 """Seconds until a split that was refused is asked for again."""
 TOO_LARGE = 1009
@@ -74,7 +69,7 @@ class Part:
         self._dialling: asyncio.Timeout | None = None
         self._poke = asyncio.Event()
         self._lasted_s = 0.0
-        self._lates = 0
+        self._strictness = Strictness(wiring.late_s_max, wiring.late_for_s)
         self._split_asked_s: float | None = None
         self._backoff = Backoff(
             wiring.backoff_s_min,
@@ -156,10 +151,7 @@ class Part:
         self._backoff.reset_if_stable(self._lasted_s)
         if isinstance(error, CrossedBook):
             self._backoff.exhaust()
-        if isinstance(error, Late):
-            self._lates = min(self._lates + 1, LATE_DOUBLINGS_MAX)
-        elif self._lasted_s >= ON_TIME_S:
-            self._lates = 0
+        self._strictness.ended(was_late=isinstance(error, Late), lasted_s=self._lasted_s)
         self.error = f"{type(error).__name__}: {error}"
         self._wiring.metrics.ws_reconnects_total.labels(reason=type(error).__name__).inc()
         write = log.error if needs_person else log.warning
@@ -210,8 +202,7 @@ class Part:
         session = Session(self.slot, connection, wiring.outlets, wiring.session, now, moment)
         session.want(self.tickers)
         self.session, self.is_complete, self.error = session, False, ""
-        limit_s = wiring.late_s_max * 2**self._lates
-        self._lateness = Lateness(int(limit_s * 1_000_000), int(wiring.late_for_s * 1_000_000))
+        self._lateness = self._strictness.judge()
         hooks = Hooks(lambda: self._closing, self._complete, self._full)
         serving = Serving(self.name, conn, session, self._lateness, wiring, self._poke, hooks)
         return serving, session

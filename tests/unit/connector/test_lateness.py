@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.marketdata.units import HOUR, SECOND
-from services.connector.lateness import LEAST_KEPT, Lateness, Turns
+from services.connector.lateness import LEAST_KEPT, ON_TIME_S, Lateness, Strictness, Turns
 
 LIMIT, PATIENCE = 10 * SECOND, 5 * SECOND
 MS = 1_000
@@ -124,3 +124,24 @@ def test_late_connections_are_given_up_one_after_the_other() -> None:
     turns = Turns(5.0)
     said = [(second, turns.take(float(second))) for second in (0, 1, 4, 5, 6, 30, 31, 35)]
     assert [second for second, taken in said if taken] == [0, 5, 30, 35]
+
+
+def limit_s(strictness: Strictness) -> int:
+    """How late a frame may come for a part that is so strict, in whole seconds."""
+    return next(
+        late - 1
+        for late in range(1000)
+        if faults([0] * 3 + [late * SECOND] * 10, strictness.judge())
+    )
+
+
+def test_a_part_is_the_more_patient_the_more_often_lateness_came_back() -> None:
+    """Up to some minutes; failures of another kind change nothing, and a connection on time for long undoes it."""
+    strictness = Strictness(10.0, 5.0)
+    said = [limit_s(strictness)]
+    for _ in range(7):
+        strictness.ended(was_late=True, lasted_s=10 * ON_TIME_S)
+        strictness.ended(was_late=False, lasted_s=ON_TIME_S - 1)
+        said.append(limit_s(strictness))
+    strictness.ended(was_late=False, lasted_s=ON_TIME_S)
+    assert [*said, limit_s(strictness)] == [10, 20, 40, 80, 160, 320, 320, 320, 10]

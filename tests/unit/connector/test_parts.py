@@ -426,6 +426,26 @@ async def test_a_dead_socket_is_found_in_time_though_our_clock_was_set(step_s: f
         assert await stage.until(lambda: stage.slot.is_complete, 10) <= 5
 
 
+@staged
+async def test_frames_are_taken_while_a_command_finds_no_room_in_the_socket() -> None:
+    """The reader waits for nothing; who takes no command for ten seconds is left."""
+    stage = Stage()
+    async with stage.running(NAMES):
+        await stage.until(lambda: stage.slot.is_complete)
+        wire = stage.venue.wires[0]
+        stage.venue.reads_nothing = True
+        stage.slot.want([*NAMES, "NEW"])
+        for _ in range(90):
+            wire.delta(NAMES[0])
+            await asyncio.sleep(0.1)
+        assert len(stage.rows("orderbook_deltas")) == 90
+        stage.venue.reads_nothing = False
+        await stage.until(lambda: len(stage.venue.wires) == 2 and stage.slot.is_complete, 10)
+        assert stage.counted("ws_reconnects_total", reason="Silent") == 1
+        (gap, _) = [g for g in stage.rows("gaps") if g.reason == "disconnected"]
+        assert gap.detail == "Silent: the exchange took no command for 10 s"
+
+
 @pytest.mark.parametrize("step_s", [-3600.0, -3.0, 3.0, 3600.0])
 @staged
 async def test_frames_without_a_sending_time_are_placed_by_the_clock_of_the_opening(
