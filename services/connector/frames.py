@@ -11,11 +11,11 @@ from libs.marketdata.rows import DeltaRow, TickerRow, TradeRow, gap
 from libs.marketdata.streams import Stream
 from libs.marketdata.tables import Family
 from libs.marketdata.units import ValueDoesNotFit
-from services.connector.errors import CrossedBook
+from services.connector.errors import CrossedBook, NumbersReused
 from services.connector.judge import FAMILY_OF_KIND, SessionSettings
 from services.connector.outlets import Outlets
 from services.connector.rejects import Rejects
-from services.connector.sids import Sid
+from services.connector.sids import OWN_NUMBERS, Sid
 
 _NEVER_BACK = 2**63 - 1
 
@@ -220,6 +220,8 @@ class Frames(Rejects):
             return None
         if sid.counts_own is None:
             sid.counts_own = message.seq is None
+        elif sid.counts_own and message.seq is not None and sid.channel not in OWN_NUMBERS:
+            self._numbered_after_all(sid, message.seq, data, now)
         at = self._at(message.sending_ts_ms)
         seq = sid.number(message.seq)
         if seq is None:
@@ -227,3 +229,22 @@ class Frames(Rejects):
             sid.restart_reason = "rejected"
             return None
         return sid, seq, at
+
+    def _numbered_after_all(self, sid: Sid, seq: int, data: bytes, now: int) -> None:
+        """Frames without seq made us count ourselves, and here is one with it: what we counted shows no loss.
+
+        Raises:
+            NumbersReused: always; everything claimed of the sid is taken back, and the gap is written.
+        """
+        self._keep(data, now, "seq where there was none", sid, seq)
+        self.write_gap(
+            sid,
+            "seq",
+            None,
+            sid.sequence.sent_at,
+            now,
+            detail="counted as a channel without seq",
+            from_ts=sid.begun_at,
+        )
+        sid.take_back("seq", now)
+        raise NumbersReused(f"sid {sid.sid} has numbers after all: {seq}")

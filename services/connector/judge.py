@@ -205,11 +205,12 @@ class Judge:
         seq_from: int | None = None,
         seq_to: int | None = None,
         detail: str = "",
+        from_ts: int | None = None,
     ) -> None:
-        """Write down what a sid missed from its last frame to `at`, exchange time."""
+        """Write down what a sid missed from its last frame (or from_ts) to `at`, exchange time."""
         row = gap(
             now, sid.channel, reason, slot=self.slot, detail=detail, ticker=ticker,
-            from_ts=sid.sequence.sent_at, to_ts=at, received_to=now,
+            from_ts=sid.sequence.sent_at if from_ts is None else from_ts, to_ts=at, received_to=now,
             received_from=now - (self.moment - sid.heard_at),
             seq_from=seq_from, seq_to=seq_to, connection=self.connection, sid=sid.sid,
         )  # fmt: skip

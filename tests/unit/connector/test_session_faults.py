@@ -376,3 +376,24 @@ def test_a_sending_time_that_cannot_be_one_is_none(wild: int) -> None:
     assert (row.sent_at, row.observed_at, row.observed_is_sent) == (None, NOW + 20 * S, False)
     assert {claim.to_ts for claim in proved(desk)} == {NOW + 15 * S}
     assert desk.session.noted["sending time"] == 2
+
+
+TRADE = {
+    "trade_id": "t1", "market_ticker": "A", "yes_price_dollars": "0.4000", "no_price_dollars": "0.6000",
+    "count_fp": "1.00", "taker_side": "yes", "ts_ms": T0,
+}  # fmt: skip
+
+
+def test_a_channel_that_has_numbers_after_all_claims_nothing_of_what_was_counted_without() -> None:
+    """A first frame that lost its seq makes us count ourselves, which shows no loss: with the first seq all is taken back."""
+    desk = Desk("trade/0", ())
+    desk.subscribe()
+    receive(desk, "trade", 1, msg=TRADE)
+    receive(desk, "trade", 20, msg=TRADE)
+    desk.rows("trades")
+    with pytest.raises(NumbersReused):
+        receive(desk, "trade", 21, msg=TRADE, seq=9)
+    assert [(r.reason, r.detail) for r in desk.rows("gaps")] == [
+        ("seq", "counted as a channel without seq")
+    ]
+    assert proved(desk) == []
