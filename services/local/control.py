@@ -3,6 +3,7 @@
 import asyncio
 import json
 import urllib.request
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 TIMEOUT_S = 30.0
@@ -38,8 +39,18 @@ class SimulatorControl:
         """
         return await self._ask("POST", "stop")
 
-    async def _ask(self, method: str, door: str) -> dict[str, Any]:
-        request = urllib.request.Request(f"http://{self._base}/control/{door}", method=method)
+    async def inject(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Let these faults happen: at once, or at their `at_s`.
+
+        Raises:
+            OSError: the simulator does not answer, or refuses one of them.
+        """
+        return await self._ask("POST", "faults", {"faults": list(entries)})
+
+    async def _ask(self, method: str, door: str, body: object = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        url = f"http://{self._base}/control/{door}"
+        request = urllib.request.Request(url, data, method=method)
         answer = await asyncio.to_thread(_read, request)
         assert isinstance(answer, dict), door
         return answer

@@ -48,7 +48,7 @@ async def run_demo(options: Options, seconds: float, console: Console, clock: Cl
                 await run.kill_zone(victim)
             elif share == BACK_AT and victim:
                 await run.revive_zone(victim)
-        await _finish(run, console)
+        await finish(run, console)
         verdict = await _step(console, "taking the verdict", judge_run(run, victim))
     return print_verdict(verdict, console)
 
@@ -88,7 +88,7 @@ async def _start(run: LocalRun, console: Console) -> None:
     )
 
 
-async def _finish(run: LocalRun, console: Console) -> None:
+async def finish(run: LocalRun, console: Console) -> None:
     """End the exchange's day, then stop capture, merge and archive, each after it has taken in everything."""
     assert run.simulator is not None
     await _step(console, "ending the exchange's day", run.simulator.stop())

@@ -21,6 +21,7 @@ session.jsonl, what was sent to whom, at the time of queuing; every line has `at
     opened (id key_id remote) · subscribed (sid channel use_yes_price everything) · added, removed (sid tickers) ·
     snapshot (sid seq ticker yes no position sent_at) · unsubscribed, overflow, channel_error (sid channel; the last two
     end with error 25 and 10) · closed (overflows) · refused (key_id status connections: one connection too many) ·
+    throttled (key_id: a read beyond the account's budget) ·
     end (mode seed epoch end_ts final_ts published lag_us_max) · final_book (ticker yes no exchange_ts position)
     fault: what was made to go wrong; `fault` is the kind, `number` the fault's, from 1, `phase` one of
         begin   entry (as a script has it, with at_s) until (None: it happens once, or until its count is used up)

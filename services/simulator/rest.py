@@ -94,6 +94,7 @@ class Rest:
         if asked.method != "GET":
             return _no_write(asked.body)
         if not self._budgets.allows(key_id, asked.address, now):
+            self.trouble.throttled(key_id, now)
             return next(self._too_many)
         if not path.startswith(CACHED):
             return self._handle(path, asked.query)

@@ -118,6 +118,11 @@ class RestTrouble:
         """End a trouble; one that is over already stays so."""
         self._active.pop(number, None)
 
+    def throttled(self, key_id: str, now: int) -> None:
+        """Note a read that its account had no budget for."""
+        if self._record is not None:
+            self._record({"kind": "throttled", "at": now, "key_id": key_id})
+
     def answer(self, path: str, key_id: str, now: int) -> Answer | None:
         """Return what a request gets instead of its own answer, if a trouble hits it.
 

@@ -384,6 +384,7 @@ def test_reads_beyond_the_budget_are_refused() -> None:
     assert len(refused) == 14
     assert len({answer.body for answer in refused}) == 2
     assert all(answer.headers == () for answer in refused)
+    assert sum('"kind":"throttled"' in line for line in world.session.lines) == 14
     world.now += SECOND
     assert world.ask("/markets?limit=1").status == 200
 
