@@ -321,17 +321,17 @@ class SpoolRun:
         """Note what is committed, and delete the segments that hold nothing else.
 
         Args:
-            state: gives what a reader of the rest must know of the records that go, as of the cursor; None: nothing new.
+            state: gives what a reader of the rest must know, as of the cursor and written before it; None: nothing new.
             delete: whether segments may go; not before the state was looked at.
 
         Raises:
             OSError: the disk does not take it; nothing is lost, later doubles are legal.
         """
+        if state is not None:
+            self.save_state(state(), sync=sync)
         if cursor != self.cursor:
             write_cursor(self.path / CURSOR, cursor)
             self.cursor = cursor
-        if delete and state is not None:
-            self.save_state(state(), sync=sync)
         while delete and self.has_done(cursor.done):
             self._segments[0].path.unlink(missing_ok=True)
             self._segments.popleft()

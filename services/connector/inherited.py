@@ -27,7 +27,7 @@ from libs.store.steady import Patience, reopen_steadily, write_steadily
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
 from services.connector.buffer import with_openings
-from services.connector.openings import Openings, ranges_of
+from services.connector.openings import Keeper, Openings, ranges_of
 from services.connector.successor import Proof, key_of, look_at_lane
 
 log = get_logger(__name__)
@@ -72,7 +72,7 @@ class Legacy:
         self._patience = Patience(f"{self._family} (spool)", heir.clock.now)
         self._lane = heir.lane_of(self._family)
         self._proof = Proof(is_sound=False, went_back=False, digests=frozenset())
-        self._saved = 0
+        self._keeper = Keeper()
         self._replayed = heir.metrics.spool_replayed_batches_total.labels(family=self._family.value)
         self._torn = heir.metrics.spool_torn_records_total.labels(family=self._family.value)
 
@@ -104,6 +104,7 @@ class Legacy:
                 self._openings, self._as_of = Openings.load(state)
         except ValueError as error:
             log.warning("spool_state_unreadable", run=self.run.path.name, error=str(error))
+        self._done = max(self._done, self._as_of)
         cursor, header = self.run.cursor, self.run.header
         self._proof = await self._steadily(lambda conn: look_at_lane(conn, cursor))
         is_other = bool(header.identity) and header.identity != self._heir.identity
@@ -202,8 +203,8 @@ class Legacy:
 
     async def _note(self) -> None:
         cursor = Cursor(self._done, self._lane.lane, self._lane.confirmed)
-        delete, changes = self.run.has_done(self._done), self._openings.changes
-        snapshot = self._openings.dump(self._done) if delete and changes != self._saved else None
+        delete = self.run.has_done(self._done)
+        snapshot = self._keeper.due(self._openings, self._done, delete=delete)
         pack = snapshot.pack if snapshot is not None else None
         try:
             await asyncio.to_thread(
@@ -212,7 +213,8 @@ class Legacy:
         except OSError as error:
             log.warning("spool_failed", run=self.run.path.name, error=str(error))
         else:
-            self._saved = changes if pack is not None else self._saved
+            if snapshot is not None:
+                self._keeper.saved(snapshot)
 
     async def _steadily(self, ask: Callable[[AnyConnection], Awaitable[T]]) -> T:
         while True:

@@ -31,10 +31,11 @@ class _Sid:
 
 
 class Openings:
-    """See the module. `changes` grows with every change."""
+    """See the module. `changes` grows with every change, `losses` with every lose()."""
 
     def __init__(self) -> None:
         self.changes = 0
+        self.losses = 0
         self._sids: dict[SidKey, _Sid] = {}
         self._lost: set[SidKey] = set()
 
@@ -62,6 +63,7 @@ class Openings:
     def lose(self) -> None:
         """What was committed may be undone: every sid's next batch restates its streams."""
         self._lost = set(self._sids)
+        self.losses += 1
 
     def forget(self) -> None:
         """Batches are missing here, so nobody knows what goes on; streams that open later are known again."""
@@ -105,7 +107,8 @@ class Openings:
             (str(connection), sid, s.channel, s.slot, s.margin, s.streams.copy())
             for (connection, sid), s in self._sids.items()
         ]
-        return Snapshot(done, sids)
+        lost = [(str(connection), sid) for connection, sid in self._lost]
+        return Snapshot(done, sids, lost, self.changes, self.losses)
 
     @classmethod
     def load(cls, state: bytes) -> "tuple[Openings, int]":
@@ -122,6 +125,7 @@ class Openings:
                 if whole is not None:
                     tickers[None] = whole
                 openings._sids[UUID(connection), number] = _Sid(channel, slot, margin, tickers)
+            openings._lost = {(UUID(connection), number) for connection, number in said["lost"]}
             return openings, int(said["done"])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no state of openings: {error!r}") from error
@@ -146,15 +150,40 @@ class Openings:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A copy of the openings as of the record `done`."""
+    """A copy of the openings as of the record `done`; lost: the sids that are still to be restated."""
 
     done: int
     sids: list[tuple[str, int, str, str, int, dict[str | None, int]]]
+    lost: list[tuple[str, int]]
+    changes: int
+    losses: int
 
     def pack(self) -> bytes:
         """Return what Openings.load() reads."""
         sids = [(*head, _named(streams), streams.get(None)) for *head, streams in self.sids]
-        return json.dumps({"done": self.done, "sids": sids}, separators=(",", ":")).encode()
+        said = {"done": self.done, "sids": sids, "lost": self.lost}
+        return json.dumps(said, separators=(",", ":")).encode()
+
+
+class Keeper:
+    """Tells when the openings are to be written beside a spool once more: not at every change, they are many."""
+
+    def __init__(self) -> None:
+        self._changes = self._losses = -1
+
+    def due(self, openings: Openings, done: int, *, delete: bool) -> Snapshot | None:
+        """Return what is to be written now, None for nothing.
+
+        Args:
+            delete: records are about to go, and with them what they opened and closed.
+        """
+        is_lost = openings.losses != self._losses
+        is_due = is_lost or (delete and openings.changes != self._changes)
+        return openings.dump(done) if is_due else None
+
+    def saved(self, snapshot: Snapshot) -> None:
+        """Note that it was written."""
+        self._changes, self._losses = snapshot.changes, snapshot.losses
 
 
 def _named(streams: Mapping[str | None, int]) -> dict[str, int]:

@@ -23,6 +23,7 @@ from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
 from services.connector.buffer import Buffer
+from services.connector.openings import Keeper
 
 log = get_logger(__name__)
 
@@ -81,7 +82,7 @@ class Spooling:
         self._read_ahead: deque[Record | Lost] = deque()
         self._blocked_until = self._cut_at = 0.0
         self._trouble = ""
-        self._saved = -1
+        self._keeper = Keeper()
         family = buffer.family.value
         self._log = log.bind(family=family)
         self._size = metrics.spool_bytes.labels(family=family)
@@ -182,8 +183,8 @@ class Spooling:
             self._writable()
         run = self.spool.run
         if run is not None and run.last:
-            if is_new:
-                self._saved = self.buffer.openings.changes
+            if is_new and snapshot is not None:
+                self._keeper.saved(snapshot)
                 self._log.warning("spool_begun", rows=self.buffer.rows, run=run.path.name)
             self.buffer.spooled(run.last)
 
@@ -202,18 +203,14 @@ class Spooling:
                 self._log.info("spool_drained", run=run.path.name, last=run.last)
         elif cursor != run.cursor:
             delete = run.has_done(cursor.done)
-            changes = buffer.openings.changes
-            snapshot = (
-                buffer.openings.dump(cursor.done) if delete and changes != self._saved else None
-            )
+            snapshot = self._keeper.due(buffer.openings, cursor.done, delete=delete)
             pack = snapshot.pack if snapshot is not None else None
-            if (
-                await self._try(
-                    lambda: run.release(cursor, pack, delete=delete, sync=self.spool.syncs)
-                )
-                and pack is not None
-            ):
-                self._saved = changes
+
+            def note() -> None:
+                run.release(cursor, pack, delete=delete, sync=self.spool.syncs)
+
+            if await self._try(note) and snapshot is not None:
+                self._keeper.saved(snapshot)
 
     async def _sync_if_due(self) -> None:
         now_s = self._clock.monotonic()
