@@ -83,13 +83,6 @@ class Injector:
             self._next = next(self._script, None)
             self._begin(fault, now, self._moment(fault))
 
-    def next_due(self) -> int | None:
-        """Return when the next fault begins or ends by itself; None: never."""
-        dues = [active.until for active in self.active.values() if active.until is not None]
-        if self._next is not None and self._epoch is not None:
-            dues.append(self._moment(self._next))
-        return min(dues, default=None)
-
     def inject(self, fault: menu.Fault, now: int) -> Active:
         """Let a fault begin now, whatever its `at_s` says.
 

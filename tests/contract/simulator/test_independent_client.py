@@ -7,7 +7,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from services.simulator.faults.menu import Drop
 from services.simulator.server import SimulatorServer, running_simulator
 from services.simulator.settings import KeySettings, SimulatorSettings
 from tests.integration.simulator.client import get
@@ -208,3 +209,48 @@ async def test_a_signature_covers_method_and_path(
     with pytest.raises(InvalidStatus):
         async with opened(server, signed(key, path="/trade-api/v2/markets")):
             pass
+
+
+async def test_a_loss_shows_in_the_numbers_and_snapshots_repair_it(
+    server: SimulatorServer, key: rsa.RSAPrivateKey
+) -> None:
+    """kalshi-api.md 3.9: after a gap, get_snapshot for the markets of that sid, in its own sequence, heals every book."""
+    _, listed = await get(f"{server.rest_url}/markets?limit=1000")
+    tickers = [market["ticker"] for market in listed["markets"]]
+    frames: list[dict[str, Any]] = []
+
+    async def follow_until(enough: Callable[[dict[str, Any]], bool]) -> None:
+        while not enough(frame := json.loads(await socket.recv())):
+            frames.append(frame)
+        frames.append(frame)
+
+    async with asyncio.timeout(30), opened(server, signed(key)) as socket:
+        params: dict[str, Any] = {"channels": ["orderbook_delta"], "market_tickers": tickers}
+        await socket.send(json.dumps({"id": 1, "cmd": "subscribe", "params": params}))
+        await follow_until(lambda frame: frame["type"] == "orderbook_delta")
+        server.simulation.inject(Drop(count_max=5, share=0.5), server.clock.now())
+        numbers: list[int] = []
+        while numbers[-1:] != [len(numbers) + 5]:
+            await follow_until(lambda frame: frame["type"] == "orderbook_delta")
+            numbers = [frame["seq"] for frame in frames if "seq" in frame]
+        params = {"sid": 1, "action": "get_snapshot", "market_tickers": tickers}
+        await socket.send(json.dumps({"id": 2, "cmd": "update_subscription", "params": params}))
+        await follow_until(lambda frame: frame.get("id") == 2)
+        await server.stop_publishing()
+        _, truth = await get(f"{server.control_url}/books")
+        await socket.send(json.dumps({"id": 3, "cmd": "list_subscriptions"}))
+        await follow_until(lambda frame: frame.get("id") == 3)
+    first = next(place for place, frame in enumerate(frames) if frame.get("id") == 2)
+    books: Books = {}
+    for frame in frames[first:]:
+        if frame.get("msg") and (
+            frame["type"] == "orderbook_snapshot" or books.keys() >= set(tickers)
+        ):
+            apply(books, frame)
+    repaired = [f["seq"] for f in frames[first:] if f["type"].startswith("orderbook_")]
+    assert repaired == list(range(repaired[0], repaired[0] + len(repaired)))
+    assert books == {
+        book["ticker"]: {side: dict(map(tuple, book[side])) for side in ("yes", "no")}
+        for book in truth["books"]
+        if book["ticker"] in tickers
+    }
