@@ -29,7 +29,8 @@ class Connection:
     """A line on a transport.
 
     Args:
-        outbound_bytes_max: bytes that may wait for the client.
+        outbound_bytes_max: bytes that may wait for the client. turn: shared by all connections: one command of all of
+            them is done in each turn of the loop, so that publishing goes on while everybody subscribes at once.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class Connection:
         websocket: web.WebSocketResponse,
         transport: asyncio.Transport,
         outbound_bytes_max: int,
+        turn: asyncio.Lock,
     ) -> None:
         self.line = line
         self._websocket = websocket
         self._transport = transport
         self._bytes_max = outbound_bytes_max
+        self._turn = turn
         self._closing: asyncio.TimerHandle | None = None
 
     def flush(self, now_ms: int) -> None:
@@ -72,8 +75,10 @@ class Connection:
         while True:
             message = await self._websocket.receive()
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                line.receive(message.data, now_ms())
-                self.flush(now_ms())
+                async with self._turn:
+                    line.receive(message.data, now_ms())
+                    self.flush(now_ms())
+                    await asyncio.sleep(0)
             elif message.type is WSMsgType.PING:
                 if line.answers(now_ms()):
                     await self._websocket.pong(message.data)

@@ -10,7 +10,7 @@ from itertools import count
 
 from services.simulator import frames
 from services.simulator.book import Ladder
-from services.simulator.catalogue import OPENINGS_MAX, Catalogue
+from services.simulator.catalogue import Catalogue
 from services.simulator.changes import Change, Closed, Created, Delta, Lifecycle, Ticker, Trade
 from services.simulator.instruments import Series
 from services.simulator.lifecycle import COMBO_CHANNEL, FEE_MESSAGE, MARKET_CHANNEL
@@ -19,6 +19,8 @@ from services.simulator.listings import Events, Listings
 from services.simulator.session import Session
 from services.simulator.subscription import BOOKS, TICKERS, TRADES, Subscription
 
+BOOKS_MAX = 10_000
+"""Books that are all looked at at once; a fraction of a second."""
 _NOBODY: list[Subscription] = []
 
 
@@ -83,10 +85,10 @@ class Exchange:
         return listing
 
     def books(self) -> Iterator[dict[str, object]]:
-        """Yield the records of all books as they stand; where there are too many, of those that changed."""
-        listings = self.listings
-        every = listings.values() if len(listings) <= OPENINGS_MAX else listings.changed()
-        return (listing.book_record() for listing in every)
+        """Yield the records of all books as they stand; where there are more than BOOKS_MAX, of those that changed."""
+        if len(self.listings) > BOOKS_MAX:
+            return (listing.book_record() for listing in self.listings.changed())
+        return (listing.book_record() for _, listing in self.listings.after(0))
 
     def markets_of(self, event_ticker: str) -> list[Listing]:
         """Return an event's markets in the order they were listed."""

@@ -38,6 +38,7 @@ class SimulatorServer:
         self.clock: Clock = clock or SystemClock()
         self.connections: dict[int, Connection] = {}
         self._keys = KeyRing.load(settings.keys, settings.clock_skew_ms_max)
+        self._turn = asyncio.Lock()
         self._resources = AsyncExitStack()
         self._stopping: asyncio.Task[dict[str, object]] | None = None
 
@@ -151,7 +152,8 @@ class SimulatorServer:
         # Of another loop's making: uvloop's transports only look like asyncio's.
         transport = cast("asyncio.Transport", request.transport)
         line = self.simulation.connect(key_id, request.remote, self.clock.now())
-        connection = Connection(line, websocket, transport, self.settings.outbound_bytes_max)
+        bytes_max = self.settings.outbound_bytes_max
+        connection = Connection(line, websocket, transport, bytes_max, self._turn)
         self.connections[line.number] = connection
         try:
             await connection.serve(self._now_ms)
