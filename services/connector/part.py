@@ -215,15 +215,9 @@ class Part:
         self.session, self.is_complete, self._lateness = None, False, None
         if self._closing is None and session.last_sent_at:
             self.lost = gap(
-                now,
-                CHANNELS[session.kind][0],
-                "disconnected",
-                slot=self.slot,
-                detail=why,
-                from_ts=session.last_sent_at,
-                received_from=session.received_at,
-                connection=session.connection,
-            )
+                now, CHANNELS[session.kind][0], "disconnected", slot=self.slot, detail=why, from_ts=session.last_sent_at,
+                received_from=session.received_at, connection=session.connection,
+            )  # fmt: skip
             self._wiring.outlets.gap(self.lost, now)
 
     # --- what serving tells ---
