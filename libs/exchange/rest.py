@@ -82,6 +82,7 @@ class RestClient(HttpReader):
         *,
         status: str = "",
         series_ticker: str = "",
+        tickers: Sequence[str] = (),
         min_updated_ts: int | None = None,
         with_nested_markets: bool = False,
         limit: int = EVENTS_PER_PAGE,
@@ -90,6 +91,7 @@ class RestClient(HttpReader):
         params = [
             *_text("status", status),
             *_text("series_ticker", series_ticker),
+            *_text("tickers", ",".join(tickers)),
             *_since("min_updated_ts", min_updated_ts),
             *(_text("with_nested_markets", "true") if with_nested_markets else ()),
         ]

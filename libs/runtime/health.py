@@ -32,6 +32,9 @@ _OWN_KEYS = frozenset(
 Page: TypeAlias = Callable[[Mapping[str, str]], Awaitable[Any]]
 """What answers a page for people under /debug/: the query in, something JSON can say out."""
 
+Html: TypeAlias = Callable[[Mapping[str, str], Any], str]
+"""Writes the same page for a browser: the query and the answer in, a whole document out; it escapes what it shows."""
+
 
 class PageInvalid(ValueError):
     """The query of a /debug/ page is wrong; the message says how."""
@@ -60,6 +63,7 @@ class HealthState:
         self._reason = "starting"
         self._values: dict[str, Any] = {}
         self._pages: dict[str, Page] = {}
+        self._html: dict[str, Html] = {}
 
     @property
     def ready(self) -> bool:
@@ -82,9 +86,14 @@ class HealthState:
         assert name not in _OWN_KEYS, name
         self._values[name] = value
 
-    def add_page(self, name: str, answer: Page) -> None:
-        """Serve `answer` as JSON at /debug/NAME; it is given the query and raises PageInvalid for a wrong one."""
+    def add_page(self, name: str, answer: Page, html: Html | None = None) -> None:
+        """Serve `answer` as JSON at /debug/NAME; it is given the query and raises PageInvalid for a wrong one.
+
+        html: writes it for whoever asks for text/html, as browsers do.
+        """
         self._pages[name] = answer
+        if html is not None:
+            self._html[name] = html
 
     async def page(self, name: str, query: Mapping[str, str]) -> Any:
         """The answer of /debug/NAME.
@@ -94,6 +103,10 @@ class HealthState:
             PageInvalid: the query is wrong.
         """
         return await self._pages[name](query)
+
+    def html(self, name: str) -> Html | None:
+        """What writes /debug/NAME for a browser; None when it is JSON for everybody."""
+        return self._html.get(name)
 
     def document(self) -> dict[str, Any]:
         """The answer of /health."""
@@ -192,6 +205,9 @@ class HealthServer:
             return web.Response(text=f"{error}\n", status=400)
         except PageUnavailable as error:
             return web.Response(text=f"{error}\n", status=503)
+        html = self._state.html(name)
+        if html is not None and "text/html" in request.headers.get("Accept", ""):
+            return web.Response(text=html(request.query, answer), content_type="text/html")
         return web.json_response(answer, dumps=_dumps)
 
     async def _exposition(self, request: web.Request) -> web.Response:

@@ -113,7 +113,7 @@ async def list_markets(
         rows = await conn.fetch(
             f"select {_VIEW_COLUMNS} from markets"
             " where ticker > $1 and ($2::text is null or status = $2)"
-            " and ($3::text is null or slot = $3) and starts_with(ticker, $4)"
+            " and ($3::text is null or slot = $3) and ticker >= $4 and ticker < $4 || chr(1114111)"
             " order by ticker limit $5",
             after,
             status,

@@ -202,6 +202,23 @@ class Metrics:
             "outcome",
         )
         self.markets_known = self._gauge("markets_known", "Markets in the catalogue.", "status")
+        self.catalogue_lag_seconds = self._histogram(
+            "catalogue_lag_seconds",
+            "From the sending of a lifecycle message until the catalogue holds what it says, seconds.",
+            LATENCY_BUCKETS,
+        )
+        self.exchange_paused = self._gauge(
+            "exchange_paused",
+            "1 while the exchange is known to pause, by its word or its schedule.",
+        )
+        self.exchange_resumes_at_seconds = self._gauge(
+            "exchange_resumes_at_seconds",
+            "When a pause is expected to end, seconds since the epoch; 0 when there is none, or nobody says.",
+        )
+        self.exchange_maintenance_at_seconds = self._gauge(
+            "exchange_maintenance_at_seconds",
+            "Begin of the next planned maintenance, seconds since the epoch; 0 when none is known.",
+        )
 
     def _define_merge(self) -> None:
         self.merge_rows_read_total = self._counter(

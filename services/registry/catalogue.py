@@ -40,6 +40,10 @@ class Rules:
             return old.slot
         return slot_name(ticker, self.slots)
 
+    def series(self, event_ticker: str) -> str:
+        """Return an event's series, guessed from its ticker where the event is not known."""
+        return self.series_by_event.get(event_ticker) or series_of(event_ticker)
+
     def passes(self, market: ListedMarket, series: str) -> bool:
         """Ask the capture filter about a market."""
         return self.capture.wants(
@@ -120,18 +124,25 @@ def diff_markets(
     *,
     is_first_listing: bool = False,
     raised: Container[str] = (),
+    recent: Container[str] = (),
 ) -> Changes:
     """Compare listed markets with the catalogue.
 
     Args:
         is_first_listing: the catalogue was never complete, so that no market can be late.
+        recent: markets of which a message told so short a time before the listing was asked for that the exchange's
+            cache may not know it; an answer without anything new does not contradict the message.
         raised: markets that a message made wanted so short a time before the listing was asked for that the exchange's
             cache may not know it; what would end their subscription is left for a later look.
     """
     found = _Collected()
     for market in listed:
         if market.ticker not in found.markets:
-            _judge(found, market, known.get(market.ticker), rules, now, raised)
+            old = known.get(market.ticker)
+            if old is not None and market.ticker in recent and _is_nothing_new(market, old):
+                found.stale += 1
+                continue
+            _judge(found, market, old, rules, now, raised)
             if not is_first_listing and market.ticker not in known:
                 found.gaps.extend(_late(found.markets.get(market.ticker), market, now))
     write = CatalogueWrite(
@@ -180,6 +191,10 @@ def _is_left_out(market: ListedMarket, new: MarketState, rules: Rules) -> bool:
     return new.slot is None and not is_before_close(market.status)
 
 
+def _is_nothing_new(market: ListedMarket, old: MarketState) -> bool:
+    return market.content_hash == old.content_hash
+
+
 def _is_stale(market: ListedMarket, old: MarketState) -> bool:
     if market.updated_at != old.updated_at:
         return market.updated_at < old.updated_at
@@ -187,7 +202,7 @@ def _is_stale(market: ListedMarket, old: MarketState) -> bool:
 
 
 def _state_of(market: ListedMarket, old: MarketState | None, rules: Rules, now: int) -> MarketState:
-    series = rules.series_by_event.get(market.event_ticker) or series_of(market.event_ticker)
+    series = rules.series(market.event_ticker)
     passes = rules.passes(market, series)
     return MarketState(
         ticker=market.ticker,

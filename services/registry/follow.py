@@ -4,12 +4,14 @@ import json
 from typing import Any, Final
 from uuid import UUID
 
+from libs.marketdata.units import SECOND
 from libs.runtime.clock import Clock
 from libs.store.catalogue import get_state, lend, set_state
 from libs.store.leases import Lease
 from libs.store.pool import Pool
 from libs.store.tail import read_heads, read_tail
 from libs.telemetry.logging import get_logger
+from libs.telemetry.metrics import Metrics
 from services.registry.keeper import Keeper
 
 log = get_logger(__name__)
@@ -23,8 +25,11 @@ TABLE: Final = "market_lifecycle"
 class LifecycleFollower:
     """Reads new lifecycle rows and gives them to the keeper."""
 
-    def __init__(self, pool: Pool, keeper: Keeper, clock: Clock, lease: Lease) -> None:
+    def __init__(
+        self, pool: Pool, keeper: Keeper, clock: Clock, lease: Lease, metrics: Metrics
+    ) -> None:
         self._lease = lease
+        self._lag = metrics.catalogue_lag_seconds
         self._pool = pool
         self._keeper = keeper
         self._clock = clock
@@ -61,8 +66,10 @@ class LifecycleFollower:
             if tail.rows:
                 await self._keeper.hear(tail.rows)
                 self.rows += len(tail.rows)
-                newest = max(row.received_at for row in tail.rows)
-                self.last_lag_ms = (self._clock.now() - newest) / 1000
+                now = self._clock.now()
+                self.last_lag_ms = (now - max(row.received_at for row in tail.rows)) / 1000
+                for row in tail.rows:
+                    self._lag.observe(max(0, now - row.observed_at) / SECOND)
             self._cursors = dict(tail.cursors)
             if tail.is_end:
                 break

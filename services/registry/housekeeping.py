@@ -1,11 +1,8 @@
-"""What somebody in the zone must do now and then: partitions ahead, lanes of the dead, the exchange's state as rows."""
+"""What somebody in the zone must do now and then: partitions ahead, lanes of the dead, what is released let go."""
 
 from typing import Any, Final
 from uuid import UUID
 
-from libs.exchange.convert import canonical_json
-from libs.exchange.rest import RestClient
-from libs.marketdata.rows import ExchangeStatusRow
 from libs.runtime.clock import Clock
 from libs.store.catalogue import lend
 from libs.store.dead_lanes import dead_instances
@@ -14,7 +11,6 @@ from libs.store.ledger_retention import trim_ledger
 from libs.store.partition_drop import drop_partitions_released
 from libs.store.partitions import ensure_partitions
 from libs.store.pool import Pool
-from libs.store.scribe import Scribe
 from libs.store.summaries import Summaries
 from libs.telemetry.logging import get_logger
 
@@ -93,55 +89,3 @@ class Housekeeper:
         if rows and rows != self.default_rows:
             log.warning("rows_in_default_partition", **rows)
         self.default_rows = rows
-
-
-class StatusRecorder:
-    """Writes the exchange's status and schedule as rows, as often as they are asked."""
-
-    def __init__(self, rest: RestClient, scribe: Scribe) -> None:
-        self._rest = rest
-        self._scribe = scribe
-        self.exchange_active: bool | None = None
-        self.trading_active: bool | None = None
-
-    def facts(self) -> dict[str, Any]:
-        """Say in /health what the exchange said of itself last; None before its first answer."""
-        return {"exchange_active": self.exchange_active, "trading_active": self.trading_active}
-
-    async def status_once(self) -> None:
-        """Record the status; a change is logged."""
-        answer = await self._rest.exchange_status()
-        status = answer.value
-        active = (status.exchange_active, status.trading_active)
-        if active != (self.exchange_active, self.trading_active):
-            log.info("exchange_status_changed", exchange_active=active[0], trading_active=active[1])
-        self.exchange_active, self.trading_active = active
-        await self._record(
-            ExchangeStatusRow(
-                received_at=answer.received_at,
-                requested_at=answer.requested_at,
-                row_no=0,
-                source="status",
-                body=canonical_json(status.body),
-                exchange_active=status.exchange_active,
-                trading_active=status.trading_active,
-            )
-        )
-
-    async def schedule_once(self) -> None:
-        """Record the schedule."""
-        answer = await self._rest.exchange_schedule()
-        await self._record(
-            ExchangeStatusRow(
-                received_at=answer.received_at,
-                requested_at=answer.requested_at,
-                row_no=0,
-                source="schedule",
-                body=canonical_json(answer.value),
-                exchange_active=None,
-                trading_active=None,
-            )
-        )
-
-    async def _record(self, row: ExchangeStatusRow) -> None:
-        await self._scribe.write({"exchange_status": [row]})

@@ -5,16 +5,16 @@ the catalogue takes the new state: a crash between the two repeats a row (legal)
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from libs.exchange.rest_wire import Json
 from libs.marketdata.rows import LifecycleRow
 from libs.runtime.clock import Clock
 from libs.store.catalogue import (
     CatalogueWrite,
-    ObjectState,
+    MarketState,
     lend,
     read_categories,
     read_events,
@@ -22,7 +22,7 @@ from libs.store.catalogue import (
     read_series,
     write_catalogue,
 )
-from libs.store.catalogue_views import read_event_series, read_unfinished
+from libs.store.catalogue_views import count_markets, read_event_series, read_unfinished
 from libs.store.leases import Lease
 from libs.store.notify import Notifier
 from libs.store.pool import Pool
@@ -36,30 +36,27 @@ from services.registry.catalogue import (
     diff_objects,
     retire,
 )
+from services.registry.counts import Counts
 from services.registry.lifecycle import Heard, Ordering, hear
-from services.registry.listing import (
-    Listed,
-    ListingInvalid,
-    read_event,
-    read_market,
-)
+from services.registry.listing import ListedMarket, read_each, read_event, read_market
 from services.registry.listing import read_series as read_series_object
+from services.registry.looks import Looks
+from services.registry.raised import Raised
 from services.registry.schedule import Schedule
 from services.registry.statuses import REMOVED, next_due
 
 log = get_logger(__name__)
+T = TypeVar("T")
 
-NEW_LOOK_AFTER: Final = 500_000
-"""Microseconds after an announcement until the market's body is asked for; right away it is often 404."""
-
-RAISED_TIDY: Final = 1_000
-"""From this many on, markets raised longer ago than matters are forgotten."""
+LOOK_AFTER: Final = 500_000
+"""Microseconds after a message until REST is asked; right after an announcement a market is often 404."""
 
 
 class Keeper:
     """The registry's hand on the catalogue.
 
-    due: markets by the moment the clock changes them. looks: markets by the moment REST is asked about them.
+    due: markets by the moment the clock changes them. looks, event_looks: markets and events by the moment REST is asked
+    about them. markets: how many there are, by status.
     """
 
     def __init__(
@@ -81,19 +78,24 @@ class Keeper:
         self._categories: dict[str, str] = {}
         self._series_by_event: dict[str, str] = {}
         self._ordering = Ordering()
-        self._raised: dict[str, int] = {}
+        self._raised = Raised(cache)
+        self._unjudged: dict[str, set[str]] = {}
+        """Markets of a series whose category, which the filter asks for, was not known."""
         self._one = asyncio.Lock()
         self.rules = replace(
             rules, categories=self._categories, series_by_event=self._series_by_event
         )
         self.due = Schedule()
-        self.looks = Schedule()
+        self.looks = Looks()
+        self.event_looks = Looks()
+        self.markets = Counts()
         self.is_first_listing = False
         self.counts = {"versions": 0, "stale": 0, "late": 0, "invalid": 0, "heard": 0}
 
     async def load(self) -> None:
-        """Read from the database what is kept in memory: categories, events' series, and what the clock will change."""
+        """Read from the database what is kept in memory: categories, events' series, what the clock will change."""
         async with self._one, lend(self._pool) as conn:
+            self.markets.set(await count_markets(conn))
             self._categories.update(await read_categories(conn))
             self._series_by_event.update(await read_event_series(conn))
             now = self._clock.now()
@@ -102,6 +104,12 @@ class Keeper:
                 passed = close_at is not None and close_at <= now
                 if passed or (open_at is not None and open_at <= now and status == "initialized"):
                     self.due.put(ticker, now)
+
+    async def count(self) -> None:
+        """Count the markets again, if it is not known how many there are."""
+        if not self.markets.is_known:
+            async with self._one, lend(self._pool) as conn:
+                self.markets.set(await count_markets(conn))
 
     def place_anew(self) -> None:
         """Compute every slot again as markets are listed: their number has changed."""
@@ -113,16 +121,19 @@ class Keeper:
         async with self._one:
             async with lend(self._pool) as conn:
                 known = await read_series(conn, [item.ticker for item in listed])
-            await self._apply(diff_objects(listed, known, self._clock.now()))
+            await self._apply(diff_objects(listed, known, self._clock.now()), {})
             self._categories.update({i.ticker: i.category for i in listed if i.category})
+            for item in listed:
+                for ticker in self._unjudged.pop(item.ticker, ()) if item.category else ():
+                    self.looks.put_earlier(ticker, self._clock.now())
 
     async def list_events(self, items: Sequence[Json]) -> None:
         """Take listed event objects."""
-        listed: list[Listed] = self._read(read_event, items)
+        listed = self._read(read_event, items)
         async with self._one:
             async with lend(self._pool) as conn:
-                known: dict[str, ObjectState] = await read_events(conn, [i.ticker for i in listed])
-            await self._apply(diff_objects(listed, known, self._clock.now()))
+                known = await read_events(conn, [item.ticker for item in listed])
+            await self._apply(diff_objects(listed, known, self._clock.now()), {})
             self._series_by_event.update({item.ticker: item.parent for item in listed})
 
     async def list_markets(
@@ -139,22 +150,28 @@ class Keeper:
                 known = await read_markets(conn, tickers)
             now = self._clock.now()
             asked_at = now if requested_at is None else requested_at
-            # What the exchange's cache may not have known when the listing was asked for.
-            raised = {
-                t for t in tickers if self._raised.get(t, -self._cache) > asked_at - self._cache
-            }
             changes = diff_markets(
                 listed,
                 known,
                 self.rules,
                 now,
                 is_first_listing=self.is_first_listing,
-                raised=raised,
+                raised=self._raised.unseen(tickers, asked_at),
+                recent={t for t in tickers if self.looks.is_early(t, asked_at)},
             )
-            await self._apply(changes)
+            await self._apply(changes, known)
             for ticker in changes.early:
-                self.looks.put_earlier(ticker, self._raised[ticker] + self._cache)
+                self.looks.put_earlier(ticker, self._raised.sure_at(ticker))
+            self._note_unjudged(listed)
         return tickers
+
+    def _note_unjudged(self, listed: Iterable[ListedMarket]) -> None:
+        """Note markets that the filter could not judge: they are looked at again once their series is known."""
+        if self.rules.capture.needs_category:
+            for market in listed:
+                series = self.rules.series(market.event_ticker)
+                if series not in self._categories:
+                    self._unjudged.setdefault(series, set()).add(market.ticker)
 
     async def hear(self, rows: Sequence[LifecycleRow]) -> Heard:
         """Take lifecycle rows of the zone."""
@@ -166,26 +183,16 @@ class Keeper:
             heard = hear(fresh, known, self.rules, now)
             new = tuple((state, "{}") for state in heard.states if state.ticker in heard.new)
             old = tuple(state for state in heard.states if state.ticker not in heard.new)
-            await self._apply(Changes(CatalogueWrite(markets=new, states=old)))
+            await self._apply(Changes(CatalogueWrite(markets=new, states=old)), known)
             self.counts["heard"] += len(fresh)
-            self._remember_raised(heard, now)
-        for ticker in heard.look:
-            self.looks.put_earlier(ticker, now + self._cache)
-        for ticker in heard.new:
-            self.looks.put_earlier(ticker, now + NEW_LOOK_AFTER)
-        for ticker in heard.fetch:
-            self.looks.put_earlier(ticker, now)
+            self._raised.note(heard.raised, heard.lowered, now)
+            for looks, tickers in ((self.looks, heard.look), (self.event_looks, heard.events)):
+                for ticker in tickers:
+                    looks.put_earlier(ticker, now + LOOK_AFTER)
+                    looks.put_sure(ticker, now + self._cache)
+            for ticker in heard.fetch:
+                self.looks.put_earlier(ticker, now)
         return heard
-
-    def _remember_raised(self, heard: Heard, now: int) -> None:
-        """Remember for as long as the exchange's cache reaches back which markets messages have made wanted."""
-        self._raised |= dict.fromkeys(heard.raised, now)
-        for ticker in heard.lowered:
-            self._raised.pop(ticker, None)
-        if len(self._raised) > RAISED_TIDY:
-            # Twice: a listing may take as long to come as the cache holds it.
-            oldest = now - 2 * self._cache
-            self._raised = {t: at for t, at in self._raised.items() if at > oldest}
 
     async def advance(self, limit: int = 1000) -> int:
         """Open and close the markets whose time has come; return how many were looked at."""
@@ -197,7 +204,7 @@ class Keeper:
             async with self._one:
                 async with lend(self._pool) as conn:
                     known = await read_markets(conn, tickers)
-                await self._apply(Changes(advance_by_clock(known.values(), self.rules, now)))
+                await self._apply(Changes(advance_by_clock(known.values(), self.rules, now)), known)
         except BaseException:
             for ticker in tickers:
                 self.due.put_earlier(ticker, now)
@@ -213,10 +220,10 @@ class Keeper:
         async with self._one:
             async with lend(self._pool) as conn:
                 known = await read_markets(conn, tickers)
-            await self._apply(Changes(retire(known.values(), REMOVED)))
+            await self._apply(Changes(retire(known.values(), REMOVED)), known)
         log.info("markets_removed", markets=len(known))
 
-    async def _apply(self, changes: Changes) -> None:
+    async def _apply(self, changes: Changes, known: Mapping[str, MarketState]) -> None:
         self.counts["stale"] += changes.stale
         if changes.is_empty:
             return
@@ -226,7 +233,7 @@ class Keeper:
         }
         if changes.versions or changes.gaps:
             await self._scribe.write(rows)
-        async with lend(self._pool) as conn:
+        async with self.markets.changing(known, changes.market_states), lend(self._pool) as conn:
             slots = await write_catalogue(conn, changes.write, self._lease)
         if slots:
             self._notifier.poke()
@@ -237,13 +244,9 @@ class Keeper:
             due = next_due(state.status, state.open_at, state.close_at, now, self.rules.ahead)
             self.due.put(state.ticker, due)
 
-    def _read(self, reader: Callable[[Json, int], Any], items: Sequence[Json]) -> list[Any]:
-        """Read the objects of a page; one that lacks its key costs only itself."""
-        now, read = self._clock.now(), []
-        for item in items:
-            try:
-                read.append(reader(item, now))
-            except ListingInvalid as error:
-                self.counts["invalid"] += 1
-                log.warning("listing_invalid", error=str(error))
+    def _read(self, reader: Callable[[Json, int], T], items: Sequence[Json]) -> list[T]:
+        read, wrong = read_each(reader, items, self._clock.now())
+        self.counts["invalid"] += len(wrong)
+        for error in wrong:
+            log.warning("listing_invalid", error=error)
         return read

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from libs.marketdata.capture import is_combo_ticker, series_of
+from libs.marketdata.capture import is_combo_ticker
 from libs.marketdata.rows import LifecycleRow
 from libs.store.catalogue import MarketState
 from services.registry.catalogue import Rules
@@ -144,7 +144,7 @@ def _announced(row: LifecycleRow, rules: Rules, now: int) -> MarketState | None:
     event = _message(row.body).get("additional_metadata", {}).get("event_ticker")
     if not isinstance(event, str) or not event:
         return None
-    series = rules.series_by_event.get(event) or series_of(event)
+    series = rules.series(event)
     if rules.capture.needs_category and series not in rules.categories:
         return None
     status = by_clock(INITIALIZED, row.open_at, row.close_at, now)

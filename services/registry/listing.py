@@ -4,9 +4,9 @@
 exchange's own update stamp, which is kept apart: a body changes exactly when somebody changed the market.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from libs.exchange.convert import canonical_json
 from libs.marketdata.binary import content_hash
@@ -15,6 +15,7 @@ from libs.marketdata.tables import MARKET_VERSIONS
 from libs.marketdata.units import DAY, ValueDoesNotFit, parse_rfc3339
 
 Json = Mapping[str, Any]
+T = TypeVar("T")
 
 _TRADING_PREFIXES = (
     "yes_bid", "yes_ask", "no_bid", "no_ask", "last_price", "previous_", "volume", "open_interest", "liquidity",
@@ -150,3 +151,17 @@ def read_market(body: Json, now: int) -> ListedMarket:
         content_hash=_hash("market", ticker, text),
         body=text,
     )
+
+
+def read_each(
+    reader: Callable[[dict[str, Any], int], T], items: Iterable[dict[str, Any]], now: int
+) -> tuple[list[T], list[str]]:
+    """Read objects of a page; return them, and what is wrong with those that lack their key: they cost only themselves."""
+    read: list[T] = []
+    wrong: list[str] = []
+    for item in items:
+        try:
+            read.append(reader(item, now))
+        except ListingInvalid as error:
+            wrong.append(str(error))
+    return read, wrong

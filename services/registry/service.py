@@ -1,6 +1,6 @@
 """Composition root of the registry: what is opened, in which order, and what runs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -18,17 +18,19 @@ from libs.store.pool import Pool, open_pool
 from libs.store.scribe import Scribe
 from services.registry import tasks
 from services.registry.catalogue import Rules
-from services.registry.debug import markets_page
+from services.registry.debug import as_html, markets_page
+from services.registry.exchange_state import ExchangeWatch
 from services.registry.follow import LifecycleFollower
-from services.registry.housekeeping import PROCESS, Housekeeper, StatusRecorder
+from services.registry.housekeeping import PROCESS, Housekeeper
 from services.registry.keeper import Keeper
+from services.registry.looking import Looker
 from services.registry.settings import Settings
 from services.registry.sync import Syncer
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the registry is made of. counts: markets by status, as last counted."""
+    """What the registry is made of."""
 
     committed: Notifier
     moved: Notifier
@@ -36,10 +38,10 @@ class Parts:
     scribe: Scribe
     keeper: Keeper
     syncer: Syncer
+    looker: Looker
     follower: LifecycleFollower
     housekeeper: Housekeeper
-    recorder: StatusRecorder
-    counts: dict[str, int] = field(default_factory=dict)
+    watch: ExchangeWatch
 
 
 async def run(settings: Settings, runtime: Runtime) -> None:
@@ -63,15 +65,17 @@ async def _run_with_lease(
     settings: Settings, runtime: Runtime, pool: Pool, rest: Rest, lease: Lease
 ) -> None:
     parts = _put_together(settings, runtime, pool, rest, lease)
+    runtime.health.set_ready(False, "reading the catalogue")
     _describe(runtime, pool, rest, parts)
     await parts.keeper.load()
     await parts.syncer.load()
     await parts.follower.load()
+    await parts.watch.load()
     runtime.health.set_ready(False, "listing the exchange")
     try:
         async with runtime.tasks() as started:
             started.start("keep-lease", keep_lease(runtime, lease))
-            _start_loops(started, settings, runtime, pool, parts)
+            _start_loops(started, settings, runtime, parts)
             await rest.respect_account_limits()
             started.start(
                 "sync-catalogue",
@@ -103,7 +107,11 @@ def _put_together(
         on_lost=lane_lost,
     )
     keeper = Keeper(pool, scribe, moved, clock, _rules(settings), int(own.cache_s * SECOND), lease)
+    watch = ExchangeWatch(rest.client, scribe, pool, clock, lease, runtime.metrics)
     syncer = Syncer(rest.client, keeper, pool, clock, settings, lease)
+    looker = Looker(
+        rest.client, keeper, pool, clock, int(own.cache_s * SECOND), lambda: watch.is_paused
+    )
     return Parts(
         committed=committed,
         moved=moved,
@@ -111,9 +119,10 @@ def _put_together(
         scribe=scribe,
         keeper=keeper,
         syncer=syncer,
-        follower=LifecycleFollower(pool, keeper, clock, lease),
+        looker=looker,
+        follower=LifecycleFollower(pool, keeper, clock, lease, runtime.metrics),
         housekeeper=Housekeeper(pool, clock, lease.holder, own.lease_s, own.ledger_keep_s),
-        recorder=StatusRecorder(rest.client, scribe),
+        watch=watch,
     )
 
 
@@ -127,9 +136,7 @@ def _rules(settings: Settings) -> Rules:
     )
 
 
-def _start_loops(
-    started: EternalTasks, settings: Settings, runtime: Runtime, pool: Pool, parts: Parts
-) -> None:
+def _start_loops(started: EternalTasks, settings: Settings, runtime: Runtime, parts: Parts) -> None:
     """Start every loop but the lease's and the listing, which waits until our share of the account's reads is known."""
     own = settings.registry
     started.start("notify-batches", parts.committed.run(runtime.stop))
@@ -140,22 +147,22 @@ def _start_loops(
         "follow-lifecycle", tasks.follow_lifecycle(runtime, parts.follower, parts.listener, poll_s)
     )
     started.start("advance-clock", tasks.advance_clock(runtime, parts.keeper))
-    started.start("count-markets", tasks.count(runtime, pool, parts.counts))
-    tasks.start_periodic(started, runtime, own, parts.syncer, parts.recorder, parts.housekeeper)
+    started.start("count-markets", tasks.count(runtime, parts.keeper))
+    tasks.start_periodic(started, runtime, own, parts.looker, parts.watch, parts.housekeeper)
 
 
 def _describe(runtime: Runtime, pool: Pool, rest: Rest, parts: Parts) -> None:
     """Say in /health what the registry is doing, and answer /debug/markets."""
     health, keeper = runtime.health, parts.keeper
-    health.set("markets", lambda: dict(parts.counts))
+    health.set("markets", keeper.markets.as_dict)
     health.set("catalogue", lambda: dict(keeper.counts))
-    health.set("waiting", lambda: {"clock": len(keeper.due), "looks": len(keeper.looks)})
+    health.set("looks", parts.looker.facts)
     health.set("listing", parts.syncer.facts)
     health.set("lifecycle", parts.follower.facts)
-    health.set("exchange", lambda: {**parts.recorder.facts(), **rest.describe()})
+    health.set("exchange", lambda: {**parts.watch.facts(), **rest.describe()})
     health.set("house", parts.housekeeper.facts)
 
     async def page(query: Any) -> Any:
-        return await markets_page(pool, query)
+        return await markets_page(pool, query, keeper.markets.as_dict())
 
-    health.add_page("markets", page)
+    health.add_page("markets", page, as_html)

@@ -1,52 +1,33 @@
-"""Listing the exchange by REST: the whole catalogue, what changed since, single markets by name.
+"""Listing the exchange by REST: the whole catalogue, and what changed since.
 
 Each call is one turn of a task and may be repeated from its beginning: what is already known writes nothing again.
 """
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
-from itertools import chain
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from libs.exchange.rest import RestClient
 from libs.exchange.rest_wire import Json, Page
 from libs.marketdata.units import DAY, SECOND
 from libs.runtime.clock import Clock
-from libs.store.catalogue import get_state, lend, read_markets, set_state
+from libs.store.catalogue import get_state, lend, set_state
 from libs.store.catalogue_views import read_wanted
 from libs.store.leases import Lease
 from libs.store.pool import Pool
 from libs.telemetry.logging import get_logger
 from services.registry.keeper import Keeper
 from services.registry.listing import time_of
+from services.registry.progress import Progress
 from services.registry.settings import Settings
 
 log = get_logger(__name__)
 
 STATE_KEY: Final = "listing"
-TICKERS_PER_LOOK: Final = 100
-LOOK_CHARS_MAX: Final = 4_000
-"""Longest list of tickers in one request's address, characters; servers refuse longer lines than 8 kB."""
-MISSES_MAX: Final = 10
-MISS_WAIT: Final = 250_000
-"""First wait after a market was not found, microseconds; doubles to about two minutes in all."""
-
+SERIES_AT_ONCE: Final = 1_000
 CLOSED_LATELY: Final = 2 * DAY
 """How far back a full listing takes closed markets, microseconds: what a registry that was away has missed."""
-
-
-def chunks(tickers: Sequence[str]) -> Iterable[list[str]]:
-    """Split tickers so that each list fits into one request."""
-    chunk: list[str] = []
-    chars = 0
-    for ticker in tickers:
-        if chunk and (len(chunk) == TICKERS_PER_LOOK or chars + len(ticker) > LOOK_CHARS_MAX):
-            yield chunk
-            chunk, chars = [], 0
-        chunk.append(ticker)
-        chars += len(ticker) + 3
-    if chunk:
-        yield chunk
 
 
 class Syncer:
@@ -69,12 +50,12 @@ class Syncer:
         self._own = settings.registry
         self._fingerprint = settings.fingerprint()
         self._combos = settings.capture.combos
-        self._misses: dict[str, int] = {}
         self.full_at: int | None = None
         self.updated_from: int | None = None
         self.markets_listed = 0
         self.full_listings = 0
         self.incremental_listings = 0
+        self.progress = Progress()
 
     def facts(self) -> dict[str, Any]:
         """Say in /health what was listed."""
@@ -84,6 +65,7 @@ class Syncer:
             "full": self.full_listings,
             "incremental": self.incremental_listings,
             "markets": self.markets_listed,
+            "progress": self.progress.facts(),
         }
 
     async def load(self) -> None:
@@ -114,17 +96,12 @@ class Syncer:
         wanted and was not listed.
         """
         started = self._clock.now()
-        await self._keeper.list_series((await self._rest.series()).items)
-        for status in ("open", "unopened"):
-            await self._take_events(self._rest.events(status=status))
-        if self._combos:
-            await self._take_events(self._rest.multivariate_events())
-        seen: set[str] = set()
-        for status in ("open", "unopened", "paused"):
-            pages = self._rest.markets(status=status, mve_filter=self._mve_filter)
-            seen.update(await self._take_markets(pages))
-        closed = self._rest.markets(status="closed", mve_filter=self._mve_filter)
-        seen.update(await self._take_markets(closed, closed_since=started - CLOSED_LATELY))
+        self.progress.begin(started)
+        try:
+            await self._list_series_and_events()
+            seen = await self._list_markets(started)
+        finally:
+            self.progress.end()
         async with lend(self._pool) as conn:
             wanted = await read_wanted(conn)
         unseen = [ticker for ticker in wanted if ticker not in seen]
@@ -135,14 +112,32 @@ class Syncer:
         log.info("catalogue_listed", markets=len(seen), unlisted=len(unseen),
                  seconds=round((self._clock.now() - started) / SECOND, 2))  # fmt: skip
 
+    async def _list_series_and_events(self) -> None:
+        self.progress.enter("series")
+        await self._take_series(await self._rest.series())
+        for status in ("open", "unopened"):
+            self.progress.enter(f"events {status}")
+            await self._take_events(self._rest.events(status=status))
+        if self._combos:
+            self.progress.enter("events multivariate")
+            await self._take_events(self._rest.multivariate_events())
+
+    async def _list_markets(self, started: int) -> set[str]:
+        """List the markets; return their tickers."""
+        seen: set[str] = set()
+        for status in ("open", "unopened", "paused", "closed"):
+            self.progress.enter(f"markets {status}")
+            pages = self._rest.markets(status=status, mve_filter=self._mve_filter)
+            since = started - CLOSED_LATELY if status == "closed" else None
+            seen.update(await self._take_markets(pages, closed_since=since))
+        return seen
+
     async def list_changed(self) -> None:
         """List what the exchange changed since the last listing, with some overlap."""
         assert self.updated_from is not None
         started = self._clock.now()
         since = self.updated_from - int(self._own.overlap_s * SECOND)
-        series = await self._rest.series(min_updated_ts=since)
-        if series.items:
-            await self._keeper.list_series(series.items)
+        await self._take_series(await self._rest.series(min_updated_ts=since))
         await self._take_events(self._rest.events(min_updated_ts=since))
         await self._take_markets(
             self._rest.markets(min_updated_ts=since, mve_filter=self._mve_filter)
@@ -150,60 +145,52 @@ class Syncer:
         self.incremental_listings += 1
         await self._remember(self.full_at, started)
 
-    async def look_once(self) -> None:
-        """Ask about the markets whose look is due."""
-        now = self._clock.now()
-        waiting = list(chunks(self._keeper.looks.take(now, 5 * TICKERS_PER_LOOK)))
-        try:
-            while waiting:
-                found = await self._take_markets(self._rest.markets(tickers=waiting[0]))
-                await self._follow_up(waiting[0], found)
-                del waiting[0]
-        except BaseException:
-            for ticker in chain.from_iterable(waiting):
-                self._keeper.looks.put_earlier(ticker, now)
-            raise
-
-    async def _follow_up(self, asked: Sequence[str], found: Iterable[str]) -> None:
-        """Look again, for a bounded number of times, at what was not there or not yet true."""
-        answered, now = set(found), self._clock.now()
-        misses = {t: self._misses.get(t, 0) + 1 for t in asked if t not in answered}
-        gone = [ticker for ticker, count in misses.items() if count >= MISSES_MAX]
-        if gone:
-            await self._keeper.retire(gone)
-        async with lend(self._pool) as conn:
-            states = await read_markets(conn, list(answered))
-        # What may fail is done: from here on nothing is half remembered.
-        for ticker in (*gone, *(ticker for ticker in asked if ticker in answered)):
-            self._misses.pop(ticker, None)
-        for ticker in misses.keys() - set(gone):
-            self._misses[ticker] = misses[ticker]
-            self._keeper.looks.put_earlier(ticker, now + MISS_WAIT * 2 ** (misses[ticker] - 1))
-        for state in states.values():
-            closed_by_clock = state.status == "closed" and state.wanted
-            if closed_by_clock:
-                self._keeper.looks.put_earlier(state.ticker, now + int(self._own.cache_s * SECOND))
+    async def _take_series(self, page: Page[Json]) -> None:
+        """Give the series to the keeper, in parts: there are thousands in one answer."""
+        for part in range(0, len(page.items), SERIES_AT_ONCE):
+            await self._keeper.list_series(page.items[part : part + SERIES_AT_ONCE])
 
     async def _take_events(self, pages: AsyncIterator[Page[Json]]) -> None:
-        async for page in pages:
+        async def take(page: Page[Json]) -> None:
             if page.items:
                 await self._keeper.list_events(page.items)
+
+        await self._take_pages(pages, take)
 
     async def _take_markets(
         self, pages: AsyncIterator[Page[Json]], closed_since: int | None = None
     ) -> list[str]:
         """Give pages of markets to the keeper, only those that closed since then (microseconds) if that is said."""
         tickers: list[str] = []
-        async for page in pages:
+
+        async def take(page: Page[Json]) -> None:
             items = [
                 item
                 for item in page.items
                 if closed_since is None or (time_of(item, "close_time") or 0) >= closed_since
             ]
             if items:
-                tickers += await self._keeper.list_markets(items, page.requested_at)
+                tickers.extend(await self._keeper.list_markets(items, page.requested_at))
+
+        await self._take_pages(pages, take)
         self.markets_listed += len(tickers)
         return tickers
+
+    async def _take_pages(
+        self, pages: AsyncIterator[Page[Json]], take: Callable[[Page[Json]], Awaitable[None]]
+    ) -> None:
+        """Take a listing page by page, each while the next one is asked for."""
+        page = await anext(pages, None)
+        while page is not None:
+            self.progress.count(len(page.items), self._clock.now())
+            # Both are waited for before an error of one is raised: nothing goes on behind our back.
+            following, taken = await asyncio.gather(
+                anext(pages, None), take(page), return_exceptions=True
+            )
+            for outcome in (taken, following):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            page = following if isinstance(following, Page) else None
 
     async def _remember(self, full_at: int | None, updated_from: int) -> None:
         self.full_at, self.updated_from = full_at, updated_from

@@ -4,13 +4,12 @@ from typing import Final
 
 from libs.runtime.repeat import repeat
 from libs.runtime.service import EternalTasks, Runtime
-from libs.store.catalogue import lend
-from libs.store.catalogue_views import count_markets
 from libs.store.notify import Listener
-from libs.store.pool import Pool
+from services.registry.exchange_state import ExchangeWatch
 from services.registry.follow import LifecycleFollower
-from services.registry.housekeeping import Housekeeper, StatusRecorder
+from services.registry.housekeeping import Housekeeper
 from services.registry.keeper import Keeper
+from services.registry.looking import Looker
 from services.registry.settings import RegistrySettings
 from services.registry.sync import Syncer
 
@@ -54,16 +53,12 @@ async def advance_clock(runtime: Runtime, keeper: Keeper) -> None:
     await repeat(runtime, "advance-clock", turn, CLOCK_S)
 
 
-async def count(runtime: Runtime, pool: Pool, counts: dict[str, int]) -> None:
-    """Keep the number of markets by status in health and metrics."""
+async def count(runtime: Runtime, keeper: Keeper) -> None:
+    """Keep the number of markets by status in the metrics, and right."""
 
     async def turn() -> None:
-        async with lend(pool) as conn:
-            found = await count_markets(conn)
-        for status in counts.keys() - found.keys():
-            found[status] = 0
-        counts.update(found)
-        for status, markets in counts.items():
+        await keeper.count()
+        for status, markets in keeper.markets.as_dict().items():
             runtime.metrics.markets_known.labels(status).set(markets)
 
     await repeat(runtime, "count-markets", turn, COUNT_S)
@@ -73,15 +68,16 @@ def start_periodic(
     tasks: EternalTasks,
     runtime: Runtime,
     own: RegistrySettings,
-    syncer: Syncer,
-    recorder: StatusRecorder,
+    looker: Looker,
+    watch: ExchangeWatch,
     housekeeper: Housekeeper,
 ) -> None:
     """Start the loops that are a period and a turn."""
     for name, work, period_s in (
-        ("look-at-markets", syncer.look_once, LOOK_S),
-        ("record-status", recorder.status_once, own.status_s),
-        ("record-schedule", recorder.schedule_once, own.schedule_s),
+        ("look-at-markets", looker.markets_once, LOOK_S),
+        ("look-at-events", looker.events_once, LOOK_S),
+        ("record-status", watch.status_once, own.status_s),
+        ("record-schedule", watch.schedule_once, own.schedule_s),
         ("keep-house", housekeeper.round_once, own.housekeeping_s),
         ("summarize", housekeeper.summarize_once, SUMMARIZE_S),
         ("drop-partitions", housekeeper.drop_once, own.drop_s),

@@ -269,7 +269,7 @@ async def test_an_announced_market_that_never_comes_is_removed(
     gatherer_db: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """REST does not know it after a bounded number of looks: not wanted any more, so its slot is not asked for it."""
-    monkeypatch.setattr("services.registry.sync.MISS_WAIT", 1_000)
+    monkeypatch.setattr("services.registry.looking.MISS_WAIT", 1_000)
     async with (
         running_zone(gatherer_db, tmp_path) as zone,
         zone.registry(registry=SLOW),

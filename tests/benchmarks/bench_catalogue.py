@@ -1,0 +1,234 @@
+"""What a catalogue of a million markets costs the registry: listing, restart, pages for people, the connectors' lists.
+
+    python -m tests.benchmarks.bench_catalogue [markets [reads_per_s]]        default: 100,000 markets, as fast as it goes
+
+A simulated exchange, a PostgreSQL server with safe settings and the registry, each a process of its own. With
+reads_per_s the account has that many reads and the registry its share of 0.4. Bounded: 20 minutes a phase. Prints
+seconds, MB of memory (the registry's peak), rows a second and milliseconds.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import yaml
+
+from libs.exchange.keyfiles import make_key_pair
+from libs.store.control import slot_markets
+from libs.store.pool import Target, connect
+from services.local.postgres import EmbeddedPostgres
+from services.local.postgres_cluster import free_port
+from services.migrate.migration import Migration, migrate_all
+
+PHASE_S_MAX = 1200.0
+SLOTS = 144
+PAGES = {
+    "first page": "limit=100",
+    "a common status, far in": "limit=100&status=active&after=KXH",
+    "a rare status": "limit=100&status=determined",
+    "a slot": "limit=100&slot=orderbook/3",
+    "a prefix": "limit=100&prefix=KXNFL",
+}
+
+
+def tell(name: str, *figures: str) -> None:
+    sys.stdout.write(f"{name:34}" + "".join(f"{figure:>22}" for figure in figures) + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def process(service: str, config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a service until the block ends."""
+    with log.open("ab") as out:
+        command = [sys.executable, "-m", f"services.{service}", "--config", str(config)]
+        running = subprocess.Popen(command, stdout=out, stderr=out)
+        try:
+            yield running
+        finally:
+            running.terminate()
+            running.wait(30)
+
+
+def get(port: int, path: str) -> Any:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+        return json.load(answer)
+
+
+def memory_mb(pid: int, field: str = "VmHWM") -> float:
+    """Return a figure of the process's memory; VmHWM is its peak."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+async def until_ready(running: subprocess.Popen[bytes], port: int) -> tuple[float, dict[str, Any]]:
+    """Wait for /health to say ready; return the seconds since the call and the document."""
+    began, said = time.perf_counter(), 0.0
+    while time.perf_counter() - began < PHASE_S_MAX:
+        assert running.poll() is None, "the process ended; see its log"
+        try:
+            document = await asyncio.to_thread(get, port, "/health")
+        except OSError:
+            document = {}
+        if document.get("ready"):
+            return time.perf_counter() - began, document
+        if time.perf_counter() - said > 15 and document:
+            said = time.perf_counter()
+            listing = document.get("listing")
+            sys.stderr.write(f"{said - began:6.0f} s  {memory_mb(running.pid):.0f} MB  {listing}\n")
+        await asyncio.sleep(0.25)
+    raise TimeoutError("not ready in time; see the process's log")
+
+
+@asynccontextmanager
+async def database(directory: Path) -> AsyncIterator[Target]:
+    server = EmbeddedPostgres(directory / "server", sync_init=False)
+    try:
+        await server.start()
+        target = await server.create_database("gatherer")
+        await migrate_all([Migration(target, "gatherer", "a")])
+        yield target
+    finally:
+        await server.kill()
+
+
+def write_configs(directory: Path, markets: int, reads: float, target: Target) -> dict[str, int]:
+    """Write both processes' files; return the ports where they answer."""
+    private, public = make_key_pair(directory)
+    ports = {name: free_port() for name in ("rest", "simulator", "metrics", "registry", "scrape")}
+    host = "127.0.0.1"
+    simulated = {
+        "port": ports["rest"], "markets": markets, "rate": 0, "new_market_every_s": 0, "closing_share": 0,
+        "pause_every_s": 0, "news_every_s": 0, "tier": "none", "keys": [{"key_id": "key", "public_key_file": str(public)}],
+        "journal_dir": str(directory / "journal"),
+    }  # fmt: skip
+    quiet = {"format": "json", "level": "info"}
+    (directory / "simulator.yaml").write_text(yaml.safe_dump({
+        "health": {"host": host, "port": ports["simulator"]}, "metrics": {"host": host, "port": ports["metrics"]},
+        "log": quiet, "simulator": simulated,
+    }))  # fmt: skip
+    base = f"{host}:{ports['rest']}"
+    (directory / "gatherer.yaml").write_text(yaml.safe_dump({
+        "zone": "a", "health": {"host": host, "port": ports["registry"]},
+        "metrics": {"host": host, "port": ports["scrape"]}, "log": quiet,
+        "exchange": {
+            "environment": "simulator", "rest_url": f"http://{base}/trade-api/v2", "ws_url": f"ws://{base}/trade-api/ws/v2",
+            "api_key_id": "key", "private_key_file": str(private), "reads_per_s": reads,
+        },
+        "store": {
+            "host": target.host, "port": target.port, "database": target.database, "user": target.user,
+            "password": target.password,
+        },
+        "slots": {"orderbook": SLOTS, "ticker": 2, "trade": 2, "lifecycle": 2, "connections_max": 200},
+        "capture": {"combos": True},
+    }))  # fmt: skip
+    return ports
+
+
+async def sizes(target: Target) -> None:
+    async with connect(target) as conn:
+        await conn.execute("vacuum analyze markets")
+        rows = await conn.fetch(
+            "select relname, pg_total_relation_size(oid) / 1048576 as mb from pg_class"
+            " where relname in ('markets', 'events', 'slot_versions') order by relname"
+        )
+        versions = await conn.fetchval("select count(*) from market_versions")
+        size = await conn.fetchval("select pg_database_size(current_database()) / 1048576")
+    tell(
+        "database",
+        f"{size} MB",
+        *(f"{row[0]} {row[1]} MB" for row in rows),
+        f"{versions:,} versions",
+    )
+
+
+async def pages(port: int) -> None:
+    for name, query in PAGES.items():
+        times: list[float] = []
+        found: dict[str, Any] = {}
+        for _ in range(3):
+            at = time.perf_counter()
+            found = await asyncio.to_thread(get, port, f"/debug/markets?{query}")
+            times.append(time.perf_counter() - at)
+        tell(f"/debug/markets, {name}", f"{times[0] * 1e3:.0f} ms first", f"{min(times) * 1e3:.0f} ms best",
+             f"{len(found['markets'])} markets")  # fmt: skip
+
+
+async def lists(target: Target) -> None:
+    """Read every slot's list as connectors do when they start."""
+    async with connect(target) as conn:
+        times, markets = [], 0
+        for slot in range(SLOTS):
+            at = time.perf_counter()
+            markets += len(await slot_markets(conn, f"orderbook/{slot}"))
+            times.append(time.perf_counter() - at)
+    tell(f"lists of {SLOTS} slots", f"{sum(times):.2f} s", f"median {statistics.median(times) * 1e3:.0f} ms",
+         f"longest {max(times) * 1e3:.0f} ms", f"{markets:,} markets")  # fmt: skip
+
+
+async def registry_phases(
+    directory: Path, ports: dict[str, int], target: Target, markets: int
+) -> None:
+    config, log = directory / "gatherer.yaml", directory / "registry.log"
+    for phase in ("first listing", "restart"):
+        with process("registry", config, log) as running:
+            seconds, document = await until_ready(running, ports["registry"])
+            listing = document["listing"]
+            figures = [f"{seconds:.1f} s", f"{memory_mb(running.pid):.0f} MB peak"]
+            if phase == "first listing":
+                figures.append(f"{markets / seconds:,.0f} markets/s")
+            tell(
+                phase,
+                *figures,
+                f"{document['exchange']['requests']} requests",
+                f"full {listing['full']}",
+            )
+            if phase == "restart":
+                await sizes(target)
+                await pages(ports["registry"])
+                await lists(target)
+                tell("registry afterwards", f"{memory_mb(running.pid, 'VmRSS'):.0f} MB",
+                     f"{memory_mb(running.pid):.0f} MB peak")  # fmt: skip
+
+
+async def measure(markets: int, reads: float) -> None:
+    directory = Path(mkdtemp(prefix="bench-catalogue-"))
+    directory.chmod(0o755)  # noqa: ASYNC240 - nothing runs beside it
+    try:
+        async with database(directory) as target:
+            ports = write_configs(directory, markets, reads, target)
+            with process(
+                "simulator", directory / "simulator.yaml", directory / "simulator.log"
+            ) as s:
+                seconds, _ = await until_ready(s, ports["simulator"])
+                tell(
+                    f"exchange of {markets:,} markets",
+                    f"{seconds:.1f} s",
+                    f"{memory_mb(s.pid):.0f} MB",
+                )
+                await registry_phases(directory, ports, target, markets)
+    finally:
+        if not os.environ.get("KALSHI_BENCH_KEEP"):
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def main() -> None:
+    markets = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    reads = float(sys.argv[2]) if len(sys.argv) > 2 else 1_000.0
+    asyncio.run(measure(markets, reads))
+
+
+if __name__ == "__main__":
+    main()
