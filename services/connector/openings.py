@@ -160,9 +160,13 @@ class Snapshot:
 
     def pack(self) -> bytes:
         """Return what Openings.load() reads."""
-        sids = [(*head, _named(streams), streams.get(None)) for *head, streams in self.sids]
-        said = {"done": self.done, "sids": sids, "lost": self.lost}
-        return json.dumps(said, separators=(",", ":")).encode()
+        # Sid by sid: one call for all would hold up the event loop's thread for as long as it takes.
+        sids = [
+            json.dumps((*head, _named(streams), streams.get(None)), separators=(",", ":"))
+            for *head, streams in self.sids
+        ]
+        lost = json.dumps(self.lost)
+        return f'{{"done":{self.done},"lost":{lost},"sids":[{",".join(sids)}]}}'.encode()
 
 
 class Keeper:

@@ -14,7 +14,7 @@ from tests.integration.connector.test_capture import check, check_channels, publ
 from tests.integration.connector.world import Zone, running_zone
 
 S = 1_000_000
-AWAY_S = 5.0
+AWAY_S = 2.0
 BATCHES = """
 select l.family, r.lane, r.batch_no, x.connection, x.sid, min(x.seq) as low, max(x.seq) as high,
     count(*) as rows, count(distinct x.seq) as numbers
@@ -65,7 +65,7 @@ async def check_nothing_lost(zone: Zone, since: int) -> None:
 async def test_a_database_away_under_load_costs_nothing(
     postgres_server: EmbeddedPostgres, gatherer_db: Target, tmp_path: Path
 ) -> None:
-    """Five seconds of frames wait in the buffer; they are committed in their order, and claims have no hole."""
+    """Without a disk some seconds of frames wait in the buffer; they are committed in their order, and claims have no hole."""
     async with asyncio.timeout(30), running_zone(gatherer_db, tmp_path) as zone:
         async with zone.connector() as runtime:
             await zone.until(lambda: zone.has_rows(orderbook_deltas=200, trades=1, tickers=1))
@@ -75,9 +75,9 @@ async def test_a_database_away_under_load_costs_nothing(
                 began, frames = clock.monotonic(), int(document()["frames"])
                 await zone.until(lambda: clock.monotonic() - began >= AWAY_S)
                 assert document()["connections"] == 5
-                assert int(document()["frames"]) - frames > 500
+                assert int(document()["frames"]) - frames > 200
                 waiting = buffered(runtime)
-                assert waiting > 500
+                assert waiting > 200
             before = await zone.conn.fetchval("select count(*) from orderbook_deltas")
             await zone.until(lambda: zone.has_rows(orderbook_deltas=before + 500))
             await zone.until(lambda: buffered(runtime) < waiting // 2)

@@ -10,8 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from libs.marketdata.listening import holes, union
 from libs.runtime.service import Runtime
+from libs.store import steady
 from libs.store.pool import Target
 from services.connector.settings import SpoolSettings
 from services.local.postgres import EmbeddedPostgres
@@ -24,6 +27,12 @@ ROOT = Path(__file__).parents[3]
 EAGER = SpoolSettings(
     bytes_max=64 << 20, free_bytes_min=0, rows_high=60, rows_low=10, age_s_max=0.5
 )
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writers look for their database twice a second."""
+    monkeypatch.setattr(steady, "WAIT_S_MAX", 0.5)
 
 
 def spooled(runtime: Runtime, what: str = "batches") -> int:
