@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from libs.marketdata.units import floor_ms
+from libs.runtime.service import Runtime
 from libs.store.pool import Target
 from tests.integration.connector.world import running_zone
 from tests.integration.poller.test_books import poller
@@ -24,6 +25,10 @@ async def test_trades_of_a_dead_time_are_healed(gatherer_db: Target, tmp_path: P
         async def is_over() -> bool:
             return bool(await zone.conn.fetch(GAPS))
 
+        def is_done(runtime: Runtime) -> bool:
+            remembered = runtime.health.document()["repair"]["remembered"]
+            return bool(remembered) and "open" not in remembered
+
         async with zone.connector():
             await zone.until(is_heard)
         unheard = len(tape)
@@ -35,9 +40,7 @@ async def test_trades_of_a_dead_time_are_healed(gatherer_db: Target, tmp_path: P
             await zone.until(is_over)
             async with poller(zone, **quick) as runtime:
                 await zone.until(lambda: runtime.health.document()["repair"]["trades"] >= 20)
-                await zone.until(
-                    lambda: not runtime.health.document()["repair"]["remembered"].get("open")
-                )
+                await zone.until(lambda: is_done(runtime))
         claims = [c for c in await zone.claims() if c.channel == "trade"]
         first, last = min(c.from_ts for c in claims), max(c.to_ts for c in claims)
         stored = {row.trade_id: row for row in await zone.rows("trades")}
