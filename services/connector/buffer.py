@@ -10,29 +10,17 @@ the batches is told here what to move.
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from libs.flow.batch import LISTEN_TABLES, Batch, SidKey, Source, restate
-from libs.marketdata.rows import LOST_CHANNELS, GapRow, gap
-from libs.marketdata.tables import GATHERER_TABLES, Family
-from libs.store.batches import PREFIX_BYTES, SealedBatch, seal
+from libs.flow.batch import Batch, SidKey, Source, restate
+from libs.marketdata.rows import GapRow
+from libs.marketdata.tables import Family
+from libs.store.batches import seal
 from libs.store.spool_format import Gone, Record
-from services.connector.openings import Openings, rows_of
+from services.connector.drops import Drops, ended_in
+from services.connector.openings import Openings, with_openings
 
-GAPS_KEPT_MAX = 10_000
-"""Gap rows kept over a drop of the family that carries them."""
 BYTES_MAX = 256 << 20
-CHANNEL_OF_TABLE = {
-    "orderbook_deltas": "orderbook_delta",
-    "trades": "trade",
-    "tickers": "ticker",
-    "orderbook_snapshots": "orderbook_delta",
-    "snapshot_cuts": "orderbook_delta",
-    "market_lifecycle": "market_lifecycle_v2",
-}
-"""The channel whose frames fill a table; in the order in which tables name a drop's channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,47 +34,12 @@ class Marks:
 
 
 @dataclass(slots=True)
-class Drop:
-    """What was dropped of one sid; key None: rows that came by no sid."""
-
-    key: SidKey | None
-    channel: str
-    slot: str
-    received_from: int
-    received_to: int
-    from_ts: int | None = None
-    to_ts: int | None = None
-    seq_from: int | None = None
-    seq_to: int | None = None
-    rows: int = 0
-
-    def row(self, now: int) -> GapRow:
-        """The gap that names the cause."""
-        return gap(
-            now,
-            self.channel,
-            "spool_full",
-            slot=self.slot,
-            detail="the database is away and the buffer is full",
-            from_ts=self.from_ts,
-            to_ts=self.to_ts,
-            received_from=self.received_from,
-            received_to=self.received_to,
-            seq_from=self.seq_from,
-            seq_to=self.seq_to,
-            rows_lost=self.rows,
-            connection=self.key[0] if self.key else None,
-            sid=self.key[1] if self.key else None,
-        )
-
-
-@dataclass(slots=True)
 class Buffer:
     """The batches of one family that are not committed; at most rows_max rows and bytes_max bytes of them in memory.
 
     Attributes:
         rows, size_bytes: what waits in memory. disk_rows: what waits on the disk, roughly after losses there.
-        dropped: rows dropped, by table.
+        drops: what found no room.
         taken: number of the last batch accepted. done: of the last one committed. spooled_to: of the last on the disk.
         is_spooling: everything goes to the disk.
         openings: the streams that go on at the front.
@@ -99,7 +52,6 @@ class Buffer:
     rows: int = 0
     size_bytes: int = 0
     disk_rows: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
     taken: int = 0
     done: int = 0
     spooled_to: int = 0
@@ -111,19 +63,18 @@ class Buffer:
     _offered: Record | None = None
     _live: dict[SidKey, Source] = field(default_factory=dict)
     _now: int = 0
-    _lost: dict[SidKey, Source] = field(default_factory=dict)
-    _gone: dict[tuple[SidKey, str | None], int] = field(default_factory=dict)
-    _ended: list[SidKey] = field(default_factory=list)
-    _drops: dict[SidKey | None, Drop] = field(default_factory=dict)
-    _gaps: list[GapRow] = field(default_factory=list)
+    drops: Drops = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.drops = Drops(self.family)
 
     def __len__(self) -> int:
         return self.taken - self.done
 
     @property
-    def dropped_facts(self) -> int:
-        """Rows dropped but those that say what was heard; what the gap rows count."""
-        return sum(rows for name, rows in self.dropped.items() if name not in LISTEN_TABLES)
+    def dropped(self) -> Counter[str]:
+        """Rows dropped, by table."""
+        return self.drops.rows
 
     # --- the tail ---
 
@@ -137,33 +88,27 @@ class Buffer:
         """
         is_full = self.rows + batch.count > self.rows_max or self.size_bytes >= self.bytes_max
         if is_full and self._tail:
-            self._drop(batch, now)
+            self.drops.add(batch, now)
             return []
-        if self._lost:
-            self._lost = restate([batch], self._lost, now)
+        if self.drops.lost:
+            self.drops.lost = restate([batch], self.drops.lost, now)
         self._append(batch)
         return self.take_gaps(now)
 
     def take_gaps(self, now: int) -> list[GapRow]:
         """Return what was dropped and not said yet, as gap rows to be written now; put() does it by itself."""
-        gaps = [drop.row(now) for drop in self._drops.values()] + self._gaps
-        self._drops.clear()
-        self._gaps = []
-        return gaps
+        return self.drops.take_gaps(now)
 
     def _append(self, batch: Batch) -> None:
         rows: dict[str, Sequence[tuple[object, ...]]] = dict(batch.rows)
         if opened := batch.opened_rows():
             rows["listen_opened"] = opened
         self.taken += 1
-        record = Record(
-            self.taken,
-            batch.first_at,
-            seal(rows),
-            (*self._ended, *_ended(batch)),
-            tuple(Gone(*key, ticker, stream) for (key, ticker), stream in self._gone.items()),
-        )
-        self._ended, self._gone = [], {}
+        drops = self.drops
+        ended = (*drops.ended, *ended_in(batch))
+        gone = tuple(Gone(*key, ticker, stream) for (key, ticker), stream in drops.gone.items())
+        record = Record(self.taken, batch.first_at, seal(rows), ended, gone)
+        drops.ended, drops.gone = [], {}
         self._tail.append(record)
         self._count(record, 1)
 
@@ -297,75 +242,6 @@ class Buffer:
             return
         self._pass(number)
         self.openings.forget()
-        self._lost |= {source.key: source for source in sources}
+        self.drops.lost |= {source.key: source for source in sources}
         if not self.on_disk:
             self.disk_rows = 0
-
-    # --- drops ---
-
-    def _drop(self, batch: Batch, now: int) -> None:
-        self._ended += _ended(batch)
-        for name, rows in batch.rows.items():
-            if name == "gaps":
-                self._gaps += rows[: GAPS_KEPT_MAX - len(self._gaps)]  # type: ignore[arg-type]
-            else:
-                self.dropped[name] += len(rows)
-        self._lost |= {key: s for key, s in batch.sources.items() if batch.notes[key].ranges}
-        for key, notes in batch.notes.items():
-            for closing, _ in notes.closed:
-                last = self._gone.get((key, closing.ticker), 0)
-                self._gone[key, closing.ticker] = max(last, closing.stream)
-            for run in notes.ranges:
-                drop = self._dropped(key, run.channel, batch, now)
-                drop.from_ts = run.sent_from if drop.from_ts is None else drop.from_ts
-                drop.seq_from = run.seq_from if drop.seq_from is None else drop.seq_from
-                drop.to_ts, drop.seq_to = run.sent_to, run.seq_to
-        unnamed = LOST_CHANNELS[self.family][0]
-        for name in _in_order(batch.rows.keys() - {"gaps", *LISTEN_TABLES}):
-            by_key = Counter(_key_of(row) for row in batch.rows[name])
-            channel = CHANNEL_OF_TABLE.get(name, unnamed)
-            for found, count in by_key.items():
-                self._dropped(found, channel, batch, now).rows += count
-
-    def _dropped(self, key: SidKey | None, channel: str, batch: Batch, now: int) -> Drop:
-        drop = self._drops.get(key)
-        if drop is None:
-            source = batch.sources.get(key) if key else None
-            slot = source.slot if source else ""
-            drop = self._drops[key] = Drop(key, channel, slot, batch.first_at, now)
-        drop.received_to = now
-        return drop
-
-
-def _in_order(names: AbstractSet[str]) -> list[str]:
-    """Tables that name a channel first, so that a sid's drop bears its own channel."""
-    return [name for name in CHANNEL_OF_TABLE if name in names] + sorted(
-        names - CHANNEL_OF_TABLE.keys()
-    )
-
-
-def _key_of(row: Any) -> SidKey | None:
-    """The sid a row came by; None for rows of no sid."""
-    connection, sid = getattr(row, "connection", None), getattr(row, "sid", None)
-    return None if connection is None or sid is None else (connection, sid)
-
-
-def _ended(batch: Batch) -> list[SidKey]:
-    """The sids that this batch is the last of."""
-    return [key for key, source in batch.sources.items() if source.ended]
-
-
-def with_openings(sealed: SealedBatch, rows: Sequence[tuple[Any, ...]]) -> SealedBatch:
-    """Return the batch with these rows before its own in listen_opened."""
-    own = rows_of(sealed, "listen_opened")
-    opened = seal({"listen_opened": [*rows, *own]})
-    tables = {table.name: table for table in sealed.tables}
-    old = tables.get("listen_opened")
-    freed = sum(map(len, old.payloads)) + len(own) * PREFIX_BYTES if old is not None else 0
-    tables["listen_opened"] = opened.tables[0]
-    return SealedBatch(
-        tuple(tables[name] for name in GATHERER_TABLES if name in tables),
-        sealed.rows + len(rows),
-        sealed.size_bytes + opened.size_bytes - freed,
-        sealed.sids_json,
-    )

@@ -26,8 +26,7 @@ from libs.store.spool_run import Lost, SpoolRun
 from libs.store.steady import Patience, reopen_steadily, write_steadily
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
-from services.connector.buffer import with_openings
-from services.connector.openings import Keeper, Openings, ranges_of
+from services.connector.openings import Keeper, Openings, ranges_of, with_openings
 from services.connector.successor import Proof, key_of, look_at_lane
 
 log = get_logger(__name__)

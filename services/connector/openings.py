@@ -6,7 +6,7 @@ same state, kept beside a spool, lets the next process do so. Pure.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,8 @@ from libs.marketdata.binary import codec
 from libs.marketdata.listening import ORDERBOOK_CHANNEL
 from libs.marketdata.rows import ListenClosedRow, ListenOpenedRow, ListenRangeRow
 from libs.marketdata.sequence import START_MARGIN_UNSENT
-from libs.store.batches import SealedBatch
+from libs.marketdata.tables import GATHERER_TABLES
+from libs.store.batches import PREFIX_BYTES, SealedBatch, seal
 from libs.store.spool_format import Record
 
 
@@ -203,6 +204,22 @@ def _reopening(
         now, first.seq_from, first.sent_from, margin, stream, first.sid, 0, first.connection,
         sid.channel, sid.slot, ticker,
     )  # fmt: skip
+
+
+def with_openings(sealed: SealedBatch, rows: Sequence[tuple[Any, ...]]) -> SealedBatch:
+    """Return the batch with these rows before its own in listen_opened."""
+    own = rows_of(sealed, "listen_opened")
+    opened = seal({"listen_opened": [*rows, *own]})
+    tables = {table.name: table for table in sealed.tables}
+    old = tables.get("listen_opened")
+    freed = sum(map(len, old.payloads)) + len(own) * PREFIX_BYTES if old is not None else 0
+    tables["listen_opened"] = opened.tables[0]
+    return SealedBatch(
+        tuple(tables[name] for name in GATHERER_TABLES if name in tables),
+        sealed.rows + len(rows),
+        sealed.size_bytes + opened.size_bytes - freed,
+        sealed.sids_json,
+    )
 
 
 def ranges_of(sealed: SealedBatch) -> Iterable[tuple[SidKey, ListenRangeRow]]:

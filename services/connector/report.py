@@ -59,7 +59,7 @@ def _buffer(pipeline: Pipeline) -> dict[str, int]:
         "rows": buffer.rows,
         "bytes": buffer.size_bytes,
         "batches": len(buffer),
-        "dropped_rows": buffer.dropped_facts,
+        "dropped_rows": buffer.drops.facts,
     }
 
 
