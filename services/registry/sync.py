@@ -50,6 +50,7 @@ class Syncer:
         self._own = settings.registry
         self._fingerprint = settings.fingerprint()
         self._combos = settings.capture.combos
+        self._needs_no_events = settings.capture.capture_filter().is_everything
         self.full_at: int | None = None
         self.updated_from: int | None = None
         self.markets_listed = 0
@@ -93,13 +94,18 @@ class Syncer:
 
     async def list_all(self) -> None:
         """List every series, every event and every market that trades or will, or closed lately; then ask about what is
-        wanted and was not listed.
+        wanted and was not listed. Events come last unless the filter judges by them: markets are waited for.
         """
         started = self._clock.now()
         self.progress.begin(started)
         try:
-            await self._list_series_and_events()
+            self.progress.enter("series")
+            await self._take_series(await self._rest.series())
+            if not self._needs_no_events:
+                await self._list_events()
             seen = await self._list_markets(started)
+            if self._needs_no_events:
+                await self._list_events()
         finally:
             self.progress.end()
         async with lend(self._pool) as conn:
@@ -112,9 +118,7 @@ class Syncer:
         log.info("catalogue_listed", markets=len(seen), unlisted=len(unseen),
                  seconds=round((self._clock.now() - started) / SECOND, 2))  # fmt: skip
 
-    async def _list_series_and_events(self) -> None:
-        self.progress.enter("series")
-        await self._take_series(await self._rest.series())
+    async def _list_events(self) -> None:
         for status in ("open", "unopened"):
             self.progress.enter(f"events {status}")
             await self._take_events(self._rest.events(status=status))

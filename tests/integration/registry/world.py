@@ -13,12 +13,24 @@ from libs.exchange.keyfiles import make_key_pair
 from libs.runtime.clock import Clock, SystemClock
 from libs.runtime.health import HealthState
 from libs.runtime.secret import Secret
-from libs.runtime.sections import CaptureSettings, ExchangeSettings, SlotSettings, StoreSettings
+from libs.runtime.sections import (
+    BatchSettings,
+    CaptureSettings,
+    ExchangeSettings,
+    SlotSettings,
+    StoreSettings,
+)
 from libs.runtime.service import Runtime, orderly
 from libs.store.pool import Target
 from libs.telemetry.metrics import Metrics
+from services.connector.service import run as run_connector
+from services.connector.settings import ConnectorSettings as ShardSettings
+from services.connector.settings import Settings as ConnectorSettings
 from services.registry.service import run
 from services.registry.settings import RegistrySettings, Settings
+from services.simulator.changes import Lifecycle
+from services.simulator.faults.active import Active
+from services.simulator.faults.entries import read_entry
 from services.simulator.server import SimulatorServer, running_simulator
 from services.simulator.settings import KeySettings, SimulatorSettings
 
@@ -61,6 +73,28 @@ class Zone:
             runtime.stop.set()
             async with asyncio.timeout(15):
                 await task
+
+    @asynccontextmanager
+    async def connector(self) -> AsyncIterator[Runtime]:
+        """Run a connector beside, from ready until the block ends."""
+        own = self.settings
+        settings = ConnectorSettings(
+            zone="a", exchange=own.exchange, store=own.store, slots=own.slots, capture=own.capture,
+            connector=ShardSettings("connector-a-1", plan_s=0.2, settle_s=0.2, probe_s=1.0, grace_s=0.1),
+            batches=BatchSettings(snapshots_age_ms=50),
+        )  # fmt: skip
+        async with self.service("connector", run_connector, settings) as runtime:
+            yield runtime
+
+    def inject(self, **fault: Any) -> Active:
+        """Let a fault of the exchange begin now."""
+        simulation = self.simulator.simulation
+        return simulation.faults.inject(read_entry(fault), self.simulator.clock.now())
+
+    def publish(self, *changes: Lifecycle) -> None:
+        """Let the exchange change now and tell whoever listens."""
+        now = self.simulator.clock.now()
+        self.simulator.exchange.publish(changes, now // 1_000)
 
     async def until(self, holds: Callable[[], Any], timeout_s: float = 15.0) -> None:
         """Wait until something holds, looking every 20 ms; it may be a coroutine function."""

@@ -44,6 +44,7 @@ def syncer(monkeypatch: pytest.MonkeyPatch) -> Any:
     made: Any = Syncer.__new__(Syncer)
     made._keeper, made._pool, made._clock = _Keeper(), None, ManualClock(NOW)
     made.markets_listed, made.full_listings, made._combos, made.progress = 0, 0, False, Progress()
+    made._needs_no_events = True
     made._remember = nothing
     return made
 
