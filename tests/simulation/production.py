@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from libs.marketdata.listening import Claim, claims
@@ -19,10 +19,16 @@ from libs.marketdata.units import SECOND
 from services.local.truth import TICKER_FIELDS, canonical
 from services.local.verdict import ClaimIndex, Fact
 from services.simulator.faults.menu import NewField
-from tests.simulation.database import MemoryDatabase
 
 SAME_FACT = 10 * SECOND
 """Equal lifecycle observations of different streams less than this apart are one fact, microseconds."""
+
+
+class Database(Protocol):
+    """A gatherer's database as far as the union needs it."""
+
+    def rows(self, table: str) -> list[Any]:
+        """Return every committed row of a table."""
 
 
 @dataclass(slots=True)
@@ -73,7 +79,7 @@ class Production:
         return self.claims.get(zone, {}).get(channel, ClaimIndex([]))
 
 
-def merge(databases: Mapping[str, MemoryDatabase]) -> Production:
+def merge(databases: Mapping[str, Database]) -> Production:
     """Merge what the gatherers committed, by zone."""
     found = Production()
     _merge_facts(found, databases.values())
@@ -101,7 +107,7 @@ def _by_channel(told: Iterable[Claim]) -> dict[str, ClaimIndex]:
     return {channel: ClaimIndex(found) for channel, found in spans.items()}
 
 
-def _merge_facts(found: Production, databases: Iterable[MemoryDatabase]) -> None:
+def _merge_facts(found: Production, databases: Iterable[Database]) -> None:
     delta_key, ticker_key = attrgetter(*ORDERBOOK_DELTAS.identity), attrgetter(*TICKERS.identity)
     deltas: dict[tuple[Any, ...], DeltaRow] = {}
     trades: dict[str, TradeRow] = {}

@@ -106,7 +106,7 @@ class Zone:
             "insert into markets (ticker, event_ticker, series_ticker, status, is_combo, wanted, slot, updated_at,"
             " content_hash, body) values ($1, $1, $1, 'active', false, true, $2, 0, 0, '{}')"
             " on conflict do nothing",
-            [(t, f"orderbook/{n % SLOTS.orderbook}") for n, t in enumerate(tickers)],
+            [(t, f"orderbook/{n % self.settings.slots.orderbook}") for n, t in enumerate(tickers)],
         )  # fmt: skip
         await self.conn.execute(
             "insert into slot_versions select distinct slot, 1 from markets on conflict (slot)"
@@ -135,7 +135,9 @@ def _owns(runtime: Runtime) -> bool:
 
 
 @asynccontextmanager
-async def running_zone(target: Target, directory: Path, **simulated: Any) -> AsyncIterator[Zone]:
+async def running_zone(
+    target: Target, directory: Path, *, slots: SlotSettings = SLOTS, **simulated: Any
+) -> AsyncIterator[Zone]:
     """Run a simulator with these settings over a fresh database."""
     private, public = make_key_pair(directory)
     values = {
@@ -161,7 +163,7 @@ async def running_zone(target: Target, directory: Path, **simulated: Any) -> Asy
             exchange=exchange,
             store=store,
             connector=QUICK,
-            slots=SLOTS,
+            slots=slots,
             batches=BatchSettings(),
         )
         zone = Zone(simulator, target, settings, await _connect(target))
