@@ -4,11 +4,12 @@ VENV ?= .venv
 PYTHON ?= python3
 DEMO_SECONDS ?= 60
 TEST_WORKERS ?= 2
+SEEDS ?= 1000
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check format lock clean
+.PHONY: help env demo test seeds check format lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -29,6 +30,9 @@ demo: env ## The whole platform on this machine for DEMO_SECONDS, then the verdi
 
 test: env ## The test suite
 	$(BIN)/python -m pytest -n $(TEST_WORKERS)
+
+seeds: env ## SEEDS worlds of random faults in virtual time; the first that fails is named
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 check: env ## Lint, format, types, floor plan
 	$(BIN)/ruff check .

@@ -50,6 +50,7 @@ class MemoryDatabase:
         self.away = 0
         self.doubt_share = 0.0
         self.slow = 1.0
+        self._read: dict[str, list[Any]] = {}
         self._chance = chance
 
     def new_lane(self) -> UUID:
@@ -72,10 +73,12 @@ class MemoryDatabase:
             lane.batches = [batch for batch in lane.batches if batch.at <= to]
         return min((row.sent_from for row in _rows(lost, "listen_ranges")), default=None)
 
-    def rows(self, table: str) -> Iterator[Any]:
-        """Every row of a table, lane by lane."""
-        for lane in self.lanes.values():
-            yield from _rows(lane.batches, table)
+    def rows(self, table: str) -> list[Any]:
+        """Every row of a table, lane by lane; ask only when nobody writes any more."""
+        if table not in self._read:
+            batches = [batch for lane in self.lanes.values() for batch in lane.batches]
+            self._read[table] = list(_rows(batches, table))
+        return self._read[table]
 
     async def commit_time(self) -> None:
         """Take the time of a statement.

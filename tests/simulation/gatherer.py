@@ -39,9 +39,9 @@ and the end margin takes 1 s more. After it: a lost answer is noticed after 2 s,
 at the next tick (1 s); the pause is at most 2 s, dial, commands and books take less than 1 s, the start margin takes 1 s.
 """
 LIMITS = {
-    Family.DELTAS: Limits(300, 1 << 20, 200 * MILLISECOND),
-    Family.TRADES: Limits(200, 1 << 20, 300 * MILLISECOND),
-    Family.REST: Limits(100, 1 << 20, 400 * MILLISECOND),
+    Family.DELTAS: Limits(100, 1 << 20, 300 * MILLISECOND),
+    Family.TRADES: Limits(100, 1 << 20, 500 * MILLISECOND),
+    Family.REST: Limits(50, 1 << 20, 600 * MILLISECOND),
 }
 RESTART_S = 1.0
 """How long a process that ended by itself stays away."""
@@ -153,8 +153,8 @@ class Process:
         while self._clock.monotonic() < until and not self._tasks[old].done():
             await asyncio.sleep(0.5)
             old.want(new.tickers)
-            if heard_from is None and new.session is not None and new.is_complete:
-                heard_from = new.session.listening_from
+            if heard_from is None and new.is_complete:
+                heard_from = new.listening_from
             if heard_from is not None and old.release(heard_from):
                 old.close("handed over")
                 await asyncio.wait((self._tasks.pop(old),))

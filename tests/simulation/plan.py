@@ -16,9 +16,9 @@ EPOCH = 1_800_000_000_000_000
 """Wall time when a world begins, microseconds since 1970."""
 HEAD_S = 4
 """Seconds from a world's beginning to the exchange's first change: everybody is connected and listens by then."""
-SECONDS = 40
+SECONDS = 36
 """Seconds of publishing; the last TAIL_S of them without a fault, so that everybody has to be back."""
-TAIL_S = 12
+TAIL_S = 11
 
 MOVES = (
     "database_away", "database_slow", "database_doubt", "database_back", "lanes_closed", "kill",
@@ -76,7 +76,7 @@ def plan_of(seed: int, kinds: frozenset[str] | None = None) -> Plan:
         ping_s=1.5,
         quiet_ms=5_000,
     )
-    builds = {zone: Build(chance.choice([500, 20_000]), chance.choice([1, 3, 500])) for zone in ZONES}  # fmt: skip
+    builds = {zone: Build(chance.choice([200, 20_000]), chance.choice([1, 3, 500])) for zone in ZONES}  # fmt: skip
     skews = {zone: 1000 * chance.randint(-SKEW_MS_MAX, SKEW_MS_MAX) for zone in ZONES}
     moves = _moves(chance, kinds)
     able = [kind for kind in FAULT_KINDS if kinds is None or kind in kinds]

@@ -71,6 +71,11 @@ def steps_far(faults: Sequence[Fault]) -> bool:
     return False
 
 
+def steps_back(faults: Sequence[Fault]) -> bool:
+    """Say whether the exchange's clock is ever set back."""
+    return any(isinstance(f, ClockStep) and f.whose == "exchange" and f.by_ms < 0 for f in faults)
+
+
 def _named(fault: Fault, chance: Random) -> Fault:
     """Let some renamed fields be the sending time, which the random script leaves alone."""
     if isinstance(fault, RenameField) and chance.random() < 0.2:

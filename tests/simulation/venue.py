@@ -23,7 +23,7 @@ from services.simulator.simulation import Simulation
 from tests.simulation.loop import VirtualClock
 from tests.simulation.wire import Delays, Path, VirtualConnection
 
-ROUND_S = 0.025
+ROUND_S = 0.04
 """Time between two rounds of publishing, seconds; far below every margin, and a world has few thousand of them."""
 DIAL_S = (0.02, 0.3)
 BASE_S_MAX = 0.08
@@ -89,8 +89,8 @@ class Venue:
         await asyncio.sleep(1.0)
 
     def _flush(self, path: Path, now: int) -> None:
-        actions = path.line.take(now // MILLISECOND)
-        if actions:
+        now_ms = now // MILLISECOND
+        if path.line.is_due(now_ms) and (actions := path.line.take(now_ms)):
             path.carry_down(actions)
 
     # --- connections ---
