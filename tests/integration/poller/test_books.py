@@ -24,7 +24,7 @@ from services.poller.streams import Look, Patience
 from tests.integration.connector.world import Zone, running_zone
 
 QUICK = PollerSettings(
-    period_s=0.7, read_share=1.0, lease_s=3.0, repair_s=5.0, check_stale_s=0.3, check_skew_s=0.1, check_delay_s=1.8,
+    period_s=0.7, read_share=1.0, lease_s=3.0, repair_s=5.0, check_stale_s=1.5, check_skew_s=0.2, check_delay_s=1.8,
 )  # fmt: skip
 """The simulated cache is younger than what the poller allows for."""
 FEW: dict[str, Any] = {"rest_stale_s_max": 0.2, "markets": 5, "quiet_ms": 300}
@@ -74,7 +74,7 @@ async def test_streams_agree_with_the_exchange_until_one_loses_a_delta(
             rows = (await _checks(zone))["agree"]
             return len({row["ticker"] for row in rows if row["base"] == base}) == markets
 
-        await zone.until(lambda: agreed("ws"))
+        await zone.until(lambda: agreed("ws"), 40.0)
         checks = await _checks(zone)
         assert checks["disagree"] == []
         assert {row["reason"] for row in checks["unknown"]} <= {"no_base", "not_heard"}
@@ -82,7 +82,7 @@ async def test_streams_agree_with_the_exchange_until_one_loses_a_delta(
         assert all(row["connection"] and row["sid"] for row in checks["agree"])
         # Without books of the socket the answer of the round before is the base.
         await zone.conn.execute("delete from orderbook_snapshots where source = 'ws'")
-        await zone.until(lambda: agreed("rest"))
+        await zone.until(lambda: agreed("rest"), 40.0)
         assert (await _checks(zone))["disagree"] == []
         said = runtime.health.document()["books"]
         assert said["agree"] >= 2 * markets

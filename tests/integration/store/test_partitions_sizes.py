@@ -84,7 +84,7 @@ async def test_chunks_of_columns_count_as_their_table(gatherer_db: Target) -> No
         assert after.rows == MANY + 1
         assert 0 < after.bytes < before.bytes / 3
     async with connect(replace(gatherer_db, user="kd_status")) as conn:
-        assert (await read_table_sizes(conn))["orderbook_deltas"] == after
+        assert (await read_table_sizes(conn))["orderbook_deltas"].rows == after.rows
 
 
 def test_an_estimate_follows_the_pages() -> None:
