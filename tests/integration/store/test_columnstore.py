@@ -19,7 +19,7 @@ from libs.store.pages import read_page
 from libs.store.partition_drop import drop_partitions_released
 from libs.store.partitions import has_timescale
 from libs.store.pool import AnyConnection, Pool, Target, connect, open_pool
-from libs.store.schema import check_level, read_level
+from libs.store.schema import LEVELS, check_level, read_level
 from migrations import upgrade as upgrading
 from migrations.upgrade import upgrade
 from services.local.postgres import EmbeddedPostgres
@@ -30,7 +30,7 @@ NOW = 1_900_000_800_000_000
 timescale_only = pytest.mark.skipif(not with_timescale(), reason="plain PostgreSQL has no columns")
 
 
-async def test_a_database_of_level_1_with_rows_becomes_level_2(
+async def test_a_database_of_level_1_with_rows_becomes_this_level(
     postgres_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The new level only adds: rows stay, code of level 1 still fits, and the new tables are the services' to use."""
@@ -51,7 +51,7 @@ async def test_a_database_of_level_1_with_rows_becomes_level_2(
             )  # fmt: skip
         assert await upgrade(target, "gatherer")
         async with connect(target) as conn:
-            assert await read_level(conn) == (2, 1)
+            assert await read_level(conn) == (GATHERER_LEVEL, 1)
             await check_level(conn, "gatherer")
             assert await conn.fetchval("SELECT count(*) FROM trades") == 1
             await conn.execute("SET ROLE kd_writer")
