@@ -6,24 +6,18 @@ threads at once. What a crash tore off is found by its checksum when it is read:
 """
 
 import os
-import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from libs.store.spool_format import (
-    HEAD_BYTES,
     SEGMENT_HEADER_BYTES_MAX,
-    Head,
     Record,
     RunHeader,
-    is_whole,
     pack_header,
     pack_record,
-    read_body,
-    read_head,
     read_header,
 )
 from libs.store.spool_notes import (
@@ -36,26 +30,12 @@ from libs.store.spool_notes import (
     write_cursor,
     write_state,
 )
+from libs.store.spool_reader import Lost, Segment, SegmentReader
 
 DIRECTORY_MODE: Final = 0o700
 SUFFIX: Final = ".seg"
 CURSOR: Final = "cursor"
 STATE: Final = "state"
-
-
-class Lost(NamedTuple):
-    """Records that cannot be read: number_from..number_to (None: nobody knows how many), rows if their head is whole."""
-
-    number_from: int
-    number_to: int | None
-    rows: int | None
-
-
-@dataclass(slots=True)
-class _Segment:
-    path: Path
-    first: int
-    size: int
 
 
 class SpoolRun:
@@ -70,11 +50,11 @@ class SpoolRun:
         self.header = header
         self.last = 0
         self.cursor: Cursor | None = None
-        self._segments: deque[_Segment] = deque()
+        self._segments: deque[Segment] = deque()
         self._fd: int | None = None
         self._is_dirty = False
-        self._at: tuple[_Segment, int] | None = None
-        self._expected = 0
+        self._syncs = False
+        self._reader = SegmentReader(self._segments, lambda: self.last or None, self._leave_segment)
 
     @classmethod
     def create(
@@ -87,6 +67,7 @@ class SpoolRun:
         """
         path.mkdir(mode=DIRECTORY_MODE, parents=True)
         run = cls(path, header)
+        run._syncs = sync
         run.save_state(state, sync=sync)
         run.release(cursor, None, delete=False, sync=sync)
         return run
@@ -98,19 +79,19 @@ class SpoolRun:
         Raises:
             SpoolRefused: another version's. OSError: it cannot be read.
         """
-        header, segments = None, deque[_Segment]()
+        header, segments = None, list[Segment]()
         files = [file for file in sorted(path.glob(f"*{SUFFIX}")) if file.stem.isdigit()]
         for file in files:
             with file.open("rb") as opened:
                 found = read_header(opened.read(SEGMENT_HEADER_BYTES_MAX))
             if found is not None:
                 header = header or found[0]
-                segments.append(_Segment(file, int(file.stem), file.stat().st_size))
+                segments.append(Segment(file, int(file.stem), file.stat().st_size))
         if header is None:
             return None
         run = cls(path, header)
-        run._segments = segments
-        run._expected = int(files[0].stem)
+        run._segments.extend(segments)
+        run._reader.expected = int(files[0].stem)
         run.cursor = read_cursor(path / CURSOR)
         return run
 
@@ -143,7 +124,7 @@ class SpoolRun:
             data = pack_record(record)
             admit(len(data))
             try:
-                self._write(data, record.number, segment_bytes, sync=sync)
+                self._write(data, record.number, segment_bytes)
             except OSError:
                 self._leave_segment()
                 raise
@@ -151,27 +132,26 @@ class SpoolRun:
         if sync:
             self.sync()
 
-    def _write(self, data: bytes, number: int, segment_bytes: int, *, sync: bool) -> None:
+    def _write(self, data: bytes, number: int, segment_bytes: int) -> None:
         if self._fd is None or self._segments[-1].size >= segment_bytes:
             self._leave_segment()
-            self._begin_segment(number, sync=sync)
+            self._begin_segment(number)
         assert self._fd is not None
         write_all(self._fd, data)
         self._segments[-1].size += len(data)
         self._is_dirty = True
 
-    def _begin_segment(self, first: int, *, sync: bool) -> None:
+    def _begin_segment(self, first: int) -> None:
         path = self.path / f"{first:020d}{SUFFIX}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(path, flags, FILE_MODE)
         header = pack_header(replace(self.header, first=first))
-        segment = _Segment(path, first, 0)
+        segment = Segment(path, first, 0)
         self._segments.append(segment)
-        if self._expected == 0:
-            self._expected = first
+        self._reader.expected = self._reader.expected or first
         write_all(self._fd, header)
         segment.size = len(header)
-        if sync:
+        if self._syncs:
             sync_directory(self.path)
 
     def _leave_segment(self) -> None:
@@ -182,7 +162,7 @@ class SpoolRun:
         segment = self._segments[-1]
         try:
             os.ftruncate(fd, segment.size)
-            if self._is_dirty:
+            if self._is_dirty and self._syncs:
                 os.fdatasync(fd)
         except OSError:
             # The reader stops at the size that is known; another process finds the tear by its checksum.
@@ -212,98 +192,11 @@ class SpoolRun:
         Raises:
             OSError: the disk does not give them; call again, or skip().
         """
-        found: list[Record | Lost] = []
-        taken = 0
-        while taken < size_bytes:
-            before = self._at
-            items = self._next()
-            if not items and self._at == before:
-                break
-            found += items
-            taken += sum(item.sealed.size_bytes for item in items if isinstance(item, Record))
-        return found
+        return self._reader.read(size_bytes)
 
     def skip(self) -> list[Lost]:
         """Give up the segment that is being read; nothing may be lost by it, when it was read to its end."""
-        at = self._begin_reading()
-        if at is None:
-            return []
-        segment = at[0]
-        if self._following(segment) is not None:
-            return self._end_segment(segment)
-        self._at = (segment, segment.size)
-        known = self.last or None
-        lost = [Lost(self._expected, known, None)]
-        self._expected = (known or self._expected) + 1
-        return lost
-
-    def _begin_reading(self) -> tuple[_Segment, int] | None:
-        if self._at is None and self._segments:
-            self._at = (self._segments[0], 0)
-        return self._at
-
-    def _next(self) -> list[Record | Lost]:
-        """Take one step: a record, what is lost before it, or from one segment to the next."""
-        at = self._begin_reading()
-        if at is None:
-            return []
-        segment, offset = at
-        with segment.path.open("rb") as file:
-            if offset == 0:
-                found = read_header(file.read(SEGMENT_HEADER_BYTES_MAX))
-                self._at = (segment, found[1] if found else segment.size)
-                return []
-            if offset >= segment.size:
-                return [*self._end_segment(segment)]
-            file.seek(offset)
-            head = read_head(file.read(HEAD_BYTES))
-            if head is None or head.number < self._expected:
-                return [*self._end_segment(segment, cut_at=offset)]
-            body = file.read(head.body_bytes)
-        end = offset + HEAD_BYTES + head.body_bytes
-        following = self._following(segment)
-        if end > segment.size and following is not None and following.first <= head.number:
-            # Its writing failed, and it was written again behind.
-            return [*self._end_segment(segment)]
-        lost: list[Record | Lost] = [*self._missing_before(head.number)]
-        self._expected = head.number + 1
-        self._at = (segment, min(end, segment.size))
-        if is_whole(head, body):
-            return [*lost, _checked(head, body)]
-        if end > segment.size and following is None:
-            self._cut(segment, offset)
-        return [*lost, Lost(head.number, head.number, head.rows)]
-
-    def _missing_before(self, number: int) -> list[Lost]:
-        return [Lost(self._expected, number - 1, None)] if number > self._expected else []
-
-    def _end_segment(self, segment: _Segment, *, cut_at: int | None = None) -> list[Lost]:
-        """Go on with the next segment; the last one stays where it is, cut where it is torn."""
-        following = self._following(segment)
-        if following is not None:
-            lost = self._missing_before(following.first)
-            self._expected = max(self._expected, following.first)
-            self._at = (following, 0)
-            return lost
-        if cut_at is None:
-            return []
-        self._cut(segment, cut_at)
-        known = self.last or None
-        lost = [Lost(self._expected, known, None)] if known != self._expected - 1 else []
-        self._expected = (known or self._expected) + 1
-        return lost
-
-    def _following(self, segment: _Segment) -> _Segment | None:
-        index = self._segments.index(segment) + 1
-        return self._segments[index] if index < len(self._segments) else None
-
-    def _cut(self, segment: _Segment, size: int) -> None:
-        """Cut a torn tail off, unless it is still being written."""
-        if self._fd is not None and segment is self._segments[-1]:
-            self._leave_segment()
-        os.truncate(segment.path, size)
-        segment.size = size
-        self._at = (segment, size)
+        return self._reader.skip()
 
     # --- what is done ---
 
@@ -312,7 +205,7 @@ class SpoolRun:
         return (
             len(self._segments) > 1
             and self._segments[1].first <= done + 1
-            and (self._at is None or self._at[0] is not self._segments[0])
+            and self._reader.segment is not self._segments[0]
         )
 
     def release(
@@ -362,16 +255,7 @@ class SpoolRun:
             name.unlink()
         self.path.rmdir()
         self._segments.clear()
-        self._at = None
 
     def close(self) -> None:
         """Give the open file back; everything stays where it is."""
         self._leave_segment()
-
-
-def _checked(head: Head, body: bytes) -> Record | Lost:
-    try:
-        return read_body(head, body)
-    except (ValueError, KeyError, struct.error):
-        # Whole, but not ours to read: the same loss as a torn one.
-        return Lost(head.number, head.number, head.rows)

@@ -22,7 +22,8 @@ from libs.store.pool import AnyConnection, Pool, map_store_errors
 from libs.store.spool import FamilySpool
 from libs.store.spool_format import Record
 from libs.store.spool_notes import Cursor
-from libs.store.spool_run import Lost, SpoolRun
+from libs.store.spool_reader import Lost
+from libs.store.spool_run import SpoolRun
 from libs.store.steady import Patience, reopen_steadily, write_steadily
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
@@ -155,7 +156,7 @@ class Legacy:
 
     def _lose(self, lost: Lost) -> None:
         """Nobody knows what was opened and closed in it: nothing behind it is claimed for streams from before it."""
-        if lost.number_to is not None and lost.number_to <= self._as_of:
+        if lost.number_to is not None and lost.number_to <= self._done:
             return
         count = 1 if lost.number_to is None else lost.number_to - lost.number_from + 1
         self.torn += count

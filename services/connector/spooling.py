@@ -18,7 +18,7 @@ from libs.runtime.clock import Clock
 from libs.store.spool import FamilySpool, SpoolFull
 from libs.store.spool_format import Record, RunHeader
 from libs.store.spool_notes import Cursor
-from libs.store.spool_run import Lost
+from libs.store.spool_reader import Lost
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics

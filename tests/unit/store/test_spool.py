@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from libs.marketdata.rows import TradeRow
 from libs.marketdata.tables import Family
 from libs.store import spool as spool_module
-from libs.store import spool_run
+from libs.store import spool_reader, spool_run
 from libs.store.batches import seal
 from libs.store.spool import FamilySpool, Spool, SpoolFull, SpoolLimits
 from libs.store.spool_format import (
     HEAD_BYTES,
     Gone,
+    Head,
     Record,
     RunHeader,
     SpoolRefused,
@@ -31,7 +32,8 @@ from libs.store.spool_format import (
     read_header,
 )
 from libs.store.spool_notes import Cursor
-from libs.store.spool_run import Lost, SpoolRun
+from libs.store.spool_reader import Lost
+from libs.store.spool_run import SpoolRun
 
 LANE = UUID(int=9)
 HEADER = RunHeader("a", "", "connector-a-1", "i", "trades", str(LANE), 7)
@@ -336,17 +338,56 @@ def test_another_versions_run_is_put_aside(tmp_path: Path) -> None:
     assert [path.name.split("-")[0] for path in (tmp_path / "f").iterdir()] == ["refused"]
 
 
-@pytest.mark.parametrize(("policy", "synced"), [("always", True), ("interval", False)])
+@pytest.mark.parametrize(
+    ("policy", "appending", "leaving"),
+    [("always", True, True), ("interval", False, True), ("never", False, False)],
+)
 def test_fsync_is_as_the_policy_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: spool_module.FsyncPolicy, synced: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    policy: spool_module.FsyncPolicy,
+    appending: bool,
+    leaving: bool,
 ) -> None:
-    """`always` waits for the disk before a batch counts as spooled; `interval` leaves it to sync()."""
+    """`always` waits before a batch counts as spooled, `interval` in sync() and before a segment is left, `never` not."""
     calls: list[int] = []
     spool = family(tmp_path / "f", SpoolLimits(1 << 30, 0, policy))
     append(spool, record(1))
     monkeypatch.setattr(os, "fdatasync", calls.append)
     append(spool, record(2))
-    assert bool(calls) == synced
+    assert bool(calls) == appending
     assert spool.run is not None
-    spool.run.sync()
-    assert len(calls) == 1
+    spool.run.close()
+    assert bool(calls) == leaving
+
+
+def test_an_error_in_the_middle_costs_nothing_that_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came before it is returned; the error is raised by the next call, and the one after that goes on."""
+    spool = family(tmp_path / "f")
+    append(spool, *map(record, range(1, 6)))
+    run = spool.run
+    assert run is not None
+    calls = iter(range(100))
+
+    def ailing(data: bytes) -> Head | None:
+        if next(calls) in (2, 3):
+            raise OSError(errno.EIO, "ailing")
+        return read_head(data)
+
+    monkeypatch.setattr(spool_reader, "read_head", ailing)
+    assert numbers(run.read(1 << 20)) == [1, 2]
+    with pytest.raises(OSError, match="ailing"):
+        run.read(1 << 20)
+    assert numbers(run.read(1 << 20)) == [3, 4, 5]
+
+
+def test_a_run_put_aside_is_kept_and_not_found_again(tmp_path: Path) -> None:
+    """A spool of another zone is a person's matter."""
+    append(family(tmp_path / "f"), record(1))
+    spool = family(tmp_path / "f")
+    (run,) = spool.inherited
+    aside = spool.refuse(run)
+    assert list(aside.glob("*.seg"))
+    assert family(tmp_path / "f").inherited == []
