@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from libs.archive.objects import ObjectStore
@@ -32,6 +33,8 @@ from services.local.verdict import (
 
 REST_AGE_MAX = 15 * SECOND
 """A REST book may be this old when it is answered (it comes through a CDN)."""
+AT_EDGES = 2 * SECOND
+"""Of hearing after a snapshot and before a market's end this much need not be proved: margins and the last frame."""
 NOTHING = ClaimIndex([])
 TICKERS = "ticker"
 LIFECYCLE_CHANNEL = "market_lifecycle_v2"
@@ -81,8 +84,7 @@ async def judge_run(
         heard = {
             ticker for _, channel, ticker in sessions.subscribed if channel == ORDERBOOK_CHANNEL
         }
-        books = {t: m.book() for t, m in truth.markets.items() if t in heard}
-        verdict.compare_books(stored.books(), books)
+        _judge_books(verdict, truth, stored, together.get(ORDERBOOK_CHANNEL, NOTHING), lives, heard)
         if with_archive:
             await _judge_archive(verdict, conn, run.archive)
     return verdict
@@ -180,6 +182,21 @@ def _judge_snapshots(
                 truth.markets[snapshot.ticker], levels_of(book.yes, book.no), snapshot
             )
         verdict.snapshots_equal += equal
+
+
+def _judge_books(
+    verdict: Verdict, truth: Truth, stored: Stored, claims: ClaimIndex, lives: Mapping[str, Span], heard: AbstractSet[str | None],
+) -> None:  # fmt: skip
+    """Rebuild the last book of every market that was ever heard, but for those with a gap behind their last snapshot."""
+    taken = stored.taken()
+    chosen = []
+    for ticker in truth.markets.keys() & heard:
+        end = lives.get(ticker, (0, 0))[1] - AT_EDGES
+        last = taken[ticker][-1].observed_at + AT_EDGES if ticker in taken else end
+        if not holes(claims.of(ticker), last, end):
+            chosen.append(ticker)
+    rebuilt = {ticker: stored.book(ticker, taken.get(ticker, [])) for ticker in chosen}
+    verdict.compare_books(rebuilt, {ticker: truth.markets[ticker].book() for ticker in chosen})
 
 
 def _was_a_book(market: Market, levels: Levels, snapshot: Snapshot) -> bool:

@@ -63,15 +63,17 @@ class Stored:
             for d in deltas
         ]
 
-    def books(self) -> dict[str, Levels | None]:
-        """Rebuild every market's last book from its latest usable snapshot of the socket."""
-        taken: dict[str, list[BookSnapshot]] = defaultdict(list)
+    def taken(self) -> dict[str, list[BookSnapshot]]:
+        """Return every market's snapshots of the socket, in their order."""
+        found: dict[str, list[BookSnapshot]] = defaultdict(list)
         for snapshot in self.snapshots:
             if snapshot.source == "ws" and snapshot.book is not None:
-                taken[snapshot.ticker].append(snapshot.book)
-        return {
-            ticker: rebuild(found, self.deltas.get(ticker, [])) for ticker, found in taken.items()
-        }
+                found[snapshot.ticker].append(snapshot.book)
+        return found
+
+    def book(self, ticker: str, taken: Sequence[BookSnapshot]) -> Levels | None:
+        """Rebuild a market's last book from its latest usable snapshot."""
+        return rebuild(taken, self.deltas.get(ticker, []))
 
 
 async def read_stored(conn: Connection) -> Stored:

@@ -1,0 +1,1 @@
+"""Soak: real processes, real servers and the real simulator under what a zone has to live with; the verdict decides."""

@@ -1,0 +1,26 @@
+"""Every scenario with the full figures of the issue; the test suite has smaller ones (tests/integration/local/test_soak.py)."""
+
+from collections.abc import Callable
+
+from tests.soak.away import DatabaseAway
+from tests.soak.kills import Kills
+from tests.soak.restored import Restored
+from tests.soak.rolling import Rolling
+from tests.soak.scenario import Scenario
+from tests.soak.spool_full import SpoolFull
+from tests.soak.storm import Storm
+from tests.soak.subscribe import Subscribe
+from tests.soak.takeover import Takeover
+
+FULL: dict[str, Callable[[], Scenario]] = {
+    "kills": Kills,
+    "takeover": Takeover,
+    "database-away": DatabaseAway,
+    "database-away-no-memory": lambda: DatabaseAway(has_memory=False),
+    "spool-full": SpoolFull,
+    "rolling": Rolling,
+    "restored": Restored,
+    "storm": Storm,
+    "subscribe-100k": Subscribe,
+    "subscribe-100k-unlisted": lambda: Subscribe(is_listed=False),
+}

@@ -1,0 +1,75 @@
+"""One of two connectors is killed and stays away: its slots are live elsewhere in less than 15 s."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from libs.marketdata.units import SECOND
+from tests.soak.evidence import Evidence, Measured, longest_s
+from tests.soak.ground import ZONE, Ground
+from tests.soak.scenario import Scenario
+
+WITHIN_S = 15.0
+GIVE_UP_S = 60.0
+
+
+@dataclass
+class Takeover(Scenario):
+    """times it is done; the victim comes back after each."""
+
+    name: ClassVar[str] = "takeover"
+    times: int = 5
+
+    async def act(self, ground: Ground) -> None:
+        self._rows_s: list[float] = []
+        self._frames_s: list[float] = []
+        self._begun = ground.clock.now()
+        for _ in range(self.times):
+            await self._once(ground)
+        self._done = ground.clock.now()
+
+    async def _once(self, ground: Ground) -> None:
+        victim = ground.run.names(ZONE, "connector")[-1]
+        orphans = [
+            row["slot"]
+            for row in await ground.rows(
+                "select slot from slot_assignments where shard = $1", victim
+            )
+        ]
+        await ground.kill(victim)
+        begun = ground.clock.monotonic()
+
+        async def live() -> bool:
+            count = await ground.value(
+                "select count(distinct slot) from slot_assignments a join shards s using (shard)"
+                " where slot = any($1) and shard <> $2 and state = 'live' and s.expires_at > now()",
+                orphans, victim,
+            )  # fmt: skip
+            return bool(count == len(orphans))
+
+        async def heard() -> bool:
+            slots = [h.get("slots", {}) for h in (await ground.healths()).values()]
+            return all(
+                any(found.get(slot, {}).get("frames") for found in slots) for slot in orphans
+            )
+
+        await ground.until(live, GIVE_UP_S, "the dead one's slots are live elsewhere")
+        self._rows_s.append(ground.clock.monotonic() - begun)
+        await ground.until(
+            heard, GIVE_UP_S, "frames of the dead one's slots are received elsewhere"
+        )
+        self._frames_s.append(ground.clock.monotonic() - begun)
+        ground.say(
+            f"{len(orphans)} slots of {victim} live elsewhere after {self._rows_s[-1]:.1f} s"
+        )
+        await ground.revive(victim)
+        await ground.until_whole()
+
+    async def measure(self, ground: Ground, evidence: Evidence) -> list[Measured]:
+        rows, frames = max(self._rows_s), max(self._frames_s)
+        gaps = evidence.gaps((self._begun - SECOND, self._done))
+        bound = f"< {WITHIN_S:.0f} s"
+        return [
+            Measured("rows live elsewhere after", f"{rows:.1f} s", bound, rows < WITHIN_S),
+            Measured("frames heard elsewhere after", f"{frames:.1f} s", bound, frames < WITHIN_S),
+            Measured("longest gap of a market", f"{longest_s(gaps):.1f} s", "has a cause", True),
+        ]
