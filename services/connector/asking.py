@@ -116,7 +116,7 @@ class Asking:
         else:
             failed, new = self._declined(message)
         if new:
-            self._refused(sid, new, text, now)
+            self.refused(sid, new, text, now)
         if failed is not None:
             self._take_back(failed, now)
         elif self._asked_at is not None:
@@ -166,7 +166,7 @@ class Asking:
             for ticker in failed.tickers:
                 book.disclaim(ticker, "refused", now)
 
-    def _refused(self, sid: Sid | None, tickers: list[str], text: str, now: int) -> None:
+    def refused(self, sid: Sid | None, tickers: list[str], text: str, now: int) -> None:
         """Write down that markets are not captured because the exchange does not take them."""
         judge = self._judge
         what = repr(tickers[0]) if len(tickers) == 1 else f"{len(tickers)} markets"

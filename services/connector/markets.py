@@ -70,8 +70,13 @@ class Markets:
 
     @property
     def is_full(self) -> bool:
-        """True while wanted markets find no room on a subscription that holds others."""
-        return bool(self.room and self.over)
+        """True while wanted markets find no room on a subscription that holds others and gives none of them back."""
+        return bool(self.room and self.over) and self._is_crowded
+
+    @property
+    def _is_crowded(self) -> bool:
+        """True when there is no room for another market, and none is to be given back."""
+        return self.room is not None and len(self.held) >= self.room and self.held <= self.wanted
 
     def want(self, tickers: Iterable[str]) -> None:
         """Replace the intent."""
@@ -157,6 +162,17 @@ class Markets:
             return []
         fresh = sorted(missing - self._later.keys())[:most]
         return fresh or sorted(t for t in missing if self._later.get(t, now) <= now)[:1]
+
+    def turned_away(self, now: int) -> list[str]:
+        """Note the wanted markets that a subscription known to be full does not take; return those that were not before.
+
+        None while a command waits or markets are to be given back: there may be room in a moment.
+        """
+        if self.pending is not None or now >= self._room_until or not self._is_crowded:
+            return []
+        new = sorted(self.wanted - self.held - self._later.keys() - self.over)
+        self.over.update(new)
+        return new
 
     @property
     def is_untried(self) -> bool:

@@ -246,5 +246,5 @@ class Part:
         """Ask for another connection for the markets that find no room on this one; this one hears on meanwhile."""
         now_s, asked_s = self._wiring.clock.monotonic(), self._split_asked_s
         if self.heir is None and (asked_s is None or now_s - asked_s >= SPLIT_AGAIN_S):
-            self._split_asked_s = now_s
-            self._owner.split(self, "too many markets", keeps=True)
+            is_split = self._owner.split(self, "too many markets", keeps=True)
+            self._split_asked_s = None if is_split else now_s

@@ -130,6 +130,8 @@ class Session(Answers):
         if pending is not before and pending is not None and pending.kind == "delete" and book:
             for ticker in pending.tickers:
                 book.disclaim(ticker, "deleted", now)
+        if new := self.markets.turned_away(self.moment):
+            self._asking.refused(book, new, "no room", now)
 
     def release(self, until: int, now: int) -> bool:
         """Take a step of the hand-over to a successor that hears everything from `until` on, exchange time.

@@ -203,3 +203,20 @@ def test_a_dead_subscription_begins_anew() -> None:
     made.forget()
     assert (made.held, made.seen, made.is_complete) == (set(), set(), False)
     assert sent(made.next(0, None)) == [("subscribe", ["A"])]
+
+
+def test_a_new_market_that_finds_no_room_is_told_of_once() -> None:
+    """A subscription once full is not asked in vain, but what it does not take is known, and calls for another."""
+    made = held("A", "B")
+    made.want(("A", "B", "C"))
+    assert sent(made.next(0, SID)) == [("add_markets", ["C"])]
+    assert made.over_limit(2, 0, retry_at=0) is not None
+    made.want(("A", "B"))
+    assert (made.room, made.is_full, made.turned_away(SECOND)) == (2, False, [])
+    made.want(("A", "B", "D"))
+    assert made.next(SECOND, SID) == []
+    assert made.turned_away(SECOND) == ["D"]
+    assert made.is_full
+    assert made.turned_away(2 * SECOND) == []
+    made.want(("A", "D"))
+    assert not made.is_full
