@@ -258,7 +258,7 @@ async def start_zone(ground: Ground) -> None:
     ground.say(f"every slot is heard after {took:.1f} s")
 
 
-async def start_registry(ground: Ground) -> None:
-    """Start the registry alone."""
+async def start_service(ground: Ground, service: str) -> None:
+    """Start the zone's registry or poller alone."""
     config = ground.run.configs.paths[ZONE]
-    await ground.run.supervisor.start([process(f"registry-{ZONE}", "registry", config, ZONE)])
+    await ground.run.supervisor.start([process(f"{service}-{ZONE}", service, config, ZONE)])

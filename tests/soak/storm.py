@@ -18,12 +18,16 @@ CALM_S = 3.0
 
 @dataclass
 class Storm(Scenario):
-    """closes of all connections, one every every_s; between them refusals of refuse_s by 502 and by 429."""
+    """closes of all connections, one every every_s; between them refusals of refuse_s by 502 and by 429.
+
+    connectors: of the zone; all are replaced, one after the other, each under such a storm.
+    """
 
     name: ClassVar[str] = "storm"
     closes: int = 10
     every_s: float = 10.0
     refuse_s: float = 8.0
+    connectors: int = 2
     slots: int = 30
     spare: int = 4
     """Connections the account has beyond one per slot."""
@@ -34,6 +38,7 @@ class Storm(Scenario):
     def terms(self) -> Terms:
         most = self.slots + 6 + self.spare
         return Terms(
+            connectors=self.connectors,
             gatherer={
                 "slots": {"orderbook": self.slots, "ticker": 2, "trade": 2, "lifecycle": 2, "connections_max": most},
                 "connector": {"extra_connections_max": 0, "grace_s": GRACE_S},
@@ -43,8 +48,7 @@ class Storm(Scenario):
 
     async def act(self, ground: Ground) -> None:
         self._begun = ground.clock.now()
-        names = ground.run.names(ZONE, "connector")
-        for old in names:
+        for old in ground.run.names(ZONE, "connector"):
             new = await ground.start_connector(
                 KALSHI_DATA_CONNECTOR__TEMPLATE_HASH="v2", KALSHI_DATA_CONNECTOR__GRACE_S="1"
             )

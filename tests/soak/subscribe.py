@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from services.local.topology import connector_process
 from tests.soak.evidence import Evidence, Measured
-from tests.soak.ground import ZONE, Ground, Terms, start_registry
+from tests.soak.ground import ZONE, Ground, Terms, start_service
 from tests.soak.scenario import Scenario
 
 GIVE_UP_S = 600.0
@@ -43,7 +43,7 @@ class Subscribe(Scenario):
     async def begin(self, ground: Ground) -> None:
         """Start the registry alone."""
         self._listed_s = 0.0
-        await start_registry(ground)
+        await start_service(ground, "registry")
         if self.is_listed:
             self._listed_s = await ground.until(lambda: self._listed(ground), GIVE_UP_S, "listed")
             ground.say(f"{self.markets} markets in the catalogue after {self._listed_s:.1f} s")
@@ -71,6 +71,7 @@ class Subscribe(Scenario):
         self._seen_s = await ground.until(seen, GIVE_UP_S, f"{self.markets} first snapshots")
         ground.say(f"every first snapshot is there after {self._seen_s:.1f} s")
         await ground.until_whole(GIVE_UP_S)
+        await start_service(ground, "poller")
         await ground.rest(CALM_S)
 
     async def measure(self, ground: Ground, evidence: Evidence) -> list[Measured]:
