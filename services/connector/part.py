@@ -35,7 +35,7 @@ class Owner(Protocol):
 
     def split(self, part: "Part", cause: str, *, keeps: bool) -> bool: ...
 
-    def completed(self, part: "Part") -> None: ...
+    def handed_on(self, part: "Part") -> None: ...
 
 
 class Part:
@@ -203,7 +203,7 @@ class Part:
         session.want(self.tickers)
         self.session, self.is_complete, self.error = session, False, ""
         self._lateness = self._strictness.judge()
-        hooks = Hooks(lambda: self._closing, self._complete, self._full)
+        hooks = Hooks(lambda: self._closing, self._hand_on, self._complete, self._full)
         serving = Serving(self.name, conn, session, self._lateness, wiring, self._poke, hooks)
         return serving, session
 
@@ -213,6 +213,9 @@ class Part:
         session.close(self._closing or "disconnected", now)
         self._frames += session.frames
         self.session, self.is_complete, self._lateness = None, False, None
+        if self.heir is not None and self.heir.is_complete:
+            # What would have been heard here is lost either way.
+            self._owner.handed_on(self)
         if self._closing is None and session.last_sent_at:
             self.lost = gap(
                 now, CHANNELS[session.kind][0], "disconnected", slot=self.slot, detail=why, from_ts=session.last_sent_at,
@@ -226,7 +229,6 @@ class Part:
         if self.is_complete:
             return
         self.is_complete = True
-        self._owner.completed(self)
         if session.was_complete:
             return
         session.was_complete = True
@@ -241,6 +243,13 @@ class Part:
             wanted=session.wanted_count,
             connection=str(session.connection),
         )
+
+    def _hand_on(self, session: Session) -> None:
+        """Give the heir its markets as soon as everything up to its start was heard here: so no gap is between."""
+        heir = self.heir.session if self.heir is not None and self.heir.is_complete else None
+        start = heir.listening_from if heir is not None else None
+        if start is not None and session.release(start, self._wiring.clock.now()):
+            self._owner.handed_on(self)
 
     def _full(self) -> None:
         """Ask for another connection for the markets that find no room on this one; this one hears on meanwhile."""

@@ -35,9 +35,12 @@ class Closed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the part wants to know: closing says why to end, None: go on; the others are told at every tick while it is so."""
+    """What the part wants to know: closing says why to end, None: go on; `tick` comes before every tick's commands go out,
+    the others at every tick while it is so.
+    """
 
     closing: Callable[[], str | None]
+    tick: Callable[[Session], None]
     complete: Callable[[Session], None]
     full: Callable[[], None]
 
@@ -111,6 +114,7 @@ class Serving:
             session.tick(self._wiring.clock.now())
             if (reason := hooks.closing()) is not None:
                 await self._say_goodbye(reason)
+            hooks.tick(session)
             await self._send()
             self._watch()
             if session.is_complete:

@@ -138,13 +138,10 @@ class Slot:
         )  # fmt: skip
         return True
 
-    def completed(self, part: Part) -> None:
-        """Note that a part is heard: what another one heard for it meanwhile is given back."""
-        givers = [other for other in self._parts if other.heir is part]
-        for giver in givers:
-            giver.heir = None
-        if givers:
-            self._share_out()
+    def handed_on(self, part: Part) -> None:
+        """Note that a part's heir hears everything that the part heard for it meanwhile; it is given back."""
+        part.heir = None
+        self._share_out()
 
     def _halves(self, part: Part) -> tuple[Share, Share] | str:
         """Return the shares of a part and its heir, and take the heir's connection; or say why it cannot be split."""

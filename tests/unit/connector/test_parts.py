@@ -13,7 +13,7 @@ import pytest
 
 from libs.exchange.transport import TransportSettings
 from libs.flow.batch import Limits
-from libs.marketdata.listening import claims
+from libs.marketdata.listening import claims, union
 from libs.marketdata.tables import Family
 from libs.telemetry.metrics import Metrics
 from services.connector.judge import SessionSettings
@@ -233,6 +233,11 @@ async def test_markets_above_the_limit_go_to_another_connection_without_a_break(
         assert left_out
         await asyncio.sleep(200)
         assert stage.heard() == [32, 32]
+        handed_on = set(deleted) & set(seen)
+    rows = [stage.rows(f"listen_{name}") for name in ("ranges", "opened", "closed")]
+    told = claims(rows[0], rows[1], rows[2])
+    for ticker in handed_on:
+        assert len(union((c.from_ts, c.to_ts) for c in told if c.ticker == ticker)) == 1
 
 
 @staged
