@@ -60,7 +60,10 @@ def metrics() -> Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What differs between gatherers: buffer_rows per family, markets per command."""
+    """What differs between gatherers: buffer_rows per family, and chunk, markets per command and books asked for a second.
+
+    A chunk is no smaller than what a slot's markets need in a few seconds, or gaps would be wider for that alone.
+    """
 
     buffer_rows: int
     chunk: int

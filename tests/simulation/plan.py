@@ -76,7 +76,7 @@ def plan_of(seed: int, kinds: frozenset[str] | None = None) -> Plan:
         ping_s=1.5,
         quiet_ms=5_000,
     )
-    builds = {zone: Build(chance.choice([200, 20_000]), chance.choice([1, 3, 500])) for zone in ZONES}  # fmt: skip
+    builds = {zone: Build(chance.choice([200, 20_000]), chance.choice([5, 500])) for zone in ZONES}  # fmt: skip
     skews = {zone: 1000 * chance.randint(-SKEW_MS_MAX, SKEW_MS_MAX) for zone in ZONES}
     moves = _moves(chance, kinds)
     able = [kind for kind in FAULT_KINDS if kinds is None or kind in kinds]

@@ -155,9 +155,9 @@ class _World:
         gatherer.database.away -= 1
 
     async def _database_slow(self, gatherer: Gatherer, move: Move) -> None:
-        gatherer.database.slow *= move.amount
+        gatherer.database.slow += move.amount
         await asyncio.sleep(move.for_s)
-        gatherer.database.slow /= move.amount
+        gatherer.database.slow -= move.amount
 
     async def _database_doubt(self, gatherer: Gatherer, move: Move) -> None:
         gatherer.database.doubt_share = move.amount
