@@ -34,6 +34,9 @@ test: env ## The test suite
 seeds: env ## SEEDS worlds of random faults in virtual time; the first that fails is named
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
+soak: env ## The full figures of what a zone must bear, about 40 minutes; SOAK="kills rolling" for some of it
+	$(BIN)/python -m tests.soak $(SOAK)
+
 check: env ## Lint, format, types, floor plan
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
