@@ -99,6 +99,18 @@ _MARKET_SET = """
     close_at = new.close_at, created_at = new.created_at, updated_at = new.updated_at,
     content_hash = new.content_hash
 """
+_MOVED_FROM = """case
+        when not new.wanted or new.slot is null or new.slot = markets.moved_from then null
+        when new.slot = markets.slot then markets.moved_from
+        when markets.wanted then coalesce(markets.moved_from, markets.slot)
+    end"""
+"""A market that is heard in another slot stays in that one's list, too, until it is heard in its new one: slot_moves.py."""
+_MARKET_MOVES = f"""
+    moved_from = {_MOVED_FROM},
+    moved_at = case when new.slot = markets.slot then markets.moved_at
+        else (extract(epoch from clock_timestamp()) * 1000000)::bigint end
+"""
+_MARKET_SET += "," + _MARKET_MOVES
 _UPSERT_MARKETS = f"""
 insert into markets ({_MARKET_COLUMNS}, body)
 select * from unnest({_MARKET_ARRAYS}, $13::text[])
@@ -108,11 +120,11 @@ _UPDATE_MARKETS = f"""
 update markets set {_MARKET_SET} from unnest({_MARKET_ARRAYS}) as new ({_MARKET_COLUMNS})
 where markets.ticker = new.ticker
 """
-_RAISE_SLOTS = """
+RAISE_SLOTS = """
 insert into slot_versions (slot, version) select slot, 1 from unnest($1::text[]) as slot
 on conflict (slot) do update set version = slot_versions.version + 1
 """
-_SLOTS_OF = "select ticker, slot, wanted from markets where ticker = any($1::text[])"
+_SLOTS_OF = "select ticker, slot, wanted, moved_from from markets where ticker = any($1::text[])"
 
 
 @asynccontextmanager
@@ -172,7 +184,7 @@ async def write_catalogue(
         StoreUnavailable: nothing is written, or it is unknown; writing the same again is harmless.
     """
     with map_store_errors():
-        async with _fenced(conn, lease):
+        async with fenced(conn, lease):
             touched = [*(state for state, _ in write.markets), *write.states]
             before = await _slot_members(conn, [state.ticker for state in touched])
             await _upsert_objects(conn, write)
@@ -184,12 +196,12 @@ async def write_catalogue(
                 await conn.execute(_UPDATE_MARKETS, *_columns_of(write.states))
             slots = _moved(before, touched)
             if slots:
-                await conn.execute(_RAISE_SLOTS, sorted(slots))
+                await conn.execute(RAISE_SLOTS, sorted(slots))
             return slots
 
 
 @asynccontextmanager
-async def _fenced(conn: AnyConnection, lease: Lease | None) -> AsyncIterator[None]:
+async def fenced(conn: AnyConnection, lease: Lease | None) -> AsyncIterator[None]:
     """Open a transaction that holds the lease's row: who takes the lease over waits for it, and sees it whole."""
     async with conn.transaction(isolation="read_committed"):
         if lease is not None and not await lease.holds(conn):
@@ -197,24 +209,29 @@ async def _fenced(conn: AnyConnection, lease: Lease | None) -> AsyncIterator[Non
         yield
 
 
-async def _slot_members(
-    conn: AnyConnection, tickers: Sequence[str]
-) -> dict[str, tuple[str | None, bool]]:
+class _Member(NamedTuple):
+    slot: str | None
+    wanted: bool
+    moved_from: str | None
+
+
+_NOBODY = _Member(None, False, None)
+
+
+async def _slot_members(conn: AnyConnection, tickers: Sequence[str]) -> dict[str, _Member]:
     if not tickers:
         return {}
-    return {row[0]: (row[1], row[2]) for row in await conn.fetch(_SLOTS_OF, tickers)}
+    return {row[0]: _Member(*row[1:]) for row in await conn.fetch(_SLOTS_OF, tickers)}
 
 
-def _moved(
-    before: Mapping[str, tuple[str | None, bool]], states: Iterable[MarketState]
-) -> frozenset[str]:
-    """Name the slots whose list of wanted markets differs now."""
+def _moved(before: Mapping[str, _Member], states: Iterable[MarketState]) -> frozenset[str]:
+    """Name the slots whose list of wanted markets may differ now."""
     slots: set[str] = set()
     for state in states:
-        old_slot, was_wanted = before.get(state.ticker, (None, False))
-        old, new = old_slot if was_wanted else None, state.slot if state.wanted else None
+        was = before.get(state.ticker, _NOBODY)
+        old, new = was.slot if was.wanted else None, state.slot if state.wanted else None
         if old != new:
-            slots.update(slot for slot in (old, new) if slot is not None)
+            slots.update(slot for slot in (old, new, was.moved_from) if slot is not None)
     return frozenset(slots)
 
 
@@ -248,7 +265,7 @@ async def set_state(conn: AnyConnection, key: str, value: str, lease: Lease | No
         LeaseNotHeld: the lease is another's; nothing is written.
     """
     with map_store_errors():
-        async with _fenced(conn, lease):
+        async with fenced(conn, lease):
             await conn.execute(
                 "insert into registry_state (key, value) values ($1, $2)"
                 " on conflict (key) do update set value = excluded.value",

@@ -227,10 +227,15 @@ async def slot_versions(conn: AnyConnection, slots: Sequence[str]) -> dict[str, 
 
 
 async def slot_markets(conn: AnyConnection, slot: str) -> list[str]:
-    """Return the tickers of a slot that are to be captured. Read the version before, never after."""
+    """Return the tickers of a slot that are to be captured, those that are on their way to another slot with them.
+
+    Read the version before, never after.
+    """
     with map_store_errors():
         rows = await conn.fetch(
-            "select ticker from markets where slot = $1 and wanted order by ticker", slot
+            "select ticker from markets where slot = $1 and wanted"
+            " union select ticker from markets where moved_from = $1 and wanted order by ticker",
+            slot,
         )
     return [row["ticker"] for row in rows]
 

@@ -24,6 +24,7 @@ from services.registry.follow import LifecycleFollower
 from services.registry.housekeeping import PROCESS, Housekeeper
 from services.registry.keeper import Keeper
 from services.registry.looking import Looker
+from services.registry.moves import Mover
 from services.registry.settings import Settings
 from services.registry.sync import Syncer
 
@@ -42,6 +43,7 @@ class Parts:
     follower: LifecycleFollower
     housekeeper: Housekeeper
     watch: ExchangeWatch
+    mover: Mover
 
 
 async def run(settings: Settings, runtime: Runtime) -> None:
@@ -123,6 +125,7 @@ def _put_together(
         follower=LifecycleFollower(pool, keeper, clock, lease, runtime.metrics),
         housekeeper=Housekeeper(pool, clock, lease.holder, own.lease_s, own.ledger_keep_s),
         watch=watch,
+        mover=Mover(pool, moved, lease, int(own.move_settle_s * SECOND)),
     )
 
 
@@ -148,7 +151,9 @@ def _start_loops(started: EternalTasks, settings: Settings, runtime: Runtime, pa
     )
     started.start("advance-clock", tasks.advance_clock(runtime, parts.keeper))
     started.start("count-markets", tasks.count(runtime, parts.keeper))
-    tasks.start_periodic(started, runtime, own, parts.looker, parts.watch, parts.housekeeper)
+    tasks.start_periodic(
+        started, runtime, own, parts.looker, parts.watch, parts.housekeeper, parts.mover
+    )
 
 
 def _describe(runtime: Runtime, pool: Pool, rest: Rest, parts: Parts) -> None:
@@ -160,6 +165,7 @@ def _describe(runtime: Runtime, pool: Pool, rest: Rest, parts: Parts) -> None:
     health.set("listing", parts.syncer.facts)
     health.set("lifecycle", parts.follower.facts)
     health.set("exchange", lambda: {**parts.watch.facts(), **rest.describe()})
+    health.set("moves", parts.mover.facts)
     health.set("house", parts.housekeeper.facts)
 
     async def page(query: Any) -> Any:

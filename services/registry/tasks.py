@@ -10,6 +10,7 @@ from services.registry.follow import LifecycleFollower
 from services.registry.housekeeping import Housekeeper
 from services.registry.keeper import Keeper
 from services.registry.looking import Looker
+from services.registry.moves import Mover
 from services.registry.settings import RegistrySettings
 from services.registry.sync import Syncer
 
@@ -17,6 +18,7 @@ CLOCK_S: Final = 0.25
 LOOK_S: Final = 0.25
 SUMMARIZE_S: Final = 1.0
 COUNT_S: Final = 10.0
+MOVES_S: Final = 2.0
 FOLLOW_S_MIN: Final = 0.05
 """Least time between two looks for lifecycle rows, seconds: wake-ups come with every commit of the zone."""
 
@@ -71,6 +73,7 @@ def start_periodic(
     looker: Looker,
     watch: ExchangeWatch,
     housekeeper: Housekeeper,
+    mover: Mover,
 ) -> None:
     """Start the loops that are a period and a turn."""
     for name, work, period_s in (
@@ -78,6 +81,7 @@ def start_periodic(
         ("look-at-events", looker.events_once, LOOK_S),
         ("record-status", watch.status_once, own.status_s),
         ("record-schedule", watch.schedule_once, own.schedule_s),
+        ("end-moves", mover.end_once, MOVES_S),
         ("keep-house", housekeeper.round_once, own.housekeeping_s),
         ("summarize", housekeeper.summarize_once, SUMMARIZE_S),
         ("drop-partitions", housekeeper.drop_once, own.drop_s),

@@ -71,16 +71,24 @@ class Zone:
             yield runtime
         finally:
             runtime.stop.set()
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(30):
                 await task
 
     @asynccontextmanager
-    async def connector(self) -> AsyncIterator[Runtime]:
+    async def connector(
+        self,
+        shard: str = "connector-a-1",
+        *,
+        grace_s: float = 0.1,
+        slots: SlotSettings | None = None,
+    ) -> AsyncIterator[Runtime]:
         """Run a connector beside, from ready until the block ends."""
         own = self.settings
         settings = ConnectorSettings(
-            zone="a", exchange=own.exchange, store=own.store, slots=own.slots, capture=own.capture,
-            connector=ShardSettings("connector-a-1", plan_s=0.2, settle_s=0.2, probe_s=1.0, grace_s=0.1),
+            zone="a", exchange=own.exchange, store=own.store, slots=slots or own.slots, capture=own.capture,
+            connector=ShardSettings(
+                shard, plan_s=0.2, settle_s=0.2, heartbeat_s=0.5, probe_s=1.0, grace_s=grace_s
+            ),
             batches=BatchSettings(snapshots_age_ms=50),
         )  # fmt: skip
         async with self.service("connector", run_connector, settings) as runtime:
