@@ -83,7 +83,7 @@ class _Kind:
             return ""
         url = url.strip()
         usual = self.schemes[0] if known is not None else self.schemes[1]
-        parts = urlsplit(url if "://" in url else f"{usual}://{url}")
+        parts = _split(url if "://" in url else f"{usual}://{url}")
         fault = self._fault(parts, known)
         if fault:
             faults.append(f"{self.field}: {_USER.sub('//***@', url)!r} {fault}")
@@ -124,6 +124,14 @@ class _Kind:
 
 _REST = _Kind("exchange.rest_url", ("https", "http"), REST_PATH)
 _WS = _Kind("exchange.ws_url", ("wss", "ws"), WS_PATH)
+
+
+def _split(url: str) -> SplitResult:
+    """Split an address; one whose brackets do not match has no host."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit(f"{url.partition('://')[0]}://")
 
 
 def _host_of(parts: SplitResult) -> str:

@@ -309,6 +309,29 @@ async def test_closing_wakes_a_waiting_owner() -> None:
             await waiting
 
 
+async def test_closing_takes_no_longer_because_frames_still_come() -> None:
+    """An exchange that is far behind sends on after our close frame; with a full buffer nobody would take that."""
+    is_full = asyncio.Event()
+
+    async def script(_: web.WebSocketResponse, request: web.Request) -> None:
+        transport = request.transport
+        assert transport is not None
+        for number in range(60):
+            # Past the server's websocket, which would answer our close frame.
+            transport.write(b"\x81\x01x")
+            await asyncio.sleep(0.05)
+            if number == 5:
+                is_full.set()
+
+    settings = TransportSettings(close_timeout_s=0.3, buffer_frames_max=2)
+    async with asyncio.timeout(10), speaking(script) as url:
+        async with open_connection(url, None, CLOCK, settings) as c:
+            await is_full.wait()
+            assert c.buffered == 2
+            started = CLOCK.monotonic()
+        assert CLOCK.monotonic() - started < 1.0
+
+
 async def test_a_server_that_does_not_answer_is_given_up() -> None:
     """connect_timeout_s bounds the whole dial; a closed port is an error at once; both are retryable."""
     gone = asyncio.Event()

@@ -71,6 +71,7 @@ PROD_WS = "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
         ("prod", "", "wss://host/trade-api/ws/v2/margin", ["write wss://host/trade-api/ws/v2"]),
         ("prod", "", "wss://host/trade-api/ws", ["another path than /trade-api/ws/v2; write wss"]),
         ("simulator", "http://host:99999", "ws://", ["no valid host and port"] * 2),
+        ("simulator", "http://[::1", "ws://h]:1", ["no valid host and port; write http://HOST", "write ws://HOST"]),
         ("prod", "https://user:pw@host", "wss://host?x=1", ["write https://host/", "host and path only"]),
         ("prod", "", "https://host/trade-api/v2", ["for exchange.rest_url; write wss://host/"]),
         ("prod", "", "host/trade-api/v2", ["for exchange.rest_url; write wss://host/trade-api/ws/v2"]),
