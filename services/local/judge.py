@@ -10,7 +10,7 @@ from libs.archive.parquet import read_rows
 from libs.marketdata.listening import ORDERBOOK_CHANNEL, Span, holes
 from libs.marketdata.rebuild import Levels, apply, levels_of
 from libs.marketdata.tables import GATHERER_TABLES
-from libs.marketdata.units import SECOND
+from libs.marketdata.units import MILLISECOND, SECOND
 from libs.store.pool import Connection, connect, map_store_errors
 from services.local.config_files import capture_filter
 from services.local.run import LocalRun
@@ -33,8 +33,10 @@ from services.local.verdict import (
 
 REST_AGE_MAX = 15 * SECOND
 """A REST book may be this old when it is answered (it comes through a CDN)."""
-AT_EDGES = 2 * SECOND
-"""Of hearing after a snapshot and before a market's end this much need not be proved: margins and the last frame."""
+AT_CLOSE = 2 * SECOND
+"""What the last frame of a market that closes need not prove: the margin, and how long its unsubscribing takes."""
+AFTER_SNAPSHOT = SECOND + MILLISECOND
+"""From a stream's first snapshot to the beginning of its claim: the margin."""
 NOTHING = ClaimIndex([])
 TICKERS = "ticker"
 LIFECYCLE_CHANNEL = "market_lifecycle_v2"
@@ -191,10 +193,13 @@ def _judge_books(
     taken = stored.taken()
     chosen = []
     for ticker in truth.markets.keys() & heard:
-        end = lives.get(ticker, (0, 0))[1] - AT_EDGES
-        last = taken[ticker][-1].observed_at + AT_EDGES if ticker in taken else end
+        market = truth.markets[ticker]
+        end = lives[ticker][1] - (AT_CLOSE if market.closed_at else 0) if ticker in lives else 0
+        last = taken[ticker][-1].observed_at + AFTER_SNAPSHOT if ticker in taken else end
         if not holes(claims.of(ticker), last, end):
             chosen.append(ticker)
+        else:
+            verdict.books_unproved += 1
     rebuilt = {ticker: stored.book(ticker, taken.get(ticker, [])) for ticker in chosen}
     verdict.compare_books(rebuilt, {ticker: truth.markets[ticker].book() for ticker in chosen})
 

@@ -15,8 +15,13 @@ def print_verdict(verdict: Verdict, console: Console) -> int:
     console.print(_zones(verdict))
     console.print(_archive(verdict))
     same = verdict.books_compared - len(verdict.books_differing)
+    unproved = (
+        f" ({n} more have a gap behind their last snapshot)"
+        if (n := verdict.books_unproved)
+        else ""
+    )
     console.print(
-        f"books rebuilt from production equal the exchange's: {same} of {verdict.books_compared}"
+        f"books rebuilt from production equal the exchange's: {same} of {verdict.books_compared}{unproved}"
     )
     console.print(
         f"snapshots equal the book they were taken of: {verdict.snapshots_equal} of {verdict.snapshots}"

@@ -166,6 +166,8 @@ class Verdict:
     snapshots: int = 0
     snapshots_equal: int = 0
     books_compared: int = 0
+    books_unproved: int = 0
+    """Books with a gap behind their last snapshot: nobody can rebuild them."""
     books_differing: list[str] = field(default_factory=list)
     archive: dict[str, tuple[int, int]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
