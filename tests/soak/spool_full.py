@@ -22,8 +22,8 @@ class SpoolFull(Scenario):
     """bytes_max of each connector's spool; rows_dropped until the database comes back."""
 
     name: ClassVar[str] = "spool-full"
-    bytes_max: int = 4_000_000
-    rows_dropped: int = 20_000
+    bytes_max: int = 2_000_000
+    rows_dropped: int = 10_000
     timeout_s: float = 900.0
 
     def terms(self) -> Terms:
