@@ -6,6 +6,7 @@ that a market is there: a market is *seen* with its first.
 """
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,12 +67,17 @@ class Markets:
     @property
     def is_complete(self) -> bool:
         """True when every wanted market is acknowledged and seen, but for those that are not there or find no room."""
-        return self.wanted <= (self.acked & self.seen) | self.absent | self.over
+        return self.wanted <= (self.acked & self.seen) | self.absent | self._left_out
 
     @property
     def is_full(self) -> bool:
         """True while wanted markets find no room on a subscription that holds others and gives none of them back."""
-        return bool(self.room and self.over) and self._is_crowded
+        return bool(self._left_out)
+
+    @property
+    def _left_out(self) -> AbstractSet[str]:
+        """The wanted markets for which there is no room beside others; none where not a single one is held."""
+        return self.over if self.held and self._is_crowded else frozenset()
 
     @property
     def _is_crowded(self) -> bool:

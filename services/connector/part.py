@@ -35,7 +35,7 @@ class Owner(Protocol):
 
     def split(self, part: "Part", cause: str, *, keeps: bool) -> bool: ...
 
-    def handed_on(self, part: "Part") -> None: ...
+    def handed_on(self, part: "Part", heir: "Part") -> None: ...
 
 
 class Part:
@@ -44,7 +44,7 @@ class Part:
     Args of the constructor: the slot's name; its own number in it; the share of the slot's markets that are its own.
 
     Attributes:
-        share: as above; heir: another part that is to take over the rest of what this one still hears, None: there is none.
+        share: as above; heirs: other parts that are to take over the rest of what this one still hears, each its own share.
         session: of the open connection, None while there is none.
         is_complete: everything that was wanted at first is subscribed and was seen.
         error: why there is no connection; empty while there is one.
@@ -55,7 +55,7 @@ class Part:
         self.slot = slot
         self.name = f"{slot}+{number}" if number else slot
         self.share = share
-        self.heir: Part | None = None
+        self.heirs: list[Part] = []
         self.session: Session | None = None
         self.is_complete = False
         self.error = "not connected yet"
@@ -213,9 +213,9 @@ class Part:
         session.close(self._closing or "disconnected", now)
         self._frames += session.frames
         self.session, self.is_complete, self._lateness = None, False, None
-        if self.heir is not None and self.heir.is_complete:
+        for heir in [heir for heir in self.heirs if heir.is_complete]:
             # What would have been heard here is lost either way.
-            self._owner.handed_on(self)
+            self._owner.handed_on(self, heir)
         if self._closing is None and session.last_sent_at:
             self.lost = gap(
                 now, CHANNELS[session.kind][0], "disconnected", slot=self.slot, detail=why, from_ts=session.last_sent_at,
@@ -245,15 +245,18 @@ class Part:
         )
 
     def _hand_on(self, session: Session) -> None:
-        """Give the heir its markets as soon as everything up to its start was heard here: so no gap is between."""
-        heir = self.heir.session if self.heir is not None and self.heir.is_complete else None
-        start = heir.listening_from if heir is not None else None
-        if start is not None and session.release(start, self._wiring.clock.now()):
-            self._owner.handed_on(self)
+        """Give each heir its markets as soon as everything up to its start was heard here: so no gap is between.
+
+        One that has heirs itself does not hear all of its share yet.
+        """
+        for heir in [heir for heir in self.heirs if heir.is_complete and not heir.heirs]:
+            start = heir.session.listening_from if heir.session is not None else None
+            if start is not None and session.release(start, self._wiring.clock.now()):
+                self._owner.handed_on(self, heir)
 
     def _full(self) -> None:
         """Ask for another connection for the markets that find no room on this one; this one hears on meanwhile."""
         now_s, asked_s = self._wiring.clock.monotonic(), self._split_asked_s
-        if self.heir is None and (asked_s is None or now_s - asked_s >= SPLIT_AGAIN_S):
+        if not self.heirs and (asked_s is None or now_s - asked_s >= SPLIT_AGAIN_S):
             is_split = self._owner.split(self, "too many markets", keeps=True)
             self._split_asked_s = None if is_split else now_s

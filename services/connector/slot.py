@@ -69,7 +69,13 @@ class Slot:
 
     @property
     def listening_from(self) -> int | None:
-        """Exchange time from which everything of the slot is heard; None while something is not."""
+        """Exchange time from which everything of the slot is heard; None while something is not.
+
+        What a part has no room for is not heard before its heirs have taken theirs; where there is nobody to take it, it
+        is not waited for.
+        """
+        if any(part.heirs for part in self._parts):
+            return None
         starts = [part.session.listening_from if part.session else None for part in self._parts]
         known = [start for start in starts if start is not None]
         return max(known) if len(known) == len(starts) else None
@@ -125,8 +131,11 @@ class Slot:
         part.share, rest = halves
         heir = Part(self.name, len(self._parts), rest, self._wiring, self)
         heir.lost = part.lost
+        # Who hears all of the part's share until it does goes on with both halves.
+        for giver in [other for other in self._parts if part in other.heirs]:
+            giver.heirs.append(heir)
         if keeps:
-            part.heir = heir
+            part.heirs.append(heir)
         self._parts.append(heir)
         self._share_out()
         assert self._group is not None
@@ -138,9 +147,9 @@ class Slot:
         )  # fmt: skip
         return True
 
-    def handed_on(self, part: Part) -> None:
+    def handed_on(self, part: Part, heir: Part) -> None:
         """Note that a part's heir hears everything that the part heard for it meanwhile; it is given back."""
-        part.heir = None
+        part.heirs.remove(heir)
         self._share_out()
 
     def _halves(self, part: Part) -> tuple[Share, Share] | str:
@@ -160,6 +169,5 @@ class Slot:
 
     def _share_out(self) -> None:
         for part in self._parts:
-            own = part.share.of(self.tickers)
-            heir = part.heir
-            part.want(own if heir is None else own | heir.share.of(self.tickers))
+            heard = [part.share, *(heir.share for heir in part.heirs)]
+            part.want(frozenset().union(*(share.of(self.tickers) for share in heard)))

@@ -241,6 +241,66 @@ async def test_markets_above_the_limit_go_to_another_connection_without_a_break(
 
 
 @staged
+async def test_a_slot_is_live_when_no_market_waits_for_room() -> None:
+    """Who takes a slot over is believed: with two connections half done the old owner must not be told to go."""
+    stage = Stage(chunk=16)
+    stage.venue.markets_max = 40
+    async with stage.running(NAMES):
+        heard: set[str] = set()
+
+        def is_live() -> bool:
+            nonlocal heard
+            sessions = stage.slot.sessions
+            heard = set().union(*(s.markets.seen & s.markets.held for s in sessions))
+            return stage.slot.is_complete and stage.slot.listening_from is not None
+
+        await stage.until(is_live)
+        assert heard == set(NAMES)
+        assert stage.heard() == [32, 32]
+
+
+@staged
+async def test_a_slot_without_room_for_a_single_market_is_not_heard() -> None:
+    """Error 26 to every subscribe: it is asked for again every minute, and nobody is told that it is live."""
+    stage = Stage(chunk=16)
+    stage.venue.markets_max = 0
+    async with stage.running(NAMES):
+        for _ in range(200):
+            await asyncio.sleep(1)
+            assert not stage.slot.is_complete
+        stage.venue.markets_max = 64
+        await stage.until(lambda: stage.slot.is_complete)
+        assert stage.heard() == [64]
+
+
+@staged
+async def test_what_an_heir_cannot_take_either_is_heard_on_until_its_own_heir_does() -> None:
+    """The second connection is closed by 1009 and split before it hears anything; for half a minute none can be opened."""
+    stage = Stage(chunk=16)
+    stage.venue.markets_max = 40
+    until_s = 0.0
+
+    def misbehave(wire: Any) -> None:
+        nonlocal until_s
+        if len(stage.venue.wires) == 2:
+            wire.end(1009, "message too big")
+            until_s = stage.clock.monotonic() + 30
+        elif stage.clock.monotonic() < until_s:
+            wire.end(None, "reset")
+
+    stage.venue.on_dial = misbehave
+    async with stage.running(NAMES):
+        await stage.until(lambda: stage.heard() == [40])
+        heard: list[set[str]] = []
+        for _ in range(800):
+            heard.append(set().union(*(wire.markets for wire in stage.venue.open)))
+            await asyncio.sleep(0.05)
+        assert all(before <= after for before, after in itertools.pairwise(heard))
+        assert stage.heard() == [16, 16, 32]
+        assert heard[-1] == set(NAMES)
+
+
+@staged
 async def test_markets_above_the_limit_are_written_down_when_no_connection_is_left() -> None:
     """The others go on; they are asked for again every minute, and come in as soon as there is room."""
     stage = Stage(chunk=16)
