@@ -27,8 +27,8 @@ session.jsonl, what was sent to whom, at the time of queuing; every line has `at
         begin   entry (as a script has it, with at_s) until (None: it happens once, or until its count is used up)
         hit     connection and what was hit: sid seq channel type ticker of a frame that was dropped, doubled, maimed, set
                 back or thrown away in a stall (bytes: what is left of a truncated one); sid channel seq seq_to of numbers
-                skipped or frames made up; code of an error; key_id status of a connection or request refused; by_ms whose
-                exchange_at of a clock step, count exchange_at of markets created. A frame that is only late has no line.
+                skipped or frames made up; code of an error; key_id status (and path) of a connection or request refused;
+                by_ms whose exchange_at of a clock step, count exchange_at of markets created. A frame that is only late has no line.
         end     hits, connections (hits by connection), early (ended by hand before its time)
 """
 

@@ -25,6 +25,8 @@ BODIES = ("", "json", "nested", "flat", "msg", "plain", "html", "empty", "status
 """Shapes a trouble may ask for. "": in turn whatever is known of its status; "json" is "nested"."""
 
 Record = Callable[[dict[str, object]], None]
+Hit = Callable[[int, dict[str, object]], None]
+"""Told of a request that is hit: when, microseconds, and its key, path and status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,11 @@ class RestParams:
 
 @dataclass(slots=True)
 class _Active:
-    kind: str
     params: RestParams
     until: int | None
     chance: Chance
     bodies: Iterator[Answer]
+    hit: Hit | None
 
 
 class RestTrouble:
@@ -80,7 +82,7 @@ class RestTrouble:
 
     Args:
         seed: of the draws that choose which requests are hit. zones: the zone of each key id that has one.
-        record: told of every request that is hit, as a line of the session journal.
+        record: told of every read beyond its budget, as a line of the session journal.
     """
 
     def __init__(
@@ -92,13 +94,19 @@ class RestTrouble:
         self._numbers = count(1)
         self._active: dict[int, _Active] = {}
 
-    def begin(self, kind: str, params: Mapping[str, object], until: int | None = None) -> int:
+    def begin(
+        self,
+        kind: str,
+        params: Mapping[str, object],
+        until: int | None = None,
+        hit: Hit | None = None,
+    ) -> int:
         """Let a trouble begin and return its number.
 
         Args:
             kind: "rest", with the fields of RestParams, or "auth_expiry" (of those `zone`, `key`, `share`, `path`):
                 every signed request is refused as if its key did not exist.
-            until: when it ends by itself, microseconds; None: by `end`.
+            until: when it ends by itself, microseconds; None: by `end`. hit: told of every request that is hit.
 
         Raises:
             ValueError: an unknown kind or field, or an impossible value.
@@ -111,7 +119,7 @@ class RestTrouble:
         else:
             raise ValueError(f"no REST trouble: {kind}")
         chance = Chance(self._seed * 1_000_003 + number)
-        self._active[number] = _Active(kind, read, until, chance, _bodies(read))
+        self._active[number] = _Active(read, until, chance, _bodies(read), hit)
         return number
 
     def end(self, number: int) -> None:
@@ -136,11 +144,8 @@ class RestTrouble:
             if not self._concerns(params, path, key_id) or active.chance.draw() >= params.share:
                 continue
             given = _documented_status(params, path) or next(active.bodies)
-            if self._record is not None:
-                self._record(
-                    {"kind": "fault", "at": now, "phase": "hit", "fault": active.kind,
-                     "key_id": key_id, "path": path, "status": given.status}
-                )  # fmt: skip
+            if active.hit is not None:
+                active.hit(now, {"key_id": key_id, "path": path, "status": given.status})
             return given
         return None
 

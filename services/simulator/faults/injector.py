@@ -9,6 +9,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from libs.marketdata.units import MILLISECOND, SECOND
@@ -204,7 +205,7 @@ class Injector:
             self.record(active, "hit", now, count=fault.count, exchange_at=at)
         elif isinstance(fault, menu.Rest | menu.AuthExpiry):
             self._rest[active.number] = simulation.rest_trouble.begin(
-                fault.kind, _rest_params(fault), active.until
+                fault.kind, _rest_params(fault), active.until, partial(self._hit_request, active)
             )
         elif isinstance(fault, menu.Maintenance):
             assert active.until is not None, "it lasts"
@@ -212,6 +213,10 @@ class Injector:
         for line in [line for line in simulation.lines.values() if takes(fault.on, line)]:
             connections.hit(active, line, simulation, now)
             subscriptions.hit(active, line, now)
+
+    def _hit_request(self, active: Active, now: int, facts: dict[str, object]) -> None:
+        active.hits += 1
+        self.record(active, "hit", now, **facts)
 
     def _move_clock(self, active: Active, fault: menu.ClockStep, now: int) -> None:
         at = now

@@ -133,20 +133,16 @@ def test_an_expired_key_is_refused_wherever_it_signs() -> None:
     }
 
 
-def test_hits_are_recorded() -> None:
-    """Every request that is hit leaves a line for the session journal; the others leave none."""
-    lines: list[dict[str, object]] = []
-    trouble = RestTrouble(record=lines.append)
-    trouble.begin("rest", {"status": 502, "path": "/series"})
+def test_hits_are_told() -> None:
+    """Every request that is hit is told of with its key, path and status; the others are not."""
+    told: list[tuple[int, dict[str, object]]] = []
+    trouble = RestTrouble()
+    trouble.begin(
+        "rest", {"status": 502, "path": "/series"}, hit=lambda at, facts: told.append((at, facts))
+    )
     trouble.answer("/markets", "k", T0)
     trouble.answer("/series", "k", T0 + 5)
-    assert lines == [
-        {"kind": "fault", "at": T0 + 5, "phase": "hit", "fault": "rest", "key_id": "k", "path": "/series",
-         "status": 502}
-    ]  # fmt: skip
-    trouble.begin("auth_expiry", {})
-    trouble.answer("/events", "k", T0 + 6)
-    assert (lines[-1]["fault"], lines[-1]["status"]) == ("auth_expiry", 401)
+    assert told == [(T0 + 5, {"key_id": "k", "path": "/series", "status": 502})]
 
 
 @pytest.mark.parametrize(
