@@ -40,10 +40,13 @@ class Exchange:
         """While the exchange is closed for maintenance: when it expects to be back, microseconds."""
         self.tape: deque[tuple[int, Trade]] = deque(maxlen=trades_kept)
         """(number, trade), oldest first; numbers ascend and never repeat."""
+        self.tape_disorder = 0
+        """By how much a trade's time was ever before an earlier one's, microseconds: steps of the exchange's clock."""
         self.counts: Counter[str] = Counter()
         self.sessions: dict[int, Session] = {}
         self._by_id: dict[str, str] = {}
         self._trade_numbers = count(1)
+        self._traded_until = 0
         self._everything: dict[str, list[Subscription]] = {}
         self._named: dict[str, dict[str, list[Subscription]]] = {}
 
@@ -159,6 +162,8 @@ class Exchange:
     def _trade(self, trade: Trade) -> None:
         self.counts["trade"] += 1
         self.tape.append((next(self._trade_numbers), trade))
+        self._traded_until = max(self._traded_until, trade.at)
+        self.tape_disorder = max(self.tape_disorder, self._traded_until - trade.at)
         listeners = self._listeners(TRADES, trade.instrument.ticker)
         body = frames.trade_body(trade) if listeners else b""
         for subscription in listeners:

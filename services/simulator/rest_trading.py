@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from libs.marketdata.units import SECOND
 from services.simulator import rest_objects
 from services.simulator.answers import NOT_FOUND, Answer, found
 from services.simulator.changes import Trade
@@ -23,8 +22,6 @@ from services.simulator.paging import (
 BOOKS_MAX: Final = 100
 TICKER_CHARS_MAX: Final = 200
 _ALWAYS: Final = (0, 1 << 62)
-_CLOCK_OFF_MAX: Final = 60 * SECOND
-"""The tape is in the order of its times but for a step of the exchange's clock, which is less than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +65,9 @@ class RestTrading:
         page: list[dict[str, object]] = []
         last = 0
         for number, trade in self._tape(decode_cursor(query.get("cursor"))):
-            if trade.at < low:
+            if trade.at < low - self.exchange.tape_disorder:
                 break
-            if trade.at > high or (ticker and trade.instrument.ticker != ticker):
+            if not low <= trade.at <= high or (ticker and trade.instrument.ticker != ticker):
                 continue
             if kind and trade.is_block != (kind == "true"):
                 continue

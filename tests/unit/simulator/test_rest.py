@@ -8,6 +8,7 @@ import pytest
 
 from libs.marketdata.units import SECOND, parse_rfc3339
 from services.simulator.answers import Answer
+from services.simulator.faults import menu
 from services.simulator.journal import MemoryJournal
 from services.simulator.keys import KeyRing
 from services.simulator.paging import encode_cursor
@@ -389,16 +390,40 @@ def test_reads_beyond_the_budget_are_refused() -> None:
     assert world.ask("/markets?limit=1").status == 200
 
 
+def test_trades_are_all_there_after_a_step_of_the_exchanges_clock() -> None:
+    """kalshi-api 1.6: min_ts and max_ts find what their times say, though the tape's times went back in between."""
+    world = World(rate=2_000.0, rest_stale_s_max=0.0)
+    world.run(5)
+    before = len(world.exchange.tape)
+    world.simulation.inject(menu.ClockStep(by_ms=-3_000), world.now)
+    world.run(2)
+    low, high = EPOCH // SECOND + 3, EPOCH // SECOND + 4
+    fits = [low * SECOND <= trade.at < (high + 1) * SECOND for _, trade in world.exchange.tape]
+    assert any(fits[:before])
+    assert any(fits[before:])
+    found = world.get(f"/markets/trades?limit=1000&min_ts={low}&max_ts={high}")
+    assert found["cursor"] == ""
+    expected = [
+        trade.trade_id for (_, trade), fit in zip(world.exchange.tape, fits, strict=True) if fit
+    ]
+    assert [trade["trade_id"] for trade in found["trades"]] == expected[::-1]
+
+
 def test_faults_come_before_handlers_and_cost_nothing() -> None:
-    """A burst of 503 hides the exchange, leaves its line in the session journal, and uses up no budget."""
+    """A burst of 503 hides the exchange, stands hit by hit in the session journal, and uses up no budget."""
     world = World(tier="basic")
-    number = world.simulation.rest_trouble.begin("rest", {"status": 503, "body": "empty"})
+    fault = menu.Rest(status=503, body="empty", for_s=60.0)
+    active = world.simulation.inject(fault, world.now)
     for _ in range(100):
         assert world.ask("/markets?limit=1") == Answer(503, b"", "text/plain")
-    world.simulation.rest_trouble.end(number)
+    assert world.simulation.faults.end(active.number, world.now)
     assert world.ask("/markets?limit=1").status == 200
-    lines = [json.loads(line) for line in world.session.lines]
-    assert [line["fault"] for line in lines if line["kind"] == "fault"] == ["rest"] * 100
+    told = [
+        line for line in map(json.loads, world.session.lines) if line.get("number") == active.number
+    ]
+    assert [line["phase"] for line in told] == ["begin", *["hit"] * 100, "end"]
+    assert {(line["path"], line["status"]) for line in told[1:-1]} == {("/markets", 503)}
+    assert told[-1]["hits"] == active.hits == 100
 
 
 def test_the_four_shapes_of_errors() -> None:
