@@ -1,9 +1,13 @@
 """What a catalogue of a million markets costs the registry: listing, restart, pages for people, the connectors' lists.
 
     python -m tests.benchmarks.bench_catalogue [markets [reads_per_s]]        default: 100,000 markets, as fast as it goes
+    python -m tests.benchmarks.bench_catalogue created [at_once]              default: 10,000 markets at once
 
-A simulated exchange, a PostgreSQL server with safe settings and the registry, each a process of its own. With
-reads_per_s the account has that many reads and the registry its share of 0.4. Bounded: 20 minutes a phase. Prints
+The second measures from a market's creation until it is wanted in the catalogue and until a connector hears its book: of
+ten new markets a second, then of many created in one moment.
+
+A simulated exchange, a PostgreSQL server with safe settings, the registry and the connector, each a process of its own.
+With reads_per_s the account has that many reads and the registry its share of 0.4. Bounded: 20 minutes a phase. Prints
 seconds, MB of memory (the registry's peak), rows a second and milliseconds.
 """
 
@@ -25,6 +29,7 @@ from typing import Any
 import yaml
 
 from libs.exchange.keyfiles import make_key_pair
+from libs.runtime.clock import SystemClock
 from libs.store.control import slot_markets
 from libs.store.pool import Target, connect
 from services.local.postgres import EmbeddedPostgres
@@ -104,15 +109,18 @@ async def database(directory: Path) -> AsyncIterator[Target]:
         await server.kill()
 
 
-def write_configs(directory: Path, markets: int, reads: float, target: Target) -> dict[str, int]:
-    """Write both processes' files; return the ports where they answer."""
+def write_configs(
+    directory: Path, markets: int, reads: float, target: Target, **changes: object
+) -> dict[str, int]:
+    """Write the processes' files; return the ports where they answer. changes: of the simulator's settings."""
     private, public = make_key_pair(directory)
-    ports = {name: free_port() for name in ("rest", "simulator", "metrics", "registry", "scrape")}
+    names = ("rest", "simulator", "metrics", "registry", "scrape", "connector", "scrape2")
+    ports = {name: free_port() for name in names}
     host = "127.0.0.1"
     simulated = {
         "port": ports["rest"], "markets": markets, "rate": 0, "new_market_every_s": 0, "closing_share": 0,
         "pause_every_s": 0, "news_every_s": 0, "tier": "none", "keys": [{"key_id": "key", "public_key_file": str(public)}],
-        "journal_dir": str(directory / "journal"),
+        "journal_dir": str(directory / "journal"), **changes,
     }  # fmt: skip
     quiet = {"format": "json", "level": "info"}
     (directory / "simulator.yaml").write_text(yaml.safe_dump({
@@ -120,7 +128,7 @@ def write_configs(directory: Path, markets: int, reads: float, target: Target) -
         "log": quiet, "simulator": simulated,
     }))  # fmt: skip
     base = f"{host}:{ports['rest']}"
-    (directory / "gatherer.yaml").write_text(yaml.safe_dump({
+    gatherer = {
         "zone": "a", "health": {"host": host, "port": ports["registry"]},
         "metrics": {"host": host, "port": ports["scrape"]}, "log": quiet,
         "exchange": {
@@ -132,8 +140,18 @@ def write_configs(directory: Path, markets: int, reads: float, target: Target) -
             "password": target.password,
         },
         "slots": {"orderbook": SLOTS, "ticker": 2, "trade": 2, "lifecycle": 2, "connections_max": 200},
-        "capture": {"combos": True},
-    }))  # fmt: skip
+        "capture": {"combos": True}, "connector": {"shard": "connector-a-1", "grace_s": 0.1},
+    }  # fmt: skip
+    (directory / "gatherer.yaml").write_text(yaml.safe_dump(gatherer))
+    beside = {
+        "health": {"host": host, "port": ports["connector"]},
+        "metrics": {"host": host, "port": ports["scrape2"]},
+    }
+    slots = {
+        "slots": {"orderbook": 8, "ticker": 1, "trade": 1, "lifecycle": 2, "connections_max": 50}
+    }
+    (directory / "connector.yaml").write_text(yaml.safe_dump(gatherer | beside | slots))
+    (directory / "small.yaml").write_text(yaml.safe_dump(gatherer | slots))
     return ports
 
 
@@ -203,28 +221,111 @@ async def registry_phases(
                      f"{memory_mb(running.pid):.0f} MB peak")  # fmt: skip
 
 
-async def measure(markets: int, reads: float) -> None:
+async def watch_created(target: Target, since: int, until: int, seconds: float) -> dict[str, int]:
+    """See when markets created from `since` on become wanted, until there are `until`; at most that many seconds."""
+    seen: dict[str, int] = {}
+    clock, end = SystemClock(), time.perf_counter() + seconds
+    async with connect(target) as conn:
+        while len(seen) < until and time.perf_counter() < end:
+            rows = await conn.fetch(
+                "select ticker from markets where wanted and created_at >= $1", since
+            )
+            now = clock.now()
+            for row in rows:
+                seen.setdefault(row[0], now)
+            await asyncio.sleep(0.02)
+    return seen
+
+
+def quantiles(name: str, lags: list[float]) -> None:
+    if len(lags) < 2:
+        tell(name, "too few")
+        return
+    cuts = statistics.quantiles(lags, n=100)
+    tell(
+        name,
+        f"{len(lags):,} markets",
+        f"p50 {cuts[49]:.2f} s",
+        f"p99 {cuts[98]:.2f} s",
+        f"max {max(lags):.2f} s",
+    )
+
+
+async def tell_created(target: Target, name: str, seen: dict[str, int], heard_s: float) -> None:
+    """Wait until a connector hears them all, at most so many seconds, and tell both lags."""
+    query = """
+        select m.ticker, m.created_at, min(o.sent_at) as heard_at from markets m
+        left join listen_opened o on o.ticker = m.ticker where m.ticker = any($1) group by 1, 2
+    """
+    end = time.perf_counter() + heard_s
+    async with connect(target) as conn:
+        while True:
+            rows = await conn.fetch(query, list(seen))
+            if all(row["heard_at"] for row in rows) or time.perf_counter() > end:
+                break
+            await asyncio.sleep(0.2)
+    quantiles(f"{name}: wanted", [(seen[row["ticker"]] - row["created_at"]) / 1e6 for row in rows])
+    heard = [(row["heard_at"] - row["created_at"]) / 1e6 for row in rows if row["heard_at"]]
+    quantiles(f"{name}: heard", heard)
+
+
+async def created(at_once: int) -> None:
+    """Ten markets a second for twenty seconds, then many at once."""
+    async with _exchange(200, 20.0, new_market_every_s=0.1, combo_share=0.0) as (
+        directory,
+        ports,
+        target,
+    ):
+        small, log = directory / "small.yaml", directory / "registry.log"
+        with (
+            process("registry", small, log) as r,
+            process("connector", directory / "connector.yaml", log) as c,
+        ):
+            await until_ready(r, ports["registry"])
+            await until_ready(c, ports["connector"])
+            clock = SystemClock()
+            seen = await watch_created(target, clock.now(), 200, 60.0)
+            await tell_created(target, "10 new markets/s", seen, 20.0)
+            body = json.dumps({"fault": "create_markets", "count": at_once}).encode()
+            since = clock.now()
+            url = f"http://127.0.0.1:{ports['rest']}/control/faults"
+            await asyncio.to_thread(lambda: urllib.request.urlopen(url, body, 30).close())
+            seen = await watch_created(target, since, at_once, 120.0)
+            await tell_created(target, f"{at_once:,} at once", seen, 60.0)
+            document = await asyncio.to_thread(get, ports["registry"], "/health")
+            tell("registry", f"{memory_mb(r.pid):.0f} MB peak", str(document["looks"]))
+
+
+@asynccontextmanager
+async def _exchange(
+    markets: int, reads: float, **changes: object
+) -> AsyncIterator[tuple[Path, dict[str, int], Target]]:
+    """Run an exchange and a migrated database."""
     directory = Path(mkdtemp(prefix="bench-catalogue-"))
     directory.chmod(0o755)  # noqa: ASYNC240 - nothing runs beside it
     try:
         async with database(directory) as target:
-            ports = write_configs(directory, markets, reads, target)
-            with process(
-                "simulator", directory / "simulator.yaml", directory / "simulator.log"
-            ) as s:
-                seconds, _ = await until_ready(s, ports["simulator"])
-                tell(
-                    f"exchange of {markets:,} markets",
-                    f"{seconds:.1f} s",
-                    f"{memory_mb(s.pid):.0f} MB",
-                )
-                await registry_phases(directory, ports, target, markets)
+            ports = write_configs(directory, markets, reads, target, **changes)
+            log = directory / "simulator.log"
+            with process("simulator", directory / "simulator.yaml", log) as running:
+                seconds, _ = await until_ready(running, ports["simulator"])
+                memory = memory_mb(running.pid)
+                tell(f"exchange of {markets:,} markets", f"{seconds:.1f} s", f"{memory:.0f} MB")
+                yield directory, ports, target
     finally:
         if not os.environ.get("KALSHI_BENCH_KEEP"):
             shutil.rmtree(directory, ignore_errors=True)
 
 
+async def measure(markets: int, reads: float) -> None:
+    async with _exchange(markets, reads) as (directory, ports, target):
+        await registry_phases(directory, ports, target, markets)
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["created"]:
+        asyncio.run(created(int(sys.argv[2]) if len(sys.argv) > 2 else 10_000))
+        return
     markets = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     reads = float(sys.argv[2]) if len(sys.argv) > 2 else 1_000.0
     asyncio.run(measure(markets, reads))

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 
+from libs.marketdata.capture import CaptureFilter
 from libs.marketdata.tables import Family
 from libs.runtime.clock import ManualClock, SystemClock
 from libs.store.catalogue import CatalogueWrite, LeaseNotHeld, read_markets, write_catalogue
@@ -19,6 +20,7 @@ from libs.store.notify import Notifier
 from libs.store.pool import Pool, Target, open_pool
 from libs.store.scribe import Scribe
 from libs.telemetry.metrics import Metrics
+from services.registry.catalogue import Rules
 from services.registry.keeper import Keeper
 from tests.integration.registry.world import QUICK, running_zone
 from tests.unit.registry.factories import NOW, SECOND, heard, rules, state
@@ -28,7 +30,9 @@ TICKER = state().ticker
 
 
 @asynccontextmanager
-async def keeping(target: Target) -> AsyncIterator[tuple[Keeper, ManualClock, Pool]]:
+async def keeping(
+    target: Target, chosen: Rules | None = None
+) -> AsyncIterator[tuple[Keeper, ManualClock, Pool]]:
     """A keeper that holds the registry's lease, and its clock."""
     clock = ManualClock(NOW)
     async with open_pool(target) as pool:
@@ -38,7 +42,11 @@ async def keeping(target: Target) -> AsyncIterator[tuple[Keeper, ManualClock, Po
         scribe = Scribe(
             lane, Family.REST.value, now=clock.now, stop=asyncio.Event(), metrics=Metrics("a")
         )
-        yield Keeper(pool, scribe, Notifier(pool), clock, rules(), CACHE, lease), clock, pool
+        yield (
+            Keeper(pool, scribe, Notifier(pool), clock, chosen or rules(), CACHE, lease),
+            clock,
+            pool,
+        )
         await scribe.close()
         pool.terminate()
 
@@ -84,6 +92,27 @@ async def test_a_keeper_without_its_lease_changes_nothing(gatherer_db: Target) -
             await keeper.hear([heard("determined")])
         async with pool.acquire() as conn:
             assert (await read_markets(conn, [TICKER]))[TICKER].wanted
+
+
+async def test_a_market_of_a_new_series_waits_for_its_category(gatherer_db: Target) -> None:
+    """The filter asks for a category that is not known yet: not wanted, and looked at again as soon as it is known."""
+    chosen = rules(capture=CaptureFilter(category_include=("Sports",)))
+    opened = body(status="active", close_time="2026-12-02T00:00:00Z")
+    async with keeping(gatherer_db, chosen) as (keeper, clock, pool):
+
+        async def wanted() -> bool:
+            async with pool.acquire() as conn:
+                return (await read_markets(conn, [TICKER]))[TICKER].wanted
+
+        await keeper.list_markets([opened])
+        assert (await wanted(), len(keeper.looks)) == (False, 0)
+        await keeper.list_series([{"ticker": "KXOTHER", "category": "Sports"}])
+        assert len(keeper.looks) == 0
+        await keeper.list_series([{"ticker": "KXA", "category": "Sports"}])
+        assert keeper.looks.take(clock.now(), 9) == [TICKER]
+        await keeper.list_markets([opened])
+        assert await wanted()
+        assert keeper.markets.as_dict() == {"active": 1, "total": 1, "wanted": 1}
 
 
 async def test_a_cold_start_lists_what_closed_lately(gatherer_db: Target, tmp_path: Path) -> None:
