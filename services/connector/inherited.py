@@ -72,6 +72,7 @@ class Legacy:
         self._patience = Patience(f"{self._family} (spool)", heir.clock.now)
         self._lane = heir.lane_of(self._family)
         self._proof = Proof(is_sound=False, went_back=False, digests=frozenset())
+        self._is_undone = self._is_open = False
         self._keeper = Keeper()
         self._replayed = heir.metrics.spool_replayed_batches_total.labels(family=self._family.value)
         self._torn = heir.metrics.spool_torn_records_total.labels(family=self._family.value)
@@ -108,8 +109,7 @@ class Legacy:
         cursor, header = self.run.cursor, self.run.header
         self._proof = await self._steadily(lambda conn: look_at_lane(conn, cursor))
         is_other = bool(header.identity) and header.identity != self._heir.identity
-        if is_other or not self._proof.is_sound:
-            self._openings.lose()
+        self._is_undone = is_other or not self._proof.is_sound
         if is_other or self._proof.went_back:
             self._write_gaps("database_went_back", f"the spool's lane {header.lane}")
 
@@ -124,6 +124,10 @@ class Legacy:
         if record.number <= self._done:
             self._openings.apply(record)
             return
+        if self._is_undone:
+            # Only here, behind what the dead process knew to be committed: all that goes on is restated now.
+            self._openings.lose()
+            self._is_undone = False
         if key_of(record.sealed.digest) in self._proof.digests:
             self.doubles += 1
             self._openings.apply(record)
@@ -156,12 +160,14 @@ class Legacy:
 
     def _lose(self, lost: Lost) -> None:
         """Nobody knows what was opened and closed in it: nothing behind it is claimed for streams from before it."""
-        if lost.number_to is not None and lost.number_to <= self._done:
+        if lost.number_to is not None and lost.number_to <= self._as_of:
             return
+        self._openings.forget()
+        if lost.number_to is not None and lost.number_to <= self._done:
+            return  # it is committed
         count = 1 if lost.number_to is None else lost.number_to - lost.number_from + 1
         self.torn += count
         self._torn.inc(count)
-        self._openings.forget()
         if lost.number_to is not None:
             self._done = max(self._done, lost.number_to)
         text = "the end of the spool is torn" if lost.number_to is None else f"{count} batches torn"
@@ -202,7 +208,9 @@ class Legacy:
         return [*self.run.skip()] or await self._read()
 
     async def _note(self) -> None:
-        cursor = Cursor(self._done, self._lane.lane, self._lane.confirmed)
+        cursor = self._position()
+        if cursor is None:
+            return
         delete = self.run.has_done(self._done)
         snapshot = self._keeper.due(self._openings, self._done, delete=delete)
         pack = snapshot.pack if snapshot is not None else None
@@ -215,6 +223,13 @@ class Legacy:
         else:
             if snapshot is not None:
                 self._keeper.saved(snapshot)
+
+    def _position(self) -> Cursor | None:
+        """Where doubles are to be looked for: on our lane, before it is there still on that of the dead process."""
+        if self._is_open:
+            return Cursor(self._done, self._lane.lane, self._lane.confirmed)
+        last = self.run.cursor
+        return last._replace(done=self._done) if last is not None else None
 
     async def _steadily(self, ask: Callable[[AnyConnection], Awaitable[T]]) -> T:
         while True:
@@ -238,6 +253,7 @@ class Legacy:
             else:
                 self._patience.answered()
                 break
+        self._is_open = True
         await self._note()
 
     async def _lane_closed(self) -> None:

@@ -1,0 +1,88 @@
+"""What an heir restates when the database does not hold what the dead process had confirmed."""
+
+from pathlib import Path
+from random import Random
+from uuid import UUID
+
+import pytest
+
+from libs.marketdata.tables import Family
+from libs.store.batches import SealedBatch
+from libs.store.errors import LaneLost
+from libs.store.lanes import Committed
+from libs.store.spool_format import RunHeader
+from libs.store.spool_notes import Cursor
+from services.connector.openings import Openings, rows_of
+from tests.unit.connector import spool_world
+from tests.unit.connector.spool_world import Database, Process
+from tests.unit.connector.test_openings import closed, opened, ranged, record
+
+LANE = UUID(int=77)
+HEADER = RunHeader("a", "", "s", "i", Family.DELTAS.value, str(LANE), 7)
+RECORDS = [
+    record(1, ranges=[ranged(1, 3)], opened=[opened("A", 1, 1), opened("B", 2, 2)]),
+    record(2, ranges=[ranged(4, 6)], closed=[closed("B", 2, 5)]),
+    record(3, ranges=[ranged(7, 9)]),
+    record(4, ranges=[ranged(10, 12)]),
+]
+
+
+def leave(directory: Path, *, done: int) -> Path:
+    """Die with the records on the disk, some of them committed, and the openings as of the beginning; return the file."""
+    process = Process(directory, Database(), Random(1), family=Family.DELTAS)
+    state = Openings().dump(0).pack
+    process.spool.append(HEADER, RECORDS, state, Cursor(done, LANE, done))
+    assert process.spool.run is not None
+    process.spool.run.close()
+    (segment,) = directory.rglob("*.seg")
+    return segment
+
+
+def restated(database: Database) -> list[list[tuple[str, int]]]:
+    return [
+        [(row.ticker, row.seq) for row in rows_of(sealed, "listen_opened")]
+        for _, sealed in database.batches
+    ]
+
+
+async def test_a_database_that_went_back_has_restated_what_went_on(tmp_path: Path) -> None:
+    """Of the committed records too, though they stand behind the state that was kept; what closed in them is not."""
+    leave(tmp_path / "f", done=2)
+    heir = Process(tmp_path / "f", Database(), Random(2), family=Family.DELTAS)
+    await heir.inherit()
+    assert restated(heir.database) == [[("A", 7)], []]
+    assert {gap.reason for gap in heir.gaps} == {"database_went_back", "process_died"}
+
+
+async def test_nothing_is_restated_over_a_committed_record_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hold the end of any stream; it is no loss, because it is committed."""
+    segment = leave(tmp_path / "f", done=2)
+    data = bytearray(segment.read_bytes())
+    data[data.find(b"why")] ^= 1
+    segment.write_bytes(data)
+    write, lost = spool_world.Lane.write, [LaneLost("database_went_back")]
+
+    async def loses_one(self: spool_world.Lane, batch: SealedBatch) -> Committed:
+        if lost:
+            raise lost.pop()
+        return await write(self, batch)
+
+    monkeypatch.setattr(spool_world.Lane, "write", loses_one)
+    heir = Process(tmp_path / "f", Database(), Random(2), family=Family.DELTAS)
+    (legacy,) = await heir.inherit()
+    assert restated(heir.database) == [[], []]
+    assert legacy.torn == 0
+
+
+async def test_an_heir_that_dies_before_its_first_commit_leaves_the_proof(tmp_path: Path) -> None:
+    """Its own lane is not there yet: doubles are still to be looked for on that of the dead process."""
+    leave(tmp_path / "f", done=2)
+    database = Database(known={LANE})
+    database.batches = [(LANE, found.sealed) for found in RECORDS]
+    heir = Process(tmp_path / "f", database, Random(2), family=Family.DELTAS)
+    (run,) = heir.spool.inherited
+    (legacy,) = await heir.inherit()
+    assert (legacy.batches, legacy.doubles) == (0, 2)
+    assert run.cursor == Cursor(4, LANE, 2)
