@@ -23,12 +23,19 @@ from libs.store.spool_format import Record
 
 @dataclass(slots=True)
 class _Sid:
-    """streams: number of the open stream by ticker (None: the whole channel)."""
+    """streams: number of the open stream by ticker (None: the whole channel). is_shared: a snapshot has them too."""
 
     channel: str
     slot: str
     margin: int
     streams: dict[str | None, int] = field(default_factory=dict)
+    is_shared: bool = False
+
+    def own(self) -> dict[str | None, int]:
+        """Return the streams to be changed: ours alone."""
+        if self.is_shared:
+            self.streams, self.is_shared = self.streams.copy(), False
+        return self.streams
 
 
 class Openings:
@@ -103,11 +110,16 @@ class Openings:
     # --- kept beside a spool ---
 
     def dump(self, done: int) -> "Snapshot":
-        """Copy the state as of record `done`; the copy may be packed in another thread."""
+        """Return the state as of record `done`, which may be packed in another thread.
+
+        Nothing is copied here, a million streams are too many at once: a sid's are when it changes next.
+        """
         sids = [
-            (str(connection), sid, s.channel, s.slot, s.margin, s.streams.copy())
+            (str(connection), sid, s.channel, s.slot, s.margin, s.streams)
             for (connection, sid), s in self._sids.items()
         ]
+        for own in self._sids.values():
+            own.is_shared = True
         lost = [(str(connection), sid) for connection, sid in self._lost]
         return Snapshot(done, sids, lost, self.changes, self.losses)
 
@@ -139,19 +151,19 @@ class Openings:
         if sid is None:
             sid = self._sids[key] = _Sid(row.channel, row.slot, row.margin)
         sid.margin = max(sid.margin, row.margin)
-        sid.streams[row.ticker] = max(row.stream, sid.streams.get(row.ticker, row.stream))
+        sid.own()[row.ticker] = max(row.stream, sid.streams.get(row.ticker, row.stream))
         self.changes += 1
 
     def _close(self, key: SidKey, ticker: str | None, stream: int) -> None:
         sid = self._sids.get(key)
         if sid is not None and sid.streams.get(ticker, stream + 1) <= stream:
-            del sid.streams[ticker]
+            del sid.own()[ticker]
             self.changes += 1
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A copy of the openings as of the record `done`; lost: the sids that are still to be restated."""
+    """The openings as of the record `done`, unchanging; lost: the sids that are still to be restated."""
 
     done: int
     sids: list[tuple[str, int, str, str, int, dict[str | None, int]]]

@@ -136,3 +136,17 @@ def test_what_is_not_known_is_not_restated() -> None:
     openings.apply(record(2, opened=[opened("D", 8, 5)], ranges=[ranged(5, 5)]))
     openings.lose()
     assert restated(openings, record(3, ranges=[ranged(6, 6)])) == {("D", 8, 6, 60)}
+
+
+def test_a_snapshot_costs_no_copy_and_does_not_change() -> None:
+    """A million streams are not copied at once: a sid's are when it changes next, and the snapshot keeps the old ones."""
+    openings = begun()
+    snapshot, again = openings.dump(1), openings.dump(1)
+    before = snapshot.pack()
+    assert snapshot.sids[0][5] is again.sids[0][5]
+    openings.apply(
+        record(2, ranges=[ranged(4, 6)], opened=[opened("D", 4, 5)], closed=[closed("A", 1, 4)])
+    )
+    assert snapshot.pack() == before
+    assert set(snapshot.sids[0][5]) == {"A", "B", "C"}
+    assert set(openings.dump(2).sids[0][5]) == {"B", "C", "D"}
