@@ -17,7 +17,7 @@ from typing import ClassVar, Final, Literal
 from libs.marketdata.tables import Family
 from libs.store.errors import StoreError
 from libs.store.spool_format import Record, RunHeader, SpoolRefused
-from libs.store.spool_notes import FILE_MODE, Cursor
+from libs.store.spool_notes import FILE_MODE, Cursor, sync_directory
 from libs.store.spool_run import DIRECTORY_MODE, SpoolRun
 
 SHARES: Final[Mapping[Family, float]] = {Family.DELTAS: 0.7, Family.TRADES: 0.15, Family.REST: 0.15}
@@ -67,8 +67,8 @@ class FamilySpool:
     @property
     def size_bytes(self) -> int:
         """Bytes that its runs take."""
-        runs = [*self.inherited, *([self.run] if self.run is not None else [])]
-        return sum(run.size_bytes for run in runs)
+        runs, own = [*self.inherited], self.run
+        return sum(run.size_bytes for run in (runs if own is None else [*runs, own]))
 
     @property
     def syncs(self) -> bool:
@@ -135,6 +135,8 @@ class FamilySpool:
             OSError: the directory cannot be made or read.
         """
         self._directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        if self.syncs:
+            sync_directory(self._directory.parent)
         refused = []
         for path in sorted(self._directory.iterdir()):
             if not path.is_dir() or path.name.startswith(REFUSED):
@@ -178,6 +180,8 @@ class Spool:
         """
         self.directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        if self.limits.fsync != "never":
+            sync_directory(self.directory.parent)
         fd = os.open(self.directory / "lock", flags, FILE_MODE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -66,6 +66,9 @@ def write_state(path: Path, state: bytes, *, sync: bool) -> None:
     finally:
         os.close(fd)
     new.replace(path)
+    if sync:
+        # Before the segments that it replaces go.
+        sync_directory(path.parent)
 
 
 def read_state(path: Path) -> bytes | None:

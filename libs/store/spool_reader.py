@@ -112,13 +112,16 @@ class SegmentReader:
         if at is None:
             return []
         segment, offset = at
+        if offset and offset >= segment.size:
+            # Without opening it: what was given up may not even be opened.
+            return [*self._end_segment(segment)]
         with segment.path.open("rb") as file:
             if offset == 0:
                 found = read_header(file.read(SEGMENT_HEADER_BYTES_MAX))
-                self._at = (segment, found[1] if found else segment.size)
+                if found is None:
+                    return [*self.skip()]
+                self._at = (segment, found[1])
                 return []
-            if offset >= segment.size:
-                return [*self._end_segment(segment)]
             file.seek(offset)
             head = read_head(file.read(HEAD_BYTES))
             if head is None or head.number < self.expected:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from libs.store.spool_format import (
+    RECORD_MAGIC,
     SEGMENT_HEADER_BYTES_MAX,
     Record,
     RunHeader,
+    SpoolRefused,
     pack_header,
     pack_record,
     read_header,
@@ -68,6 +70,8 @@ class SpoolRun:
         path.mkdir(mode=DIRECTORY_MODE, parents=True)
         run = cls(path, header)
         run._syncs = sync
+        if sync:
+            sync_directory(path.parent)
         run.save_state(state, sync=sync)
         run.release(cursor, None, delete=False, sync=sync)
         return run
@@ -77,17 +81,22 @@ class SpoolRun:
         """Open what an earlier process left; None when no segment holds anything.
 
         Raises:
-            SpoolRefused: another version's. OSError: it cannot be read.
+            SpoolRefused: another version's, or nobody's. OSError: it cannot be read.
         """
-        header, segments = None, list[Segment]()
+        header, segments, has_records = None, list[Segment](), False
         files = [file for file in sorted(path.glob(f"*{SUFFIX}")) if file.stem.isdigit()]
         for file in files:
             with file.open("rb") as opened:
-                found = read_header(opened.read(SEGMENT_HEADER_BYTES_MAX))
-            if found is not None:
-                header = header or found[0]
-                segments.append(Segment(file, int(file.stem), file.stat().st_size))
+                data = opened.read(SEGMENT_HEADER_BYTES_MAX)
+            if not data:
+                continue
+            found = read_header(data)
+            header = header or (found[0] if found is not None else None)
+            has_records = has_records or RECORD_MAGIC in data
+            segments.append(Segment(file, int(file.stem), file.stat().st_size))
         if header is None:
+            if has_records:
+                raise SpoolRefused("no segment says whose it is, and there are records")
             return None
         run = cls(path, header)
         run._segments.extend(segments)
@@ -97,8 +106,9 @@ class SpoolRun:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of its segments."""
-        return sum(segment.size for segment in self._segments)
+        """Bytes of its segments; for any thread."""
+        # Copied in one step, because the thread of the disk adds and removes segments meanwhile.
+        return sum(segment.size for segment in tuple(self._segments))
 
     # --- appending ---
 

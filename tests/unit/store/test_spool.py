@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from libs.marketdata.rows import TradeRow
 from libs.marketdata.tables import Family
 from libs.store import spool as spool_module
-from libs.store import spool_reader, spool_run
+from libs.store import spool_notes, spool_reader, spool_run
 from libs.store.batches import seal
 from libs.store.spool import FamilySpool, Spool, SpoolFull, SpoolLimits
 from libs.store.spool_format import (
@@ -391,3 +391,98 @@ def test_a_run_put_aside_is_kept_and_not_found_again(tmp_path: Path) -> None:
     aside = spool.refuse(run)
     assert list(aside.glob("*.seg"))
     assert family(tmp_path / "f").inherited == []
+
+
+@pytest.mark.parametrize("rotten", [0, 1, 3])
+def test_a_segment_that_does_not_say_whose_it_is_is_lost_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rotten: int
+) -> None:
+    """Wherever it stands, also last, its records are lost by their numbers, and those of the others come."""
+    segment_bytes(monkeypatch, 600)
+    append(family(tmp_path / "f"), *map(record, range(1, 9)))
+    paths = sorted(tmp_path.rglob("*.seg"))
+    assert [int(path.stem) for path in paths] == [1, 3, 5, 7]
+    first = int(paths[rotten].stem)
+    data = bytearray(paths[rotten].read_bytes())
+    data[20] ^= 1
+    paths[rotten].write_bytes(data)
+    (run,) = family(tmp_path / "f").inherited
+    items = read_all(run)
+    assert numbers(items) == [n for n in range(1, 9) if n not in (first, first + 1)]
+    lost = [item for item in items if isinstance(item, Lost)]
+    assert lost == [Lost(first, None if rotten == 3 else first + 1, None)]
+
+
+def test_records_that_nobody_owns_are_put_aside(tmp_path: Path) -> None:
+    """A run none of whose segments says whose it is: kept for a person while it holds records, deleted when it is empty."""
+    append(family(tmp_path / "f"), record(1))
+    (path,) = tmp_path.rglob("*.seg")
+    data = path.read_bytes()
+    path.write_bytes(b"\0" * 16 + data[16:])
+    other = FamilySpool(tmp_path / "f", Family.TRADES, LIMITS)
+    (said,) = other.find()
+    assert "records" in said
+    (aside,) = tmp_path.rglob("*.seg")
+    assert aside.parent.name.startswith("refused-")
+    empty = tmp_path / "f" / "00000000000000000009-x"
+    empty.mkdir()
+    (empty / "00000000000000000001.seg").write_bytes(data[:10])
+    assert FamilySpool(tmp_path / "f", Family.TRADES, LIMITS).find() == []
+    assert not empty.exists()
+
+
+def test_a_segment_that_cannot_be_opened_any_more_is_given_up_once(tmp_path: Path) -> None:
+    """Behind it there is nothing, and no further loss."""
+    append(family(tmp_path / "f"), record(1), record(2))
+    (run,) = family(tmp_path / "f").inherited
+    assert numbers(run.read(1)) == [1]
+    next(tmp_path.rglob("*.seg")).unlink()
+    with pytest.raises(FileNotFoundError):
+        run.read(1)
+    assert run.skip() == [Lost(2, None, None)]
+    assert run.read(1) == []
+
+
+def test_its_size_is_told_while_segments_come_and_go(tmp_path: Path) -> None:
+    """Another thread adds and removes them: who asks for the size meanwhile gets one."""
+    append(family(tmp_path / "f"), record(1), record(2))
+    (run,) = family(tmp_path / "f").inherited
+
+    class Restless(spool_reader.Segment):
+        @property
+        def size(self) -> int:
+            run._segments.append(self)
+            return 7
+
+        @size.setter
+        def size(self, _: int) -> None: ...
+
+    run._segments.append(Restless(tmp_path, 3, 7))
+    assert run.size_bytes == run._segments[0].size + 7
+
+
+def test_what_may_survive_a_power_cut_has_a_name_that_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every directory in which something new stands is waited for; with `never` none is."""
+    waited: set[Path] = set()
+
+    def sync(path: Path) -> None:
+        waited.add(path.relative_to(tmp_path))
+
+    for module in (spool_module, spool_run, spool_notes):
+        monkeypatch.setattr(module, "sync_directory", sync)
+    policies: tuple[spool_module.FsyncPolicy, ...] = ("never", "always")
+    for policy in policies:
+        assert not waited
+        spool = Spool(tmp_path / policy / "s", SpoolLimits(1 << 30, 0, policy))
+        assert spool.open() == []
+        trades = spool.families[Family.TRADES]
+        append(trades, record(1))
+        run = trades.run
+        assert run is not None
+        run.release(Cursor(1, LANE, 1), lambda: b"later", delete=False, sync=trades.syncs)
+        spool.close()
+    base = Path("always")
+    (segment,) = (tmp_path / base).rglob("*.seg")
+    assert waited == {base, base / "s", base / "s" / "trades", segment.parent.relative_to(tmp_path)}
