@@ -10,7 +10,7 @@ from libs.marketdata.rows import LOST_CHANNELS, GapRow, gap
 from libs.marketdata.tables import Family
 
 GAPS_KEPT_MAX = 10_000
-"""Gap rows kept over a drop of the family that carries them."""
+"""Gap rows kept over a drop of the family that carries them; more are dropped like other rows, and counted."""
 CHANNEL_OF_TABLE = {
     "orderbook_deltas": "orderbook_delta",
     "trades": "trade",
@@ -92,7 +92,10 @@ class Drops:
         self.ended += ended_in(batch)
         for name, rows in batch.rows.items():
             if name == "gaps":
-                self._gaps += rows[: GAPS_KEPT_MAX - len(self._gaps)]  # type: ignore[arg-type]
+                room = GAPS_KEPT_MAX - len(self._gaps)
+                self._gaps += rows[:room]  # type: ignore[arg-type]
+                if len(rows) > room:
+                    self.rows[name] += len(rows) - room
             else:
                 self.rows[name] += len(rows)
         self.lost |= {key: s for key, s in batch.sources.items() if batch.notes[key].ranges}

@@ -176,6 +176,8 @@ class Pipeline:
         """Open a new lane, restate, and write down why."""
         old = self.lane.lane
         log.warning("lane_lost", family=self.family.value, lane=str(old), reason=lost.reason)
+        # Also before there is a new lane: who finds it beside a spool must find there what is to be restated on it.
+        self.buffer.leave(self.batcher.sources, self._clock.now())
         await reopen_steadily(self.lane, self._patience)
         now = self._clock.now()
         self.buffer.leave(self.batcher.sources, now)

@@ -2,9 +2,12 @@
 
 from uuid import UUID
 
+import pytest
+
 from libs.flow.batch import Batch
-from libs.marketdata.rows import RejectedFrameRow, SnapshotCutRow, TradeRow
+from libs.marketdata.rows import RejectedFrameRow, SnapshotCutRow, TradeRow, family_gaps
 from libs.marketdata.tables import Family
+from services.connector import drops
 from services.connector.buffer import Buffer
 
 CONNECTION = UUID(int=5)
@@ -43,3 +46,15 @@ def test_a_sid_keeps_the_channel_of_its_facts() -> None:
         (1, "orderbook_delta", 2),
         (None, "market_lifecycle_v2", 1),
     }
+
+
+def test_gap_rows_beyond_what_is_kept_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are dropped like any other row, and not in silence."""
+    monkeypatch.setattr(drops, "GAPS_KEPT_MAX", 3)
+    gaps = family_gaps(1, Family.TRADES, "database_went_back", detail="", received_to=1)
+    buffer = Buffer(Family.REST, 1)
+    buffer.put(batch(Family.REST, gaps=list(gaps)), 1)
+    buffer.put(batch(Family.REST, gaps=[*gaps, *gaps]), 2)
+    assert buffer.dropped == {"gaps": 1}
+    buffer.commit()
+    assert len(buffer.put(batch(Family.REST, gaps=list(gaps)), 3)) == 3

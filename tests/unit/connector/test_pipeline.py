@@ -68,3 +68,24 @@ async def test_a_lane_lost_while_the_database_is_away_is_left_when_it_is_back(
         ("ticker", "database_went_back"),
     ]
     assert outlets.batchers[Family.REST].count == 2
+
+
+async def test_a_new_lane_is_never_seen_beside_openings_of_the_old_one() -> None:
+    """Who dies with the new lane open has written beside its spool that its streams are to be restated there."""
+    outlets = Outlets(dict.fromkeys(Family, Limits(100, 1 << 30, 1000)), 1 << 20)
+    buffer, seen = Buffer(Family.TRADES, 100), list[int]()
+
+    class Watched(FakeLane):
+        async def reopen(self) -> None:
+            seen.append(buffer.openings.losses)
+            self.faults.clear()
+            await super().reopen()
+
+    pipeline = Pipeline(
+        Family.TRADES, outlets, buffer, cast(LaneWriter, Watched()), SystemClock(), Metrics("a")
+    )
+    outlets.batchers[Family.TRADES].table("trades").append(trade("t1"))
+    pipeline.finish()
+    async with asyncio.timeout(5):
+        await pipeline.run()
+    assert seen == [1]
