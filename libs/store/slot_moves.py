@@ -59,10 +59,10 @@ async def count_moving(conn: AnyConnection) -> int:
 async def heard_in_new_slot(conn: AnyConnection, settle: int, limit: int) -> list[str]:
     """Return moving markets that their new slot has heard for `settle` microseconds, and those nobody wants any more."""
     with map_store_errors():
-        rows = [
-            *await conn.fetch(_HEARD, _CLOCKS_APART, settle, limit),
-            *await conn.fetch(_OVER, limit),
-        ]
+        rows = await conn.fetch(_OVER, limit)
+        # Without a move there is nothing to look for among the openings of days.
+        if await count_moving(conn):
+            rows += await conn.fetch(_HEARD, _CLOCKS_APART, settle, limit)
     return [row[0] for row in rows]
 
 
