@@ -132,6 +132,8 @@ class Frames(Rejects):
             return
         at = self._at(message.sending_ts_ms)
         if not self._judge(sid, message.seq, at, data, now):
+            # Overtaken by a later frame it counts nothing; if it was waited for, it has to come once more.
+            self.markets.doubt([ticker], self.moment)
             return
         known = sid.streams.get(ticker)
         if known is not None and not known.claimed and self.markets.is_held(ticker):

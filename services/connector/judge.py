@@ -154,6 +154,8 @@ class Judge:
         if self._is_silent(sid):
             self.write_gap(sid, "silent", None, at, now)
             sid.restart_reason = "silent"
+        elif sid.restart_reason is not None:
+            self.write_gap(sid, sid.restart_reason, None, at, now)
         if sid.restart_reason is not None:
             sid.restart(seq, at, sid.restart_reason, now)
         return True

@@ -111,6 +111,10 @@ class Markets:
         """Ask for snapshots of these markets as soon as may be; those asked for already are not asked twice."""
         self._requests.want(tickers)
 
+    def doubt(self, tickers: Iterable[str], now: int) -> None:
+        """Ask for these books once more if they were asked for and do not come soon."""
+        self._requests.doubt(tickers, now)
+
     def lost(self, tickers: Iterable[str], now: int) -> None:
         """Ask for these books after frames were lost; for those asked for already once more if they do not come soon."""
         listed = sorted(tickers)

@@ -3,6 +3,7 @@
 - extra: stored and never published; always a fault of the client
 - unsound: missing though somebody claims to have listened; asked of every zone alone too, as if it were the only one
 - loose: a gap without a cause, or more than 10 s wider than it
+- untold: a gap whose cause its zone did not write down
 - silence: a stall of the ticker channel longer than the watchdog that is no gap
 - missing: without any fault, not everything is there, or a gap of another cause than not_subscribed
 - snapshot, book, order: a book that is not the one that was sent, or cannot be rebuilt; a delta in another's place
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from libs.marketdata.listening import ORDERBOOK_CHANNEL, Span, holes
 from libs.marketdata.rebuild import BookImpossible
-from libs.marketdata.rows import Ladder
+from libs.marketdata.rows import GapRow, Ladder
 from libs.marketdata.units import SECOND
 from services.local.sessions import Sessions, read_session_journal
 from services.local.truth import Truth, read_market_journal
@@ -40,6 +41,8 @@ UNSEEN = frozenset({"drop", "stall", "reorder"})
 TICKER_LAG = 2_500_000
 """A ticker speaks of a change up to a second and a half before it, and its frame is some time under way; microseconds."""
 SILENCE_SLACK_S = 2.0
+TOLD_WITHIN = 3 * SECOND
+"""A row's span is that of frames, a gap's that of claims: margins lie between."""
 
 
 @dataclass(slots=True)
@@ -274,11 +277,13 @@ def _judge_gaps(case: _Case, outcome: Outcome) -> dict[str, list[Gap]]:
         found[zone] = gaps_of(case.production.index(zone, ORDERBOOK_CHANNEL), lives)
         if not zone:
             continue
-        for gap in found[zone]:
-            _judge_gap(case, outcome, zone, ORDERBOOK_CHANNEL, slot_of(gap.ticker), gap)
+        heard = [(ORDERBOOK_CHANNEL, slot_of(gap.ticker), gap) for gap in found[zone]]
         for channel, slot in CHANNEL_SLOTS.items():
-            for gap in gaps_of(case.production.index(zone, channel), {"": whole}):
-                _judge_gap(case, outcome, zone, channel, slot, gap)
+            gaps = gaps_of(case.production.index(zone, channel), {"": whole})
+            heard += [(channel, slot, gap) for gap in gaps]
+        for channel, slot, gap in heard:
+            _judge_gap(case, outcome, zone, channel, slot, gap)
+        _judge_told(case, outcome, zone, heard)
     outcome.gaps = sum(map(len, found.values()))
     return found
 
@@ -295,6 +300,36 @@ def _judge_gap(case: _Case, outcome: Outcome, zone: str, channel: str, slot: str
             "loose",
             f"{zone} {slot} {channel} {gap.ticker} {_at(case, gap.from_ts)}..{_at(case, gap.to_ts)} s, without a cause: {said}",
         )
+
+
+def _judge_told(
+    case: _Case, outcome: Outcome, zone: str, gaps: Iterable[tuple[str, str, Gap]]
+) -> None:
+    """Every gap between two claims has a row that names its cause; a dead process's are its successor's to write."""
+    rows = case.production.gaps[zone]
+    ended = {(row.connection, row.from_ts, row.reason) for row in rows if row.to_ts is not None}
+    rows = [r for r in rows if r.to_ts or (r.connection, r.from_ts, r.reason) not in ended]
+    if case.run.gatherers[zone].deaths:
+        return
+    unwanted = {t.ticker for t in case.run.troubles if t.kind == "unwanted" and t.zone == zone}
+    for channel, slot, gap in gaps:
+        claims = case.production.index(zone, channel).of(gap.ticker)
+        is_between = claims and claims[0][0] < gap.from_ts and gap.to_ts < claims[-1][1]
+        if is_between and gap.ticker not in unwanted and not _is_told(rows, channel, slot, gap):
+            span = f"{_at(case, gap.from_ts)}..{_at(case, gap.to_ts)}"
+            outcome.add("untold", f"{zone} {slot} {channel} {gap.ticker} {span} s")
+
+
+def _is_told(rows: Iterable[GapRow], channel: str, slot: str, gap: Gap) -> bool:
+    for row in rows:
+        # The two lifecycle channels share connections and lanes, and one row tells of both.
+        is_its = channel == row.channel or {channel, row.channel} == set(LIFECYCLES)
+        is_whole = row.ticker in (None, gap.ticker) and row.slot in ("", slot)
+        begins = row.from_ts is None or row.from_ts - TOLD_WITHIN <= gap.to_ts
+        ends = row.to_ts is None or row.to_ts + TOLD_WITHIN >= gap.from_ts
+        if is_its and is_whole and begins and ends:
+            return True
+    return False
 
 
 def _at(case: _Case, moment: int) -> str:

@@ -9,6 +9,7 @@ from libs.exchange.errors import SubscriptionRejected
 from libs.marketdata.listening import Claim, claims
 from libs.store.batches import seal
 from services.connector.errors import NumbersReused, Silent
+from services.connector.requests import DOUBTED_WAIT
 from tests.unit.connector.test_session import MS, NOW, T0, TICKER, Desk, S
 
 
@@ -397,3 +398,28 @@ def test_a_channel_that_has_numbers_after_all_claims_nothing_of_what_was_counted
         ("seq", "counted as a channel without seq")
     ]
     assert proved(desk) == []
+
+
+def test_a_first_book_that_was_overtaken_is_asked_for_soon() -> None:
+    """Its number is old by then and counts nothing; the market must not wait until its answer is overdue."""
+    desk = Desk()
+    desk.subscribe()
+    desk.snapshot(2, "B")
+    desk.snapshot(1)
+    assert [r.reason for r in desk.rows("rejected_frames")] == ["repeated seq"]
+    desk.commands()
+    (asked,) = desk.commands(NOW + DOUBTED_WAIT + 2 * MS)
+    assert (asked["params"]["action"], asked["params"]["market_tickers"]) == ("get_snapshot", ["A"])
+
+
+def test_a_channel_without_seq_that_may_have_lost_a_frame_writes_down_why() -> None:
+    """What cannot be read at all may have been a ticker: the gap in what is claimed has its row."""
+    desk = Desk("ticker/0", ())
+    desk.subscribe()
+    receive(desk, "ticker", 1, msg=TICKER)
+    desk.raw(b"garbage")
+    receive(desk, "ticker", 2, msg=TICKER)
+    (told,) = desk.rows("gaps")
+    assert (told.reason, told.channel, told.from_ts, told.to_ts) == (
+        "rejected", "ticker", NOW + 1 * S, NOW + 2 * S,
+    )  # fmt: skip
