@@ -63,8 +63,13 @@ def _subscribe(session: "Session", command_id: int | None, params: dict[str, Any
     if BOOKS in channels and not tickers_of(params):
         raise CommandFailed(14)
     flags = {name: flag(params, name) for name in _FLAGS}
-    for channel in dict.fromkeys(channels):
-        _open(session, command_id, channel, tickers, flags)
+    # As recorded: every channel is answered before the first snapshot comes.
+    held = [
+        _open(session, command_id, channel, tickers, flags) for channel in dict.fromkeys(channels)
+    ]
+    for subscription in held:
+        if subscription is not None:
+            _add(session, subscription, tickers, flags["send_initial_snapshot"])
 
 
 def _open(
@@ -73,13 +78,14 @@ def _open(
     channel: str,
     tickers: list[str],
     flags: dict[str, bool],
-) -> None:
+) -> Subscription | None:
+    """Answer for one channel; returns its subscription, None when the markets are too many for it."""
     everything = channel not in BY_MARKET or not tickers
     subscription = session.by_channel(channel)
     if not everything and _is_too_many(session, channel, subscription, tickers):
         sid = None if subscription is None else subscription.sid
         _fail(session, command_id, 26, sid)
-        return
+        return None
     if subscription is None:
         subscription = session.open(channel, everything)
         subscription.use_yes_price = flags["use_yes_price"]
@@ -95,8 +101,7 @@ def _open(
             session.feed.join(subscription, None)
     body = {"channel": channel, "sid": subscription.sid}
     session.answer("subscribed", command_id, body, None)
-    if not everything:
-        _add(session, subscription, tickers, flags["send_initial_snapshot"])
+    return subscription
 
 
 def _is_too_many(
@@ -114,7 +119,7 @@ def _is_too_many(
 
 
 def _add(session: "Session", subscription: Subscription, tickers: list[str], initial: bool) -> None:
-    """Add markets: books send their snapshots first, tickers the last one when asked to."""
+    """Add markets: books send their snapshots first (by ticker, as recorded), tickers the last one when asked to."""
     known = subscription.tickers
     if known is None:
         return
@@ -123,7 +128,7 @@ def _add(session: "Session", subscription: Subscription, tickers: list[str], ini
     if fresh:
         session.note("added", sid=subscription.sid, tickers=fresh)
     if subscription.channel == BOOKS and session.feed.opens_with_snapshots:
-        for ticker in fresh:
+        for ticker in sorted(fresh):
             session.send_snapshot(subscription, ticker)
     session.feed.join(subscription, fresh)
     if subscription.channel == TICKERS and initial:

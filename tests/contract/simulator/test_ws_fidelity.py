@@ -83,6 +83,18 @@ def test_subscribed_says_its_sid_only_inside() -> None:
     ]  # fmt: skip
 
 
+def test_all_channels_are_answered_before_the_first_snapshot() -> None:
+    """3.2, 3.5: as in every recording: one `subscribed` for each channel, then the snapshots, sorted by ticker."""
+    play = Play()
+    tickers = play.tickers[:12]
+    assert tickers != sorted(tickers)
+    frames = play.connect().subscribe(BOOKS, "ticker", "trade", market_tickers=tickers)
+    assert [frame["type"] for frame in frames] == ["subscribed"] * 3 + ["orderbook_snapshot"] * 12
+    assert [frame["msg"]["channel"] for frame in frames[:3]] == [BOOKS, "ticker", "trade"]
+    assert [frame["msg"]["market_ticker"] for frame in frames[3:]] == sorted(tickers)
+    assert [frame["seq"] for frame in frames[3:]] == list(range(1, 13))
+
+
 def test_tickers_have_no_number() -> None:
     """3.6: no ticker frame has a seq; what is lost there cannot be seen."""
     play = Play()
