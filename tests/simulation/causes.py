@@ -34,6 +34,7 @@ HARMLESS_FAULTS = frozenset({"duplicate", "new_field", "snapshot_storm", "create
 """Faults that the client has to take without missing anything, beside delays shorter than DELAY_S and clocks set forth."""
 DELAY_S = 1.0
 """Answers that come later than this may be given up."""
+MARKET_LIMIT = 26
 LASTING = frozenset({"stall", "refuse", "auth_expiry", "maintenance", "drip"})
 """Faults that are a cause as long as they last, whether or not they hit a frame."""
 WATCHDOG_S = SILENCE_S + 1.0
@@ -42,12 +43,22 @@ WATCHDOG_S = SILENCE_S + 1.0
 
 @dataclass(slots=True)
 class Causes:
-    """Spans by zone, slot and ticker ("" = every one), microseconds."""
+    """Spans by zone, slot and ticker ("" = every one), microseconds.
 
+    full_since: by zone and slot, when the exchange said that a subscription takes no more markets (error 26). That is
+    believed for a minute: a new market waits until another connection has taken its share of the others.
+    """
+
+    full_since: dict[tuple[str, str], int] = field(default_factory=dict)
     spans: dict[tuple[str, str, str], list[Span]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, zone: str, slot: str, ticker: str, start: int, end: int) -> None:
         self.spans[zone, slot, ticker].append((start, end))
+
+    def awaits_room(self, zone: str, slot: str, until: int) -> bool:
+        """Say whether a market that came up to `until` may have to wait for room."""
+        since = self.full_since.get((zone, slot))
+        return since is not None and since <= until
 
     def allowed(self, zone: str, slot: str, ticker: str, margin: int) -> list[Span]:
         """Where a gap of this market (or channel) may lie, with the connection's end margin."""
@@ -74,6 +85,8 @@ def causes_of(run: Run, production: Production, created: dict[str, int]) -> Caus
     for fault in faults_of(run):
         for zone, slot in fault.whom:
             causes.add(zone, slot, "", fault.start, fault.end)
+            if fault.entry.get("code") == MARKET_LIMIT:
+                causes.full_since.setdefault((zone, slot), fault.start)
     return causes
 
 

@@ -289,6 +289,10 @@ def _judge_gaps(case: _Case, outcome: Outcome) -> dict[str, list[Gap]]:
 
 
 def _judge_gap(case: _Case, outcome: Outcome, zone: str, channel: str, slot: str, gap: Gap) -> None:
+    market = case.truth.markets.get(gap.ticker)
+    is_first = market is not None and market.created_at == gap.from_ts
+    if is_first and case.causes.awaits_room(zone, slot, gap.to_ts):
+        return
     margin = case.production.margins.get((zone, channel), 0)
     # Nobody asks a ticker channel for a frame before its silence is over.
     unasked = int(SILENCE_S * SECOND) if channel == "ticker" else 0
