@@ -10,6 +10,7 @@ from tests.soak.scenario import Scenario
 
 WITHIN_S = 15.0
 GIVE_UP_S = 60.0
+CALM_S = 3.0
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Takeover(Scenario):
     async def act(self, ground: Ground) -> None:
         self._rows_s: list[float] = []
         self._frames_s: list[float] = []
+        await ground.rest(CALM_S)
         self._begun = ground.clock.now()
         for _ in range(self.times):
             await self._once(ground)

@@ -54,7 +54,9 @@ async def test_a_zone_takes_kills_of_any_process_and_the_loss_of_one_connector(
 ) -> None:
     """Whatever is killed is back by itself; what was lost meanwhile is a gap, nothing is doubled."""
     found = await played(
-        directory, Takeover(times=1), Kills(seconds=20.0, every_s=4.0, down_s_max=2.0)
+        directory,
+        Takeover(times=1),
+        Kills(seconds=20.0, every_s=5.0, down_s_max=2.0, fault_every_s=3.0),
     )
     assert found.failures == []
 
