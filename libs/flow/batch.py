@@ -172,6 +172,11 @@ class Batcher:
             return self.is_full
         return self.is_full or not 0 <= now - self._first_at < self.limits.age
 
+    def due_in(self, now: int) -> int:
+        """Return the longest wait until the next look, microseconds: so that no row waits longer than the age allows."""
+        waited = 0 if self._first_at is None else now - self._first_at
+        return min(max(self.limits.age - waited, 0), self.limits.age)
+
     def cut(self, now: int) -> Batch | None:
         """Take everything collected as one batch; None when there is nothing."""
         rows = {name: table[:] for name, table in self._tables.items() if table}

@@ -117,7 +117,6 @@ class Pipeline:
 
     async def run(self) -> None:
         """Write batches until finish() was called and everything is committed."""
-        age_s = self.batcher.limits.age / 1_000_000
         while True:
             finishing = self._finish.is_set()
             now = self._clock.now()
@@ -130,7 +129,7 @@ class Pipeline:
                 return
             if finishing:
                 continue
-            await first_of(self._wake, timeout_s=age_s)
+            await first_of(self._wake, timeout_s=self.batcher.due_in(self._clock.now()) / 1_000_000)
             self._wake.clear()
 
     def finish(self) -> None:

@@ -184,3 +184,14 @@ def test_a_clock_that_was_set_back_keeps_no_batch_waiting() -> None:
     assert not batcher.is_due(5 * S)
     batcher.touch(6 * S)
     assert [batcher.is_due(6 * S + age) for age in (0, 49_999, 50_000)] == [False, False, True]
+
+
+def test_the_next_look_comes_when_the_oldest_row_is_due() -> None:
+    """A row that came just after a look waits for the rest of its age, not for another whole one."""
+    batcher = Batcher(Family.TRADES, ["trades"], LIMITS)
+    assert batcher.due_in(7 * S) == 50_000
+    batcher.table("trades").append((1,))
+    batcher.touch(7 * S)
+    assert batcher.due_in(7 * S + 49_000) == 1_000
+    assert batcher.due_in(7 * S + 60_000) == 0
+    assert batcher.due_in(6 * S) == 50_000
