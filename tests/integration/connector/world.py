@@ -102,17 +102,8 @@ class Zone:
     async def list_markets(self) -> None:
         """Do what the registry does: give every listed market a slot."""
         tickers = sorted(self.simulator.exchange.listings)
-        await self.conn.executemany(
-            "insert into markets (ticker, event_ticker, series_ticker, status, is_combo, wanted, slot, updated_at,"
-            " content_hash, body) values ($1, $1, $1, 'active', false, true, $2, 0, 0, '{}')"
-            " on conflict do nothing",
-            [(t, f"orderbook/{n % self.settings.slots.orderbook}") for n, t in enumerate(tickers)],
-        )  # fmt: skip
-        await self.conn.execute(
-            "insert into slot_versions select distinct slot, 1 from markets on conflict (slot)"
-            " do update set version = slot_versions.version + 1"
-        )
-        await self.conn.execute("select pg_notify('kd_markets', '')")
+        slots = self.settings.slots.orderbook
+        await place(self.conn, [(t, f"orderbook/{n % slots}") for n, t in enumerate(tickers)])
 
     async def rows(self, table: str) -> list[Any]:
         """Return every committed row of a table."""
@@ -127,6 +118,21 @@ class Zone:
             await self.rows("listen_opened"),
             await self.rows("listen_closed"),
         )
+
+
+async def place(conn: Any, slots: list[tuple[str, str]]) -> None:
+    """Do what the registry does with markets it does not know yet: give each ticker its slot, and tell the connectors."""
+    await conn.executemany(
+        "insert into markets (ticker, event_ticker, series_ticker, status, is_combo, wanted, slot, updated_at,"
+        " content_hash, body) values ($1, $1, $1, 'active', false, true, $2, 0, 0, '{}')"
+        " on conflict do nothing",
+        slots,
+    )
+    await conn.execute(
+        "insert into slot_versions select distinct slot, 1 from markets on conflict (slot)"
+        " do update set version = slot_versions.version + 1"
+    )
+    await conn.execute("select pg_notify('kd_markets', '')")
 
 
 def _owns(runtime: Runtime) -> bool:
