@@ -6,6 +6,8 @@ An answer that names a sid takes a number of its sequence, so it is judged like 
 from uuid import UUID
 
 from libs.exchange import wire
+from libs.marketdata.rows import GapRow, gap
+from libs.marketdata.units import SECOND
 from services.connector.asking import Asking
 from services.connector.errors import NumbersReused, Silent
 from services.connector.frames import Frames
@@ -18,6 +20,9 @@ TERMINAL = frozenset({10, 17, 25})
 """Errors that end the sid they name, unless they answer the command that waits: subscribe again.
 
 17 was retired in September 2026; the specification of August has it, and an exchange may bring it back."""
+DIED_APART = 60 * SECOND
+"""A subscription that ends by itself twice within this time, microseconds, is not begun a third time on its connection: what
+it dies of is still there, and only a connection is opened again after longer and longer pauses."""
 UNKNOWN_SID = 7
 PROBE_ANSWERS = frozenset({13, 14})
 """Errors that answer get_snapshot on a sid without books: they take a number, which is all a probe wants."""
@@ -28,6 +33,8 @@ class Answers(Frames):
 
     Attributes:
         last_sent_at: time of the last frame of the sids that have ended; 0 while there are none.
+        lost: what was written of the first subscription that ended by itself; the shell writes the end of that gap, and
+            forgets it, when everything is heard again.
         answers: number of answers to commands; the shell ticks when it grows.
     """
 
@@ -42,10 +49,12 @@ class Answers(Frames):
     ) -> None:
         super().__init__(slot, connection, outlets, settings, now, moment)
         self.last_sent_at = 0
+        self.lost: GapRow | None = None
         self.answers = 0
         self._asking = Asking(self)
         self._probes = Probes(self.markets, self.ids, settings.answer)
-        self._end_reason = "unsubscribed"
+        self._end_reason: str | None = None
+        self._died_at: dict[str, int] = {}
         self._used: set[int] = set()
 
     def _subscribed(self, message: wire.Subscribed, data: bytes, now: int) -> None:
@@ -90,7 +99,11 @@ class Answers(Frames):
     def _unsubscribed(self, message: wire.Unsubscribed, data: bytes, now: int) -> None:
         self.answers += 1
         sid = self._control(message, data, now)
-        if sid is not None:
+        if sid is None:
+            return
+        if self._end_reason is None:
+            self._died(sid, "unsubscribed unasked", now)
+        else:
             self._end(sid, self._end_reason, now)
 
     def _error(self, message: wire.Error, data: bytes, now: int) -> None:
@@ -104,27 +117,35 @@ class Answers(Frames):
         if probed is not None:
             probed.answered_at = self.moment
         if code in TERMINAL and not waits and (sid is not None or message.id is None):
-            self._died(sid, code, text, now)
+            if sid is None:
+                if len(self.sids) != 1:
+                    raise Silent(f"error {code} ended a subscription, but not which: {text}")
+                (sid,) = self.sids.values()
+            self._died(sid, f"error {code}", now, text)
         elif probed is None and not (code in PROBE_ANSWERS and (sid is None or not sid.is_book)):
             self._asking.failed(sid, message, now)
 
-    def _died(self, sid: Sid | None, code: int, text: str, now: int) -> None:
+    def _died(self, sid: Sid, reason: str, now: int, text: str = "") -> None:
         """A subscription ended by itself: close it and subscribe again.
 
         Raises:
-            Silent: the error does not say which of several.
+            Silent: it did so a moment ago.
         """
-        if sid is None:
-            if len(self.sids) != 1:
-                raise Silent(f"error {code} ended a subscription, but not which: {text}")
-            (sid,) = self.sids.values()
-        at = sid.sequence.sent_at
-        self.write_gap(sid, "disconnected", None, at, now, detail=f"error {code}: {text}")
-        self._end(sid, f"error {code}", now)
+        row = gap(
+            now, sid.channel, "disconnected", slot=self.slot, detail=f"{reason}: {text}" if text else reason,
+            from_ts=sid.sequence.sent_at, received_from=now, connection=self.connection, sid=sid.sid,
+        )  # fmt: skip
+        self.outlets.gap(row, now)
+        self.lost = self.lost or row
+        self.was_complete = False
+        self._end(sid, reason, now)
         self.noted["died"] += 1
         if sid.is_book:
             self.markets.forget()
         self._asking.forget()
+        before, self._died_at[sid.channel] = self._died_at.get(sid.channel), self.moment
+        if before is not None and self.moment - before < DIED_APART:
+            raise Silent(f"{sid.channel} ended again: {row.detail}")
 
     def _end(self, sid: Sid, reason: str, now: int) -> None:
         sid.end(reason, now)

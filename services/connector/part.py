@@ -48,7 +48,7 @@ class Part:
         session: of the open connection, None while there is none.
         is_complete: everything that was wanted at first is subscribed and was seen.
         error: why there is no connection; empty while there is one.
-        lost: what was written of the last connection's end; the row with the end of the gap follows.
+        lost: what was written when not everything was heard any more; the row with the end of that gap follows.
     """
 
     def __init__(self, slot: str, number: int, share: Share, wiring: Wiring, owner: Owner) -> None:
@@ -217,26 +217,26 @@ class Part:
             # What would have been heard here is lost either way.
             self._owner.handed_on(self, heir)
         if self._closing is None and session.last_sent_at:
-            self.lost = gap(
+            row = gap(
                 now, CHANNELS[session.kind][0], "disconnected", slot=self.slot, detail=why, from_ts=session.last_sent_at,
                 received_from=session.received_at, connection=session.connection,
             )  # fmt: skip
-            self._wiring.outlets.gap(self.lost, now)
+            self._wiring.outlets.gap(row, now)
+            # What a connection before this one had lost was not heard completely since.
+            self.lost = self.lost or session.lost or row
 
     # --- what serving tells ---
 
     def _complete(self, session: Session) -> None:
-        if self.is_complete:
-            return
         self.is_complete = True
         if session.was_complete:
             return
         session.was_complete = True
-        lost, now = self.lost, self._wiring.clock.now()
-        if lost is not None:
-            self.lost = None
+        now = self._wiring.clock.now()
+        for lost in filter(None, (self.lost, session.lost)):
             ended = lost._replace(received_at=now, to_ts=session.listening_from, received_to=now)
             self._wiring.outlets.gap(ended, now)
+        self.lost = session.lost = None
         log.info(
             "slot_heard",
             slot=self.name,

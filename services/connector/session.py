@@ -72,7 +72,7 @@ class Session(Answers):
 
         Raises:
             CrossedBook: a first snapshot is crossed; close the connection, do not hurry back.
-            Silent: the exchange says that a subscription is gone, but not so that it could be begun anew.
+            Silent: a subscription is gone, but not so that it could be begun anew, or for the second time in a minute.
             NumbersReused: what comes next cannot be told from what came before; reconnect.
             SubscriptionRejected: the exchange refused the subscription several times; reconnect later.
         """
