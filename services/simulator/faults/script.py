@@ -25,7 +25,7 @@ def read_script(path: Path) -> list[Fault]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        tree = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        tree = json.loads(text) if path.suffix == ".json" else _read_yaml(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ScriptInvalid([f"simulator.faults_file: {path}: {error}"]) from error
     try:
@@ -34,6 +34,11 @@ def read_script(path: Path) -> list[Fault]:
         raise ScriptInvalid(
             [f"simulator.faults_file: {path}: {line}" for line in error.faults]
         ) from error
+
+
+def _read_yaml(text: str) -> object:
+    """Read YAML as texts, lists and mappings of them: YAML's own reading makes a truth value of the key `on`."""
+    return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 (it makes nothing but texts)
 
 
 def parse_script(tree: object) -> list[Fault]:
