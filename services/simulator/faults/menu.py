@@ -16,6 +16,8 @@ YEAR_S = 31_536_000
 BY_KEY = frozenset({"zone", "key"})
 BY_LINE = BY_KEY | {"connection"}
 BY_CHANNEL = BY_LINE | {"channel"}
+COMMANDS_MAX = 10_000
+"""Commands that one fault may answer with an error; they are kept one by one."""
 Duration = Literal["once", "lasting", "either"]
 
 
@@ -185,7 +187,7 @@ class UnknownType(Fault):
     kind: ClassVar[str] = "unknown_type"
     aims: ClassVar[frozenset[str]] = BY_CHANNEL
     name: str = "orderbook_weather"
-    count: Annotated[int, Between(1, 1_000_000)] = 1
+    count: Annotated[int, Between(1, 10_000)] = 1
 
     def check(self) -> Iterator[str]:
         if not self.name.isidentifier():
@@ -197,7 +199,7 @@ class SnapshotStorm(Fault):
     """Order-book subscriptions send snapshots of all their markets, unasked, `rounds` times."""
 
     kind: ClassVar[str] = "snapshot_storm"
-    rounds: Annotated[int, Between(1, 1_000)] = 1
+    rounds: Annotated[int, Between(1, 100)] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +218,8 @@ class Error(Fault):
             yield "on.channel: leave it out, a command is answered before its channel is looked at"
         elif self.code <= 25 and self.count_max:
             yield "count_max: leave it out, a subscription ends once"
+        elif self.count_max > COMMANDS_MAX:
+            yield f"count_max: at most {COMMANDS_MAX} commands"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

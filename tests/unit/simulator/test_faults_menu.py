@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from libs.marketdata.units import SECOND
 from services.simulator.faults.chance_script import DEFAULT_KINDS, random_script
 from services.simulator.faults.entries import (
     FaultInvalid,
@@ -14,7 +15,7 @@ from services.simulator.faults.entries import (
     read_entry,
     write_entry,
 )
-from services.simulator.faults.menu import KINDS, Delay, Drop, On
+from services.simulator.faults.menu import KINDS, Delay, Drop, On, RenameField, Stall
 from services.simulator.faults.script import (
     ScriptInvalid,
     parse_script,
@@ -22,7 +23,11 @@ from services.simulator.faults.script import (
     script_of_journal,
     write_script,
 )
+from services.simulator.journal import MemoryJournal
+from services.simulator.settings import SimulatorSettings
+from services.simulator.simulation import Simulation
 
+EXAMPLE = Path(__file__).parents[3] / "config" / "faults" / "example.yaml"
 ENTRIES: list[dict[str, Any]] = [
     {"fault": "drop", "for_s": 5.0, "share": 0.25, "on": {"zone": "a", "channel": "trade"}},
     {"fault": "duplicate", "count_max": 3, "on": {"connection": 4}},
@@ -97,6 +102,9 @@ def test_the_menu_is_complete() -> None:
         ({"fault": "maintenance", "for_s": 1, "on": {"zone": "a"}}, ["on.zone: leave it out of maintenance; it hits everyone"]),
         ({"fault": "error", "code": 8}, ["code: choose 10 or 25"]),
         ({"fault": "error", "code": 26, "on": {"channel": "trade"}}, ["on.channel: leave it out"]),
+        ({"fault": "error", "code": 27, "count_max": 10_001}, ["count_max: at most 10000 commands"]),
+        ({"fault": "unknown_type", "count": 10_001}, ["count: expected 1 to 10000"]),
+        ({"fault": "snapshot_storm", "rounds": 101}, ["rounds: expected 1 to 100"]),
         ({"fault": "seq_gap", "on": {"channel": "ticker"}}, ["on.channel: choose another"]),
         ({"fault": "refuse", "for_s": 1, "status": 404}, ["status: choose 429"]),
         ({"fault": "refuse", "for_s": 1, "body": "xml"}, ["body: expected one of html, empty, json"]),
@@ -156,6 +164,38 @@ def test_a_wrong_script_is_refused_with_every_place(
     assert len(caught.value.faults) == len(says)
     for line, beginning in zip(caught.value.faults, says, strict=True):
         assert line.startswith(f"simulator.faults_file: {file}: {beginning}")
+
+
+def test_a_script_by_hand_needs_no_quotes(tmp_path: Path) -> None:
+    """`on` is a key and no truth value, as YAML would have it; numbers, truth values and null are read by their field."""
+    file = tmp_path / "script.yml"
+    file.write_text(
+        """
+- fault: stall
+  on: {zone: a, connection: 2}
+  for_s: 1e1
+  pings: true
+- {fault: rename_field, field: yes, to: no, at_s: null}
+"""
+    )
+    assert read_script(file) == [
+        Stall(for_s=10.0, pings=True, on=On(zone="a", connection=2)),
+        RenameField(field="yes", to="no"),
+    ]
+
+
+def test_the_example_shows_the_whole_menu() -> None:
+    """The script that users start from has an entry of every kind, and a simulator carries all of it out."""
+    settings = SimulatorSettings(markets=20, rate=50.0, faults_file=str(EXAMPLE))
+    script = read_script(EXAMPLE)
+    assert {fault.kind for fault in script} == set(KINDS)
+    journal = MemoryJournal()
+    now = 1_795_000_000 * SECOND
+    simulation = Simulation(settings, MemoryJournal(), journal, now)
+    while not simulation.advance(simulation.stage.epoch + 60 * SECOND):
+        pass
+    begun = [json.loads(line) for line in journal.lines if '"phase":"begin"' in line]
+    assert [line["fault"] for line in begun] == [fault.kind for fault in script]
 
 
 def test_a_missing_script_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
