@@ -52,25 +52,18 @@ class KeyRing:
 
     Args:
         skew_ms_max: largest age or lead of a signed timestamp, milliseconds.
-        zones: which of our zones uses a key, by key id.
     """
 
-    def __init__(
-        self,
-        keys: Mapping[str, PublicKey],
-        skew_ms_max: int,
-        zones: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, keys: Mapping[str, PublicKey], skew_ms_max: int) -> None:
         self._keys = dict(keys)
         self._skew_ms_max = skew_ms_max
-        self._zones = dict(zones or {})
 
     @classmethod
     def load(cls, keys: tuple[KeySettings, ...], skew_ms_max: int) -> "KeyRing":
-        """Read every public key file.
+        """Read every public key file, RSA or Ed25519.
 
         Raises:
-            KeyFileInvalid: files are missing or hold no RSA public key; all of them are named.
+            KeyFileInvalid: files are missing or hold no public key of these kinds; all of them are named.
         """
         loaded: dict[str, PublicKey] = {}
         faults: list[str] = []
@@ -81,11 +74,7 @@ class KeyRing:
                 faults.append(f"simulator.keys: {key.key_id}: {key.public_key_file}: {error}")
         if faults:
             raise KeyFileInvalid(faults)
-        return cls(loaded, skew_ms_max, {key.key_id: key.zone for key in keys})
-
-    def zone_of(self, key_id: str) -> str:
-        """Return the zone that uses a key; "" for a key of none, and for no key."""
-        return self._zones.get(key_id, "")
+        return cls(loaded, skew_ms_max)
 
     def refuse(
         self, headers: Mapping[str, str], method: str, path: str, now_ms: int

@@ -26,13 +26,13 @@ def by_rsa(text: bytes) -> bytes:
 
 @pytest.fixture
 def keys(tmp_path: Path) -> KeyRing:
-    """One key of each kind, the RSA one used by zone a."""
+    """One key of each kind."""
     settings = []
     for name, key in (("rsa", RSA_KEY), ("ed", ED_KEY)):
         file = tmp_path / f"{name}.pem"
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         file.write_bytes(key.public_key().public_bytes(PEM, form))
-        settings.append(KeySettings(name, str(file), zone="a" if name == "rsa" else ""))
+        settings.append(KeySettings(name, str(file)))
     return KeyRing.load(tuple(settings), skew_ms_max=10_000)
 
 
@@ -90,11 +90,6 @@ def test_what_is_no_base64_is_a_bad_signature(keys: KeyRing) -> None:
     """A signature that cannot be decoded is answered, not raised."""
     signed = headers("rsa", by_rsa) | {"KALSHI-ACCESS-SIGNATURE": "not base64!"}
     assert keys.refuse(signed, "GET", PATH, NOW_MS) is Refusal.BAD_SIGNATURE
-
-
-def test_zones_are_known_by_key(keys: KeyRing) -> None:
-    """A fault that names a zone finds its keys by this; unknown keys belong to none."""
-    assert [keys.zone_of(key_id) for key_id in ("rsa", "ed", "nobody", "")] == ["a", "", "", ""]
 
 
 def test_a_key_of_another_kind_is_refused_at_start(tmp_path: Path) -> None:
