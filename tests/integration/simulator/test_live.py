@@ -19,7 +19,6 @@ from tests.integration.simulator.client import WS_PATH, Client, connected, get, 
 from tests.support.keys import KeyPair
 
 Make = Callable[..., SimulatorSettings]
-NOT_FOUND = {"code": "authentication_error", "message": "authentication_error"}
 
 
 async def tickers(server: SimulatorServer) -> list[str]:
@@ -75,53 +74,6 @@ async def follow_to_the_end(server: SimulatorServer, client: Client) -> dict[str
     assert len(last) == len(client.of_type("subscribed"))
     assert min(last.values()) * 1000 >= end["final_ts"]
     return end
-
-
-@pytest.mark.parametrize(
-    ("kind", "body"),
-    [
-        (
-            "unsigned",
-            {
-                "code": "signature_is_missing_from_headers",
-                "message": "signature is missing from headers",
-            },
-        ),
-        (
-            "late",
-            {"code": "header_timestamp_expired", "message": "header timestamp expired"},
-        ),
-        ("unknown", {**NOT_FOUND, "details": "NOT_FOUND"}),
-        ("forged", {**NOT_FOUND, "details": "INCORRECT_API_KEY_SIGNATURE"}),
-    ],
-)
-async def test_upgrade_without_a_valid_signature_is_refused(
-    settings: Make, key: KeyPair, stranger: KeyPair, kind: str, body: dict[str, str]
-) -> None:
-    """401 with the recorded bodies: no signature, a stale one, an unknown key, a wrong key."""
-    headers = {
-        "unsigned": {},
-        "late": signed(key, skew_ms=-30_000),
-        "unknown": signed(stranger),
-        "forged": signed(stranger, key_id=key.key_id),
-    }[kind]
-    async with running_simulator(settings()) as server:
-        url = server.ws_url.replace("ws://", "http://")
-        assert await get(url, headers=headers) == (401, {"error": body})
-        rest = f"{server.rest_url}/account/limits"
-        assert await get(
-            rest, headers=headers and signed(stranger, "/trade-api/v2/account/limits")
-        ) == (
-            401,
-            {
-                "error": {**NOT_FOUND, "details": "NOT_FOUND"}
-                if headers
-                else {
-                    "code": "signature_is_missing_from_headers",
-                    "message": "signature is missing from headers",
-                }
-            },
-        )
 
 
 async def test_signed_reads(settings: Make, key: KeyPair, stranger: KeyPair) -> None:
@@ -261,17 +213,6 @@ async def test_deltas_are_sent_soon_and_never_before_their_time(
     for frame in client.of_type("orderbook_delta"):
         assert 0 <= frame["sending_ts_ms"] - frame["msg"]["ts_ms"] < 1_000
     assert all(a["sending_ts_ms"] <= b["sending_ts_ms"] for a, b in pairwise(client.frames))
-
-
-async def test_server_pings_with_heartbeat(settings: Make, key: KeyPair) -> None:
-    """The server pings by itself, with the exchange's payload."""
-    async with running_simulator(settings(ping_s=0.05)) as server, aiohttp.ClientSession() as http:
-        options: dict[str, Any] = {"headers": signed(key), "autoping": False}
-        async with http.ws_connect(server.ws_url, **options) as socket, asyncio.timeout(5):
-            for _ in range(2):
-                message = await socket.receive()
-                assert message.type is aiohttp.WSMsgType.PING
-                assert bytes(message.data) == b"heartbeat"
 
 
 async def test_slow_client_dies_alone(settings: Make, key: KeyPair) -> None:
