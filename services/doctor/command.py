@@ -2,10 +2,11 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from rich.status import Status
@@ -50,9 +51,20 @@ def main(argv: Sequence[str], clock: Clock | None = None) -> int:
         return EXIT_USAGE
     clock = clock or SystemClock()
     try:
-        return exit_status(_report(arguments, ends, settings, plan, clock))
+        with _without_log_lines():
+            return exit_status(_report(arguments, ends, settings, plan, clock))
     except KeyboardInterrupt:
         return 1
+
+
+@contextmanager
+def _without_log_lines() -> Iterator[None]:
+    """What libraries would log, such as a key file that others can read, is said by the findings."""
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _report(

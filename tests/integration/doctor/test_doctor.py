@@ -249,15 +249,19 @@ async def test_a_file_says_whom_to_ask_and_what_is_planned(
 
 
 async def test_an_unreadable_key_does_not_stop_what_needs_none(
-    settings: SimulatorSettings, key: KeyPair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: SimulatorSettings,
+    key: KeyPair,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A public key given by mistake is named; REST and the unsigned websocket are still looked at."""
+    """A public key given by mistake is named, by the report alone; REST and the unsigned websocket are still looked at."""
     mistaken = KeyPair(key.key_id, key.public_key_file, key.public_key_file)
     async with running_simulator(settings) as server:
         status, lines = await ask(capsys, words(server, mistaken, "--quick"))
     assert status == 1
     assert states(lines, "fail") == {"key file"}
     assert "is a public key" in lines["key file"].found
+    assert "key_file_open" not in [record.message for record in caplog.records]
     assert lines["websocket"].found == "needs: key file"
     assert {"REST", "exchange status", "websocket unsigned", "clock"} <= states(lines, "ok")
 
