@@ -135,9 +135,15 @@ class Asking:
         return failed
 
     def _over_limit(self, command_id: int | None) -> tuple[Pending | None, list[str]]:
-        now = self._judge.moment
-        found = self._markets.over_limit(command_id, now, retry_at=now + RETRY_AFTER)
-        return found if found is not None else (None, [])
+        """Take that there is no room; where not even one market found it nothing is heard, and it is asked for sooner."""
+        now, markets = self._judge.moment, self._markets
+        found = markets.over_limit(command_id, now, retry_at=now + RETRY_AFTER)
+        if found is None:
+            return None, []
+        if not markets.held and len(found[0].tickers) == 1:
+            markets.hold_until = now + self._retry_after
+            self._retry_after = min(2 * self._retry_after, RETRY_AFTER_MAX)
+        return found
 
     def _declined(self, message: wire.Error) -> tuple[Pending | None, list[str]]:
         """Take a refusal; while there is no subscription it may be the slot's own, not one market's."""

@@ -76,8 +76,8 @@ class Markets:
 
     @property
     def _left_out(self) -> AbstractSet[str]:
-        """The wanted markets for which there is no room beside others; none where not a single one is held."""
-        return self.over if self.held and self._is_crowded else frozenset()
+        """The wanted markets for which there is no room beside others."""
+        return self.over if self._is_crowded else frozenset()
 
     @property
     def _is_crowded(self) -> bool:
@@ -248,7 +248,7 @@ class Markets:
     ) -> tuple[Pending, list[str]] | None:
         """Take that the command that waits asked for more markets than there is room: half as many from retry_at on.
 
-        When not even one finds room, the rest waits until another is given back, or for REFUSED_WAIT.
+        When not even one finds room beside others, the rest waits until another is given back, or for REFUSED_WAIT.
 
         Returns:
             The command, and the markets that are left out and were not before; None when it is no command that waits.
@@ -261,7 +261,8 @@ class Markets:
         if len(failed.tickers) > 1:
             self._size = len(failed.tickers) // 2
             return failed, []
-        self.room, self._room_until = len(self.held), now + REFUSED_WAIT
+        if self.held:
+            self.room, self._room_until = len(self.held), now + REFUSED_WAIT
         new = sorted(self.wanted - self.held - self._later.keys() - self.over)
         self.over.update(new)
         return failed, new

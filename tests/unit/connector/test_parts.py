@@ -261,16 +261,32 @@ async def test_a_slot_is_live_when_no_market_waits_for_room() -> None:
 
 @staged
 async def test_a_slot_without_room_for_a_single_market_is_not_heard() -> None:
-    """Error 26 to every subscribe: it is asked for again every minute, and nobody is told that it is live."""
+    """Error 26 to every subscribe: asked for after longer and longer pauses, written down once, and not called live."""
     stage = Stage(chunk=16)
     stage.venue.markets_max = 0
     async with stage.running(NAMES):
         for _ in range(200):
             await asyncio.sleep(1)
             assert not stage.slot.is_complete
+        (wire,) = stage.venue.wires
+        # 16, 8, 4, 2 markets, then one, and again after 1, 2, 4, 8, 16, 32, 60, 60 s.
+        assert [len(c["params"]["market_tickers"]) for c in wire.commands] == [16, 8, 4, 2] + [
+            1
+        ] * 9
+        (gap,) = stage.rows("gaps")
+        assert (gap.reason, gap.detail) == ("not_subscribed", "64 markets: market limit")
         stage.venue.markets_max = 64
         await stage.until(lambda: stage.slot.is_complete)
         assert stage.heard() == [64]
+
+
+@staged
+async def test_one_refusal_for_want_of_room_costs_seconds_where_nothing_is_held() -> None:
+    """A slot with its first market: the exchange refuses it in passing."""
+    stage = Stage()
+    stage.venue.refused = {26: 1}
+    async with stage.running(NAMES[:1]):
+        assert await stage.until(lambda: stage.slot.is_complete) < 3
 
 
 @staged
