@@ -116,6 +116,8 @@ def _warn_of_mode(path: str, mode: int) -> None:
         log.warning("key_file_open", path=path, mode=f"{mode:03o}", advice=f"chmod 600 {path}")
 
 
+# Checking an RSA key takes 30 ms, and the file is read again at every connection: a zone opens 150 at once.
+@functools.lru_cache(maxsize=8)
 def _load_key(pem: bytes, origin: str) -> PrivateKey:
     hint = "check that exchange.private_key_file is the PEM file the exchange gave for this key id"
     if b"PUBLIC KEY-----" in pem or pem.startswith((b"ssh-", b"ecdsa-")):

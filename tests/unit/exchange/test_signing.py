@@ -67,6 +67,29 @@ def test_load_signer_reads_the_file(tmp_path: Path) -> None:
     assert signer.public_key.public_numbers() == RSA.public_key().public_numbers()  # type: ignore[union-attr]
 
 
+def test_a_key_is_checked_once_and_a_rotated_one_is_seen_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zone opens 150 connections at once and reads the file at each: 30 ms of checking would hold up everything else."""
+    checked = []
+    load = serialization.load_pem_private_key
+
+    def counted(data: bytes, password: bytes | None) -> object:
+        checked.append(data)
+        return load(data, password)
+
+    monkeypatch.setattr(serialization, "load_pem_private_key", counted)
+    path, old, new = tmp_path / "kalshi.pem", pem(RSA), pem(ED25519)
+    path.write_bytes(old)
+    signers = [load_signer("key-1", str(path)) for _ in range(3)]
+    path.write_bytes(new)
+    signers.append(load_signer("key-1", str(path)))
+    assert checked == [old, new]
+    assert [type(signer.public_key) for signer in signers[2:]] == [
+        type(RSA.public_key()), type(ED25519.public_key()),
+    ]  # fmt: skip
+
+
 PUBLIC = RSA.public_key().public_bytes(
     serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 )
