@@ -121,6 +121,15 @@ class Ground:
     async def until_whole(self, within_s: float = BACK_S_MAX) -> float:
         return await self.until(self.is_whole, within_s, "every slot live once, and heard")
 
+    async def until_balanced(self, within_s: float = BACK_S_MAX) -> float:
+        """Wait until all is whole and every connector has its share of the slots."""
+
+        async def is_balanced() -> bool:
+            found = [len(health.get("slots", {})) for health in (await self.healths()).values()]
+            return min(found) >= self.slots // len(found) - 1 and await self.is_whole()
+
+        return await self.until(is_balanced, within_s, "every connector has its share of the slots")
+
     # --- doing ---
 
     async def keep_alive(self) -> None:

@@ -55,9 +55,14 @@ class Rolling(Scenario):
         reasons = await ground.rows(
             "select distinct reason from gaps where from_ts < $2 and to_ts > $1 and reason <> 'not_subscribed'", *span
         )  # fmt: skip
+        moved: int = await ground.value(
+            "select count(distinct connection) from listen_closed where reason = 'handed over'"
+        )
+        least = self.times * ground.slots
         said = ", ".join(row["reason"] for row in reasons) or "none"
         return [
             Measured("connectors replaced", str(len(self._drains)), ">= 1", bool(self._drains)),
+            Measured("connections handed over", str(moved), f">= {least}", moved >= least),
             Measured("slowest drain", f"{max(self._drains):.1f} s", f"< {GRACE_S} s", True),
             Measured("deltas and trades lost", str(len(lost)), "0", not lost),
             Measured(
