@@ -28,6 +28,9 @@ EAGER = SpoolSettings(
     bytes_max=64 << 20, free_bytes_min=0, rows_high=60, rows_low=10, age_s_max=0.5
 )
 
+ALONE: dict[str, Any] = {"grace_s": 0.1, "wait_ready": False}
+"""A connector to which nobody succeeds, and of which rows are waited for."""
+
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,18 +57,14 @@ def tiny(zone: Zone) -> None:
 async def test_a_database_away_under_load_goes_to_the_disk_and_comes_back(
     postgres_server: EmbeddedPostgres, gatherer_db: Target, tmp_path: Path
 ) -> None:
-    """Five seconds with almost no memory: all of it comes back in its order, without a gap, and the spool is empty."""
+    """Some hundred rows with almost no memory: all of it comes back in its order, without a gap, and the spool is empty."""
     async with asyncio.timeout(40), running_zone(gatherer_db, tmp_path) as zone:
         tiny(zone)
-        async with zone.connector(state_dir=str(tmp_path / "s"), spool=EAGER) as runtime:
+        async with zone.connector(**ALONE, state_dir=str(tmp_path / "s"), spool=EAGER) as runtime:
             await zone.until(lambda: zone.has_rows(orderbook_deltas=200, trades=1, tickers=1))
             started = max(r.sent_at for r in await zone.rows("listen_opened")) + S
-            clock = runtime.clock
             async with zone.database_away(postgres_server):
-                began = clock.monotonic()
-                await zone.until(lambda: clock.monotonic() - began >= 5.0)
-                assert spooled(runtime) > 10
-                assert spooled(runtime, "rows") > 500
+                await zone.until(lambda: spooled(runtime) > 10 and spooled(runtime, "rows") > 500)
             await zone.until(lambda: not spooled(runtime, "bytes"))
             before = await zone.conn.fetchval("select count(*) from orderbook_deltas")
             await zone.until(lambda: zone.has_rows(orderbook_deltas=before + 100))
@@ -148,7 +147,7 @@ async def test_a_spool_outlives_its_process_and_the_one_that_replays_it(
 
             await zone.until(begun)
             assert spool_bytes(state)
-        async with zone.connector(state_dir=str(state)) as runtime:
+        async with zone.connector(state_dir=str(state), grace_s=0.1) as runtime:
             await zone.until(lambda: not spooled(runtime, "inherited_bytes"))
             await zone.simulator.stop_publishing()
 
@@ -192,13 +191,13 @@ def dropped(runtime: Runtime) -> int:
 async def test_what_a_full_spool_drops_is_exactly_the_gap(
     postgres_server: EmbeddedPostgres, gatherer_db: Target, tmp_path: Path
 ) -> None:
-    """Some hundred kilobytes and a little memory: the hole in a sid's ranges is its gap row, and hearing goes on behind it.
+    """Some ten kilobytes and a little memory: the hole in a sid's ranges is its gap row, and hearing goes on behind it.
 
     The database goes away once more, and the connector ends without it: the next one commits what it left.
     """
     own: dict[str, Any] = {
-        "state_dir": str(tmp_path / "state"), "flush_s": 0.5, "spool": replace(EAGER, bytes_max=160_000),
-    }  # fmt: skip
+        "state_dir": str(tmp_path / "state"), "flush_s": 0.5, "spool": replace(EAGER, bytes_max=80_000),
+    } | ALONE  # fmt: skip
     async with asyncio.timeout(60), running_zone(gatherer_db, tmp_path) as zone:
         tiny(zone)
         zone.settings = replace(
@@ -217,7 +216,7 @@ async def test_what_a_full_spool_drops_is_exactly_the_gap(
                 await zone.until(lambda: spooled(runtime, "rows") > 100)
             assert spool_bytes(tmp_path / "state")
         await check_drops(zone, lost)
-        async with zone.connector(**own) as runtime:
+        async with zone.connector(**own | {"wait_ready": True}) as runtime:
             await zone.until(lambda: not spooled(runtime, "inherited_bytes"))
             await zone.simulator.stop_publishing()
         await check(zone)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 
 from libs.marketdata.rebuild import Levels
 from libs.marketdata.units import SECOND
@@ -17,6 +18,7 @@ from libs.runtime.service import Runtime, orderly
 from libs.store.batch_search import first_batch_since
 from libs.store.pool import Target, open_pool
 from libs.telemetry.metrics import Metrics
+from services.poller import tasks
 from services.poller.evidence import Evidence, read_evidence
 from services.poller.service import run
 from services.poller.settings import PollerSettings, Settings
@@ -24,10 +26,18 @@ from services.poller.streams import Look, Patience
 from tests.integration.connector.world import Zone, running_zone
 
 QUICK = PollerSettings(
-    period_s=0.7, read_share=1.0, lease_s=3.0, repair_s=5.0, check_stale_s=1.5, check_skew_s=0.2, check_delay_s=1.8,
+    period_s=0.5, read_share=1.0, lease_s=3.0, repair_s=5.0, check_stale_s=0.5, check_skew_s=0.2, check_delay_s=1.5,
 )  # fmt: skip
 """The simulated cache is younger than what the poller allows for."""
 FEW: dict[str, Any] = {"rest_stale_s_max": 0.2, "markets": 5, "quiet_ms": 300}
+AT_ONCE: dict[str, Any] = {"wait_ready": False, "grace_s": 0.1}
+"""A connector of which rows are waited for, and to which nobody succeeds."""
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are looked at as soon as their time has come."""
+    monkeypatch.setattr(tasks, "CHECK_S", 0.3)
 
 
 @asynccontextmanager
@@ -65,7 +75,7 @@ async def test_streams_agree_with_the_exchange_until_one_loses_a_delta(
     """Under load every market agrees, from books of the socket and from earlier answers; a lost delta is found."""
     async with (
         running_zone(gatherer_db, tmp_path, **FEW) as zone,
-        zone.connector(),
+        zone.connector(**AT_ONCE),
         poller(zone) as runtime,
     ):
         markets = len(zone.simulator.exchange.listings)
@@ -90,8 +100,8 @@ async def test_streams_agree_with_the_exchange_until_one_loses_a_delta(
 
 async def test_a_lost_delta_is_found(gatherer_db: Target, tmp_path: Path) -> None:
     """A stored delta less: the market's row names the level with both sizes, the others agree."""
-    async with running_zone(gatherer_db, tmp_path, **FEW) as zone, zone.connector():
-        await zone.until(lambda: zone.has_rows(orderbook_deltas=300))
+    async with running_zone(gatherer_db, tmp_path, **FEW) as zone, zone.connector(**AT_ONCE):
+        await zone.until(lambda: zone.has_rows(orderbook_deltas=200))
         ticker = await zone.conn.fetchval(
             "delete from orderbook_deltas where ctid = (select ctid from orderbook_deltas order by exchange_ts desc,"
             " seq desc limit 1) returning ticker"
@@ -114,8 +124,8 @@ async def test_a_lost_delta_is_found(gatherer_db: Target, tmp_path: Path) -> Non
 
 async def test_reading_is_bounded(gatherer_db: Target, tmp_path: Path) -> None:
     """No more deltas of a market than asked for come back, ascending by seq, and rows are found by their batch."""
-    async with running_zone(gatherer_db, tmp_path, **FEW) as zone, zone.connector():
-        await zone.until(lambda: zone.has_rows(orderbook_deltas=500))
+    async with running_zone(gatherer_db, tmp_path, **FEW) as zone, zone.connector(**AT_ONCE):
+        await zone.until(lambda: zone.has_rows(orderbook_deltas=200))
         tickers = sorted(zone.simulator.exchange.listings)
         clock = SystemClock()
         nothing: Levels = {}
@@ -140,8 +150,10 @@ async def test_reading_is_bounded(gatherer_db: Target, tmp_path: Path) -> None:
             assert known == deltas[: len(known)]
         assert many.cut_from is None
         async with open_pool(gatherer_db) as pool, pool.acquire() as conn:
-            last = await conn.fetchval("select max(batch_id) from ingest_batches")
             assert await first_batch_since(conn, 0) <= 1
-            assert await first_batch_since(conn, clock.now() + 3_600 * SECOND) == last + 1
+            # The connector goes on writing: one moment for both.
+            async with conn.transaction(isolation="repeatable_read"):
+                last = await conn.fetchval("select max(batch_id) from ingest_batches")
+                assert await first_batch_since(conn, clock.now() + 3_600 * SECOND) == last + 1
             await conn.execute("update ingest_batches set committed_at = committed_at - interval '1 hour' where batch_id <= 7")  # fmt: skip
             assert await first_batch_since(conn, clock.now() - 600 * SECOND) == 8

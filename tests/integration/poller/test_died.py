@@ -7,7 +7,7 @@ from libs.marketdata.units import floor_ms
 from libs.runtime.service import Runtime
 from libs.store.pool import Target
 from tests.integration.connector.world import running_zone
-from tests.integration.poller.test_books import poller
+from tests.integration.poller.test_books import AT_ONCE, poller
 
 HEARD = "select from_ts, to_ts from listening where channel = 'trade'"
 GAPS = "select from_ts, to_ts from listening_gaps where channel = 'trade'"
@@ -29,14 +29,14 @@ async def test_trades_of_a_dead_time_are_healed(gatherer_db: Target, tmp_path: P
             remembered = runtime.health.document()["repair"]["remembered"]
             return bool(remembered) and "open" not in remembered
 
-        async with zone.connector():
+        async with zone.connector(**AT_ONCE):
             await zone.until(is_heard)
         unheard = len(tape)
         await zone.until(lambda: len(tape) >= unheard + 20)
         zone.settings = replace(
             zone.settings, connector=replace(zone.settings.connector, shard="connector-a-2")
         )
-        async with zone.connector():
+        async with zone.connector(**AT_ONCE):
             await zone.until(is_over)
             async with poller(zone, **quick) as runtime:
                 await zone.until(lambda: runtime.health.document()["repair"]["trades"] >= 20)
