@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from libs.flow.assignment import MOVES_MAX
 from libs.flow.batch import Limits
 from libs.marketdata.tables import Family
 from libs.marketdata.units import MILLISECOND, SECOND
@@ -151,6 +152,12 @@ class Settings:
                 f"connector.extra_connections_max: {slots.total} slots + 1 to move + {extra} extra are {needed} connections,"
                 f" {needed - slots.connections_max} above slots.connections_max of {slots.connections_max}; lower it"
             )
+
+    @property
+    def moves_max(self) -> int:
+        """Most slots with two connections at once: what the slots and their extra connections leave of the account's."""
+        left = self.slots.connections_max - self.slots.total - self.connector.extra_connections_max
+        return max(1, min(MOVES_MAX, left))
 
     def session(self) -> SessionSettings:
         """What a session needs of it."""

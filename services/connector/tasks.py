@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from libs.flow.assignment import MOVES_MAX, plan
+from libs.flow.assignment import plan
 from libs.runtime.service import Runtime
 from libs.store import control
 from libs.store.control import Planner
@@ -120,12 +120,11 @@ async def plan_once(shard: Shard) -> None:
             zone = await planner.read(conn)
             if zone is None:
                 return
-            slots = settings.slots
             changes = plan(
                 settings.slot_names(),
                 zone.shards,
                 zone.rows,
-                moves_max=min(MOVES_MAX, slots.connections_max - slots.total),
+                moves_max=settings.moves_max,
             )
             if not changes.is_empty and await planner.write(conn, changes):
                 log.info(
