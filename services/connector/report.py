@@ -80,12 +80,11 @@ def _slot(slot: Slot, state: str | None) -> dict[str, Any]:
 
 
 def subscriptions(slots: list[Slot]) -> dict[str, int]:
-    """Markets and channels wanted, acknowledged and seen over all connections."""
-    sessions = [session for slot in slots for session in slot.sessions]
+    """Markets and channels wanted, connected or not, and how many of them are acknowledged and seen."""
     return {
-        "wanted": sum(session.wanted_count for session in sessions),
-        "acked": sum(session.acked_count for session in sessions),
-        "seen": sum(session.seen_count for session in sessions),
+        "wanted": sum(slot.wanted for slot in slots),
+        "acked": sum(slot.acked for slot in slots),
+        "seen": sum(slot.seen for slot in slots),
     }
 
 

@@ -7,9 +7,11 @@ connection because a frame was too large (1009), and when the exchange takes no 
 
 import asyncio
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
-from libs.flow.placement import is_mirrored
+from libs.flow.placement import is_mirrored, kind_of
 from libs.telemetry.logging import get_logger
+from services.connector.judge import CHANNELS
 from services.connector.part import Part
 from services.connector.serving import first_error
 from services.connector.session import Session
@@ -43,11 +45,6 @@ class Slot:
         return tuple(self._parts)
 
     @property
-    def session(self) -> Session | None:
-        """The session of the first part's open connection, None while there is none."""
-        return self._parts[0].session
-
-    @property
     def sessions(self) -> list[Session]:
         """Those of all open connections."""
         return [part.session for part in self._parts if part.session is not None]
@@ -56,6 +53,25 @@ class Slot:
     def is_complete(self) -> bool:
         """True when everything that was wanted at first is subscribed and was seen, on every part."""
         return all(part.is_complete for part in self._parts)
+
+    @property
+    def wanted(self) -> int:
+        """Markets it is to hear, or channels, connected or not."""
+        return len(CHANNELS[kind_of(self.name)]) if is_mirrored(self.name) else len(self.tickers)
+
+    @property
+    def acked(self) -> int:
+        """How many of them the exchange has acknowledged; one that two parts hear for a moment counts once."""
+        if is_mirrored(self.name):
+            return sum(session.acked_count for session in self.sessions)
+        return self._count(session.markets.acked for session in self.sessions)
+
+    @property
+    def seen(self) -> int:
+        """Of how many the first snapshot is in; a whole channel is seen with its answer."""
+        if is_mirrored(self.name):
+            return sum(session.seen_count for session in self.sessions)
+        return self._count(session.markets.seen for session in self.sessions)
 
     @property
     def frames(self) -> int:
@@ -166,6 +182,11 @@ class Slot:
         if not self._wiring.extra.take():
             return f"all {self._wiring.extra.limit} extra connections are used"
         return halves
+
+    def _count(self, markets: Iterable[AbstractSet[str]]) -> int:
+        """Return how many of the slot's markets are in any of these sets."""
+        known = list(markets)
+        return len(self.tickers & (known[0] if len(known) == 1 else frozenset().union(*known)))
 
     def _share_out(self) -> None:
         for part in self._parts:

@@ -2,7 +2,9 @@
 
 import pytest
 
+from services.connector.part import Part
 from services.connector.report import ClockSteps, subscriptions
+from services.connector.shares import WHOLE
 from services.connector.slot import Slot, Wiring
 from tests.unit.connector.test_session import Desk
 
@@ -16,11 +18,15 @@ def wanted_acked_seen(slots: list[Slot]) -> tuple[int, int, int]:
 
 
 def test_wanted_acked_and_seen_are_told_apart(wiring: Wiring) -> None:
-    """Wanted from the intent on, acknowledged with the answer, seen with the first book; channels by their answer."""
+    """Wanted from the intent on, connected or not, acknowledged with the answer, seen with the first book.
+
+    A market that a part hears for another one counts once.
+    """
     books, trades = Desk(tickers=("A", "B")), Desk("trade/0", ())
     slots = [Slot("orderbook/0", wiring), Slot("trade/0", wiring), Slot("ticker/0", wiring)]
     for slot, desk in zip(slots, (books, trades), strict=False):
         slot.parts[0].session = desk.session
+    slots[0].want(("A", "B"))
     said = [wanted_acked_seen(slots)]
     books.subscribe()
     said.append(wanted_acked_seen(slots))
@@ -29,9 +35,17 @@ def test_wanted_acked_and_seen_are_told_apart(wiring: Wiring) -> None:
     books.snapshot(2, "B")
     trades.subscribe()
     said.append(wanted_acked_seen(slots))
-    books.session.want(("B", "C"))
+    slots[0].want(("B", "C"))
     said.append(wanted_acked_seen(slots))
-    assert said == [(3, 0, 0), (3, 2, 0), (3, 2, 1), (3, 3, 3), (3, 2, 2)]
+    heir = Desk(tickers=("B",))
+    heir.subscribe()
+    slots[0]._parts.append(Part("orderbook/0", 1, WHOLE, wiring, slots[0]))
+    slots[0].parts[1].session = heir.session
+    said.append(wanted_acked_seen(slots))
+    for part in (*slots[0].parts, *slots[1].parts):
+        part.session = None
+    said.append(wanted_acked_seen(slots))
+    assert said == [(4, 0, 0), (4, 2, 0), (4, 2, 1), (4, 3, 3), (4, 2, 2), (4, 2, 2), (4, 0, 0)]
 
 
 @pytest.mark.parametrize("step_s", [-3600.0, -0.6, 0.6, 86_400.0])
