@@ -21,7 +21,6 @@ from services.poller.checking import Checker
 from services.poller.following import Follower
 from services.poller.healing import Healer, limits_of
 from services.poller.pace import Pace
-from services.poller.packing import Packer
 from services.poller.rounds import Rounds
 from services.poller.settings import Settings
 from services.poller.tape import Tape
@@ -72,9 +71,7 @@ async def _run_with_lease(
     checker = Checker(pool, clock, runtime.metrics, own)
     rounds = Rounds(runtime, rest, pace, pool, books, stored, checker, own)
     healer = _healer(settings, runtime, pool, rest, trades, lease)
-    packer = Packer(runtime, pool, own.pack_after_s)
     _describe(runtime, rounds, healer, checker, rest, pace)
-    runtime.health.set("columns", packer.facts)
     runtime.health.set_ready(False, "taking the first round")
     try:
         async with runtime.tasks() as started:
@@ -85,7 +82,6 @@ async def _run_with_lease(
             started.start("poll-books", tasks.poll_books(runtime, rounds))
             started.start("heal-trades", tasks.heal_trades(runtime, healer, own.repair_s))
             started.start("check-books", tasks.check_books(runtime, checker, own.check_delay_s))
-            started.start("pack-chunks", tasks.pack_chunks(runtime, packer, own.pack_s))
     finally:
         await books.close()
         await trades.close()

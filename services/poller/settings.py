@@ -55,10 +55,6 @@ class PollerSettings:
     """How old a book of the socket may be to be rebuilt from, seconds. 20 min: the round before is a base otherwise."""
     check_deltas_max: Count = 20_000
     """Deltas of one market that are read for a comparison; a busier one counts as unknown. 20,000 are 20 a second."""
-    pack_s: Seconds = 900.0
-    """Seconds between looks for old chunks to turn into columns (TimescaleDB). 15 min: nothing waits for it."""
-    pack_after_s: Seconds = 3_600.0
-    """Seconds after its end that a chunk stays rows at least. 1 h: what is a little late comes before."""
 
 
 @dataclass(frozen=True)

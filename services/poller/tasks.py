@@ -9,7 +9,6 @@ from libs.telemetry.logging import get_logger
 from services.poller.checking import Checker
 from services.poller.healing import Healer
 from services.poller.pace import Pace
-from services.poller.packing import Packer
 from services.poller.rounds import Rounds
 
 log = get_logger(__name__)
@@ -33,11 +32,6 @@ async def heal_trades(runtime: Runtime, healer: Healer, period_s: float) -> None
 async def check_books(runtime: Runtime, checker: Checker, delay_s: float) -> None:
     """Compare answers with what the streams heard."""
     await repeat(runtime, "check-books", checker.check_once, min(CHECK_S, delay_s))
-
-
-async def pack_chunks(runtime: Runtime, packer: Packer, period_s: float) -> None:
-    """Turn acknowledged chunks into columns."""
-    await repeat(runtime, "pack-chunks", packer.pack_once, period_s)
 
 
 async def keep_pace(runtime: Runtime, rest: Rest, pace: Pace) -> None:

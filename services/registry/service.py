@@ -25,6 +25,7 @@ from services.registry.housekeeping import PROCESS, Housekeeper
 from services.registry.keeper import Keeper
 from services.registry.looking import Looker
 from services.registry.moves import Mover
+from services.registry.packing import Packer
 from services.registry.settings import Settings
 from services.registry.sync import Syncer
 
@@ -44,6 +45,7 @@ class Parts:
     housekeeper: Housekeeper
     watch: ExchangeWatch
     mover: Mover
+    packer: Packer
 
 
 async def run(settings: Settings, runtime: Runtime) -> None:
@@ -126,6 +128,7 @@ def _put_together(
         housekeeper=Housekeeper(pool, clock, lease.holder, own.lease_s, own.ledger_keep_s),
         watch=watch,
         mover=Mover(pool, moved, lease, int(own.move_settle_s * SECOND)),
+        packer=Packer(runtime, pool, own.pack_after_s),
     )
 
 
@@ -152,8 +155,8 @@ def _start_loops(started: EternalTasks, settings: Settings, runtime: Runtime, pa
     started.start("advance-clock", tasks.advance_clock(runtime, parts.keeper))
     started.start("count-markets", tasks.count(runtime, parts.keeper))
     tasks.start_periodic(
-        started, runtime, own, parts.looker, parts.watch, parts.housekeeper, parts.mover
-    )
+        started, runtime, own, parts.looker, parts.watch, parts.housekeeper, parts.mover, parts.packer
+    )  # fmt: skip
 
 
 def _describe(runtime: Runtime, pool: Pool, rest: Rest, parts: Parts) -> None:
@@ -167,6 +170,7 @@ def _describe(runtime: Runtime, pool: Pool, rest: Rest, parts: Parts) -> None:
     health.set("exchange", lambda: {**parts.watch.facts(), **rest.describe()})
     health.set("moves", parts.mover.facts)
     health.set("house", parts.housekeeper.facts)
+    health.set("columns", parts.packer.facts)
 
     async def page(query: Any) -> Any:
         return await markets_page(pool, query, keeper.markets.as_dict())

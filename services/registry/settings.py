@@ -48,6 +48,10 @@ class RegistrySettings:
     """Seconds between two rounds of housekeeping: partitions ahead, lanes of the dead. 30 s, since nothing waits for it."""
     drop_s: Seconds = 3600.0
     """Seconds between two looks for partitions that may go: those of which every batch is released. 1 h, a chunk's width."""
+    pack_s: Seconds = 900.0
+    """Seconds between looks for old chunks to turn into columns (TimescaleDB). 15 min: nothing waits for it."""
+    pack_after_s: Seconds = 3_600.0
+    """Seconds after its end that a chunk stays rows at least. 1 h: what is a little late comes before."""
     ledger_keep_s: Seconds = 604_800.0
     """Seconds that ledger rows outlive their facts, and lanes their end. 7 d: a reader that was away finds its place."""
 

@@ -11,6 +11,7 @@ from services.registry.housekeeping import Housekeeper
 from services.registry.keeper import Keeper
 from services.registry.looking import Looker
 from services.registry.moves import Mover
+from services.registry.packing import Packer
 from services.registry.settings import RegistrySettings
 from services.registry.sync import Syncer
 
@@ -74,6 +75,7 @@ def start_periodic(
     watch: ExchangeWatch,
     housekeeper: Housekeeper,
     mover: Mover,
+    packer: Packer,
 ) -> None:
     """Start the loops that are a period and a turn."""
     for name, work, period_s in (
@@ -85,6 +87,7 @@ def start_periodic(
         ("keep-house", housekeeper.round_once, own.housekeeping_s),
         ("summarize", housekeeper.summarize_once, SUMMARIZE_S),
         ("drop-partitions", housekeeper.drop_once, own.drop_s),
+        ("pack-chunks", packer.pack_once, own.pack_s),
         ("trim-ledger", housekeeper.trim_once, own.housekeeping_s),
     ):
         tasks.start(name, repeat(runtime, name, work, period_s))

@@ -18,8 +18,6 @@ from services.poller.service import run
 from services.poller.settings import PollerSettings, Settings
 from tests.integration.poller.heard import heard
 from tests.integration.registry.world import Zone, running_zone
-from tests.integration.store.lanes_support import delta
-from tests.support.postgres import with_timescale
 
 CLOCK = SystemClock()
 SECOND = 1_000_000
@@ -183,28 +181,6 @@ async def test_refusals_slow_the_poller_down(gatherer_db: Target, tmp_path: Path
         assert runtime.health.document()["snapshots"]["failed"] == 0
         exposed = runtime.metrics.exposition("text/plain")[0].decode()
         assert 'endpoint="/markets/orderbooks",status="429"' in exposed
-
-
-async def test_old_chunks_are_packed(gatherer_db: Target, tmp_path: Path) -> None:
-    """An acknowledged chunk becomes columns where the server has them; elsewhere nothing is missed."""
-    async with zone_with_catalogue(gatherer_db, tmp_path) as zone:
-        at = CLOCK.now() - 5 * 3_600 * SECOND
-        async with open_pool(gatherer_db) as pool:
-            lane = LaneWriter(pool, family=Family.DELTAS, process="connector-a-1", instance=uuid4())
-            await lane.write(seal({"orderbook_deltas": [delta(1, exchange_ts=at)]}))
-            await zone.conn.execute(
-                "insert into lane_acknowledgements values ($1, 1, 1)", lane.lane
-            )
-            await lane.close()
-        async with poller(zone, pack_s=0.1) as runtime:
-            await zone.until(lambda: runtime.health.document()["snapshots"]["rounds"] >= 1)
-            if with_timescale():
-                await zone.until(lambda: runtime.health.document()["columns"]["packed"] >= 1)
-            assert runtime.health.document()["columns"]["last_reason"] == ""
-            if with_timescale():
-                packed = await zone.value("select bool_and(is_compressed) from timescaledb_information.chunks where hypertable_name = 'orderbook_deltas'")  # fmt: skip
-                assert packed
-        assert await zone.value("select count(*) from orderbook_deltas") == 1
 
 
 async def test_the_exchange_away_fails_rounds_not_the_poller(

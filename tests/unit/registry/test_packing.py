@@ -15,8 +15,8 @@ from libs.store.errors import StoreUnavailable
 from libs.store.partition_plan import Partition
 from libs.store.pool import Pool
 from libs.telemetry.metrics import Metrics
-from services.poller import packing
-from services.poller.packing import Packer
+from services.registry import packing
+from services.registry.packing import Packer
 
 CHUNK = Partition("trades", "chunk_1", 0, 10)
 
@@ -31,7 +31,7 @@ def packer(monkeypatch: pytest.MonkeyPatch) -> Packer:
 
     monkeypatch.setattr(packing, "lend", lend)
     clock, metrics = ManualClock(7_000_000), Metrics()
-    runtime = Runtime(clock, asyncio.Event(), HealthState("poller", "", clock, metrics), metrics)
+    runtime = Runtime(clock, asyncio.Event(), HealthState("registry", "", clock, metrics), metrics)
     return Packer(runtime, cast(Pool, None), 3.0)
 
 
