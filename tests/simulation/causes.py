@@ -25,6 +25,7 @@ BEFORE = 3_500_000
 AFTER = 6_500_000
 """... and end this long after it. Where a fault took the sending times, the start margin is 4 s more."""
 MARGIN = 1 * SECOND
+FOREVER = 1 << 60
 UNSENT_MARGIN = 5 * SECOND
 HARMLESS = frozenset({"database_doubt", "lanes_closed"})
 """Blows that the client has to take without missing anything."""
@@ -168,9 +169,9 @@ def _hit(run: Run, told: Mapping[str, Any], entry: Mapping[str, Any]) -> Hit | N
 
 
 def quiet_tickers(run: Run) -> list[Span]:
-    """When the exchange published no ticker for longer than the watchdog waits: silence that nobody made."""
+    """When the exchange published no ticker for longer than the watchdog waits, or none any more: silence nobody made."""
     lines = (line for line in run.venue.market.lines if line.startswith('{"kind":"ticker"'))
-    moments = [run.plan.exchange.epoch_us, *(json.loads(line)["at"] for line in lines)]
+    moments = [run.plan.exchange.epoch_us, *(json.loads(line)["at"] for line in lines), FOREVER]
     return [(a, b) for a, b in pairwise(moments) if b - a > (SILENCE_S - 1) * SECOND]
 
 

@@ -16,9 +16,9 @@ EPOCH = 1_800_000_000_000_000
 """Wall time when a world begins, microseconds since 1970."""
 HEAD_S = 4
 """Seconds from a world's beginning to the exchange's first change: everybody is connected and listens by then."""
-SECONDS = 36
+SECONDS = 33
 """Seconds of publishing; the last TAIL_S of them without a fault, so that everybody has to be back."""
-TAIL_S = 11
+TAIL_S = 10
 
 MOVES = (
     "database_away", "database_slow", "database_doubt", "database_back", "lanes_closed", "kill",
@@ -66,7 +66,7 @@ def plan_of(seed: int, kinds: frozenset[str] | None = None) -> Plan:
         seed=seed,
         epoch_us=EPOCH + HEAD_S * 1_000_000,
         markets=chance.randint(3, 9),
-        rate=chance.choice([12.0, 25.0, 40.0]),
+        rate=chance.choice([12.0, 20.0, 35.0]),
         new_market_every_s=chance.choice([4.0, 8.0, 20.0]),
         closing_share=0.3,
         close_after_s_min=8.0,

@@ -23,7 +23,7 @@ from services.simulator.simulation import Simulation
 from tests.simulation.loop import VirtualClock
 from tests.simulation.wire import Delays, Path, VirtualConnection
 
-ROUND_S = 0.04
+ROUND_S = 0.05
 """Time between two rounds of publishing, seconds; far below every margin, and a world has few thousand of them."""
 DIAL_S = (0.02, 0.3)
 BASE_S_MAX = 0.08
