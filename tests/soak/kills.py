@@ -41,7 +41,8 @@ class Kills(Scenario):
         self._killed: list[str] = []
         self._ended = len(ground.ended)
         self._begun = ground.clock.now()
-        chance, up = Random(self.seed), {DATABASE, *ground.run.names(ZONE)}
+        chance, everyone = Random(self.seed), [DATABASE, *sorted(ground.run.names(ZONE))]
+        up, deck = set(everyone), list[str]()
         self._faults: list[str] = []
         end = ground.clock.monotonic() + self.seconds
         async with asyncio.TaskGroup() as revivals:
@@ -49,9 +50,11 @@ class Kills(Scenario):
                 revivals.create_task(self._go_wrong(ground, end), name="faults")
             while ground.clock.monotonic() < end:
                 await ground.rest(min(chance.expovariate(1 / self.every_s), 3 * self.every_s))
-                if not up:
+                # Everyone has his turn, in an order by chance.
+                deck = deck or chance.sample(everyone, len(everyone))
+                victim = deck.pop()
+                if victim not in up:
                     continue
-                victim = chance.choice(sorted(up))
                 up.discard(victim)
                 self._killed.append(victim)
                 ground.say(f"kill -9 {victim}")

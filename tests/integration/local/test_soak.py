@@ -56,7 +56,7 @@ async def test_a_zone_takes_kills_of_any_process_and_the_loss_of_one_connector(
     found = await played(
         directory,
         Takeover(times=1),
-        Kills(seconds=20.0, every_s=5.0, down_s_max=2.0, fault_every_s=3.0),
+        Kills(seconds=20.0, every_s=4.0, down_s_max=2.0, fault_every_s=3.0, seed=5),
     )
     assert found.failures == []
 
