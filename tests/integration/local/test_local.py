@@ -128,3 +128,13 @@ async def test_a_real_exchange_needs_a_key(state: Path) -> None:
     assert output.decode().strip().splitlines() == [
         "kalshi-data local: --exchange demo needs --api-key-id and --private-key-file (README: 'A key')"
     ]
+
+
+async def test_faults_that_are_neither_a_file_nor_a_seed_are_refused(state: Path) -> None:
+    """One line says what would do; nothing is started."""
+    process = await start(state, "--demo", "--faults", "nosuch.yaml")
+    output, _ = await process.communicate()
+    assert process.returncode == 2
+    assert output.decode().strip().splitlines() == [
+        "kalshi-data local: --faults nosuch.yaml: neither a file nor a seed (a number from 1)"
+    ]

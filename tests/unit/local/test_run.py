@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from services.local import config_files as module
 from services.local.config_files import ConfigFiles, TooManyConnections
@@ -32,6 +33,21 @@ def test_zones_of_one_account_fit_its_connections_or_nothing_starts(
     assert sorted(path.name for path in (tmp_path / "config").iterdir()) == [
         "a.yaml", "b.yaml", "c.yaml", "production.yaml",
     ]  # fmt: skip
+
+
+def test_settings_of_a_run_go_over_the_committed_ones(tmp_path: Path) -> None:
+    """Also where they decide whether the zone fits its account."""
+    files = ConfigFiles(tmp_path)
+    own = {"slots": {"orderbook": 3}, "connector": {"spool": {"rows_high": 60}}}
+    files.write_gatherers({"a": Server(1, "k", Path("pw"))}, exchange("one", "two", "three"), own)
+    written = yaml.safe_load(files.paths["a"].read_text())
+    assert written["slots"]["orderbook"] == 3 and written["slots"]["ticker"] == 1
+    assert written["connector"]["spool"] == {"rows_high": 60}
+    crowded = {"slots": {"orderbook": 300, "connections_max": 200}}
+    with pytest.raises(TooManyConnections):
+        files.write_gatherers(
+            {"a": Server(1, "k", Path("pw"))}, exchange("one", "two", "three"), crowded
+        )
 
 
 def test_a_directory_belongs_to_one_run(tmp_path: Path) -> None:

@@ -48,6 +48,12 @@ def test_every_process_has_its_own_ports_and_role() -> None:
     assert specs[-1].environment["KALSHI_DATA_PRODUCTION__USER"] == "kd_archiver"
 
 
+def test_a_zone_has_as_many_connectors_as_it_is_asked_for() -> None:
+    """Each under a name of its own."""
+    names = [spec.name for spec in zone_processes("a", Path("a.yaml"), Path("shards"), 1)]
+    assert names == ["registry-a", "connector-a-1", "poller-a"]
+
+
 def test_configurations_name_each_databases_own_role() -> None:
     """A gatherer writes, the deduplicator reads gatherers and writes production."""
     exchange = Exchange("simulator", "http://r", "ws://w", {"a": "key-a"}, Path("k.pem"))
