@@ -42,7 +42,7 @@ def test_settings_of_a_run_go_over_the_committed_ones(tmp_path: Path) -> None:
     files.write_gatherers({"a": Server(1, "k", Path("pw"))}, exchange("one", "two", "three"), own)
     written = yaml.safe_load(files.paths["a"].read_text())
     assert written["slots"]["orderbook"] == 3 and written["slots"]["ticker"] == 1
-    assert written["connector"]["spool"] == {"rows_high": 60}
+    assert written["connector"]["spool"]["rows_high"] == 60
     crowded = {"slots": {"orderbook": 300, "connections_max": 200}}
     with pytest.raises(TooManyConnections):
         files.write_gatherers(
