@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from libs.flow.placement import kind_of
 from libs.marketdata.listening import Span, union
 from libs.marketdata.units import SECOND
+from libs.store.steady import WAIT_S_MAX
 from services.connector.judge import CHANNELS
 from tests.simulation.gatherer import SILENCE_S, SLOTS
 from tests.simulation.plan import EPOCH, ZONES
@@ -186,7 +187,9 @@ def _of_the_world(causes: Causes, run: Run, production: Production) -> None:
             continue
         if trouble.kind in ONLY_WHEN_FULL and trouble.zone not in full:
             continue
-        causes.add(trouble.zone, trouble.slot, trouble.ticker, trouble.start, trouble.end)
+        # A writer that waits for its database finds it back after its longest pause at the latest.
+        late = int(WAIT_S_MAX * SECOND) if trouble.kind in ONLY_WHEN_FULL else 0
+        causes.add(trouble.zone, trouble.slot, trouble.ticker, trouble.start, trouble.end + late)
     for zone, gatherer in run.gatherers.items():
         for death in gatherer.deaths:
             span = (EPOCH + int(s * SECOND) for s in (death.lost_from, death.until))
