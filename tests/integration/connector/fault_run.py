@@ -283,3 +283,19 @@ async def faulty_zone(
         own = replace(zone.settings.connector, probe_s=PROBE_S, answer_s=ANSWER_S)
         zone.settings = replace(zone.settings, exchange=exchange, connector=own)
         yield zone
+
+
+class Case(NamedTuple):
+    """A kind of the menu, the slot it is aimed at ("": everyone), what is done, and what is asserted at the end."""
+
+    kind: str
+    slot: str
+    carry_out: Callable[[FaultRun, str], Awaitable[Check]]
+
+    async def begin(self, run: FaultRun) -> Check:
+        """Carry it out; what did not happen in time is told with its case."""
+        try:
+            return await self.carry_out(run, self.slot)
+        except TimeoutError as error:
+            told = run.slot(self.slot) if self.slot else run.runtime.health.document()
+            raise AssertionError(f"{self.kind} on {self.slot or 'everyone'}: {told}") from error

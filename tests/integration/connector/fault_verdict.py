@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from libs.marketdata.listening import ORDERBOOK_CHANNEL, Span, holes, union
+from libs.marketdata.rebuild import BookImpossible
 from libs.marketdata.units import SECOND
 from services.local.sessions import Sessions, read_session_journal
 from services.local.troubles import HARMLESS, LASTING, read_troubles, tickers_heard
@@ -28,6 +29,8 @@ BEFORE = 3_500_000
 end margin takes a second more."""
 AFTER = 6_500_000
 """... and end so long after it: an answer that is missed, the longest pause, books, the start margin."""
+AFTER_SUBSCRIBED = 3_000_000
+"""... and so long after a subscription: the book's way, and the start margin."""
 COMBOS = "multivariate_market_lifecycle"
 LIFECYCLES = ("market_lifecycle_v2", COMBOS)
 WHOLE = ("trade", "ticker", *LIFECYCLES)
@@ -46,11 +49,11 @@ class Causes:
 
     def allowed(self, channel: str, ticker: str, life: Span) -> list[Span]:
         """Where a gap of this market, or whole channel (""), may lie."""
-        found = self.sessions.unsubscribed([KEY], channel, ticker, life)
-        lines = self.carried.get((channel, ticker or None), set())
-        for line in (0, *lines):
-            found = [*found, *self.spans.get(line, ())]
-        return union((start - BEFORE, end + AFTER) for start, end in found)
+        without = self.sessions.unsubscribed([KEY], channel, ticker, life)
+        found = [(start - BEFORE, end + AFTER_SUBSCRIBED) for start, end in without]
+        for line in (0, *self.carried.get((channel, ticker or None), ())):
+            found += [(start - BEFORE, end + AFTER) for start, end in self.spans.get(line, ())]
+        return union(found)
 
 
 def take_verdict(found: Found) -> list[str]:
@@ -180,7 +183,11 @@ def _books(truth: Truth, production: Production, gaps: list[Gap]) -> Iterator[st
     heard = replace(production, snapshots=late)
     compared = 0
     for ticker, market in truth.markets.items():
-        book = heard.book(ticker)
+        try:
+            book = heard.book(ticker)
+        except BookImpossible as error:
+            yield f"{ticker}: {error}"
+            continue
         compared += book is not None
         if book not in (None, market.book()):
             yield f"{ticker} is rebuilt to another book"
