@@ -98,10 +98,11 @@ where batch_id >= $4 and observed_at between $2 and $3 and ticker = any($1::text
 order by ticker, observed_at desc
 """
 _OPENINGS: LiteralString = """
-select distinct on (ticker, connection, sid) ticker, connection, sid, seq, sent_at, margin
-from listen_opened
-where channel = $2 and ticker = any($1::text[])
-order by ticker, connection, sid, seq desc
+select distinct on (o.ticker, o.connection, o.sid) o.ticker, o.connection, o.sid, o.seq, o.sent_at, o.margin
+from listen_opened o
+join unnest($4::uuid[], $5::int[]) as s (connection, sid) on s.connection = o.connection and s.sid = o.sid
+where o.channel = $2 and o.ticker = any($1::text[])
+order by o.ticker, o.connection, o.sid, o.seq desc
 limit $3
 """
 _SID_OPENINGS: LiteralString = """
@@ -124,8 +125,7 @@ with marked as (
            max(r.seq_to) over (partition by r.connection, r.sid order by r.seq_from, r.seq_to
                                rows between unbounded preceding and 1 preceding) as reached
     from listen_ranges r
-    join unnest($1::uuid[], $2::int[]) as s (connection, sid) on s.connection = r.connection and s.sid = r.sid
-    where r.batch_id >= $5 and r.received_at >= $3 and r.channel = $4
+    where r.batch_id >= $3 and r.received_at >= $1 and r.channel = $2
 ), numbered as (
     select *, count(*) filter (where seq_from > reached + 1)
         over (partition by connection, sid order by seq_from, seq_to rows unbounded preceding) as island
@@ -134,7 +134,7 @@ with marked as (
 select connection, sid, min(seq_from), max(seq_to), min(sent_from), (max(array[seq_to, sent_to]))[2], max(margin)
 from numbered group by connection, sid, island
 """
-"""As the view `listening` joins ranges, of a short time and a few sids."""
+"""As the view `listening` joins ranges, of a short time."""
 _DELTAS: LiteralString = """
 select ticker, seq, exchange_ts, side, price, size_delta
 from (
@@ -144,12 +144,13 @@ from (
     join unnest($1::text[], $2::uuid[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[])
         as s (ticker, connection, sid, seq_after, seq_to, since_ts)
         on s.ticker = d.ticker and s.connection = d.connection and s.sid = d.sid
-    where d.batch_id >= $10 and d.exchange_ts >= $7 and d.exchange_ts >= s.since_ts and d.seq > s.seq_after and d.seq <= s.seq_to
+    where d.ticker = any($1::text[]) and d.batch_id >= $10 and d.exchange_ts >= $7 and d.exchange_ts >= s.since_ts and d.seq > s.seq_after and d.seq <= s.seq_to
 ) found
 where number <= $8
 order by ticker, seq
 limit $9
 """
+"""The tickers are looked for while rows are read, or all of them would be held to be joined."""
 _ADD: LiteralString = """
 insert into book_checks (ticker, outcome, reason, base, requested_at, received_at, base_at, matched_ts, deltas,
     connection, sid, detail)
@@ -179,10 +180,12 @@ async def last_ws_books(
     }  # fmt: skip
 
 
-async def last_openings(conn: AnyConnection, tickers: Sequence[str], limit: int) -> list[Opening]:
-    """Return for each of these markets and each sid it was heard on the last opening, at most `limit` of them."""
+async def last_openings(
+    conn: AnyConnection, tickers: Sequence[str], sids: Iterable[Sid], limit: int
+) -> list[Opening]:
+    """Return for each of these markets and each of these sids the last opening, at most `limit` of them."""
     with map_store_errors():
-        rows = await conn.fetch(_OPENINGS, tickers, ORDERBOOK_CHANNEL, limit)
+        rows = await conn.fetch(_OPENINGS, tickers, ORDERBOOK_CHANNEL, limit, *_columns(sids))
     return [Opening(*row) for row in rows]
 
 
@@ -202,14 +205,10 @@ async def last_closings(
     return {(row["ticker"], row["connection"], row["sid"]): row["seq"] for row in rows}
 
 
-async def read_islands(
-    conn: AnyConnection, sids: Iterable[Sid], received_since: int, batch_from: int
-) -> list[Island]:
-    """Return the joined ranges of these order-book sids, as far as they were committed since then (microseconds)."""
+async def read_islands(conn: AnyConnection, received_since: int, batch_from: int) -> list[Island]:
+    """Return the joined ranges of all order-book sids, as far as they were committed since then (microseconds)."""
     with map_store_errors():
-        rows = await conn.fetch(
-            _ISLANDS, *_columns(sids), received_since, ORDERBOOK_CHANNEL, batch_from
-        )
+        rows = await conn.fetch(_ISLANDS, received_since, ORDERBOOK_CHANNEL, batch_from)
     return [Island(*row) for row in rows]
 
 

@@ -29,8 +29,11 @@ from services.poller.streams import Chosen, Look, Patience
 log = get_logger(__name__)
 
 STATE_KEY: Final = "book_check_after"
-LOOKS_MAX: Final = 1_000
-"""Looks of one turn."""
+LOOKS_MAX: Final = 2_500
+"""Looks of one turn: what is read of the last minutes serves them all."""
+SHARE: Final = 0.1
+"""Part of the time that comparing may take: a large zone's last minutes take long to read."""
+REST_S_MAX: Final = 600.0
 WAITING_MAX: Final = 50_000
 """Looks that may wait; beyond, the oldest is not checked."""
 KEEP_S: Final = 7 * 86_400.0
@@ -61,6 +64,7 @@ class Checker:
         self._earlier: dict[str, Look] = {}
         self._waiting: deque[Pair] = deque()
         self._asked: set[str] = set()
+        self._rests_until = 0.0
         self.outcomes = {"agree": 0, "disagree": 0, "unknown": 0}
         self.reasons: dict[str, int] = {}
 
@@ -115,14 +119,22 @@ class Checker:
             self._count("unknown", "late")
 
     async def check_once(self) -> None:
-        """Compare the looks whose time has come.
+        """Compare the looks whose time has come, unless the last turn took so long that it is to rest.
 
         Raises:
             StoreUnavailable: the looks of this turn wait for the next.
         """
+        began = self._clock.monotonic()
         due = self._due()
-        if not due:
+        if not due or began < self._rests_until:
             return
+        try:
+            await self._compare(due)
+        finally:
+            ended = self._clock.monotonic()
+            self._rests_until = ended + min((ended - began) * (1 / SHARE - 1), REST_S_MAX)
+
+    async def _compare(self, due: Sequence[Pair]) -> None:
         per_market = self._settings.check_deltas_max
         async with lend(self._pool) as conn:
             evidence = await read_evidence(

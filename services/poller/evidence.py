@@ -8,6 +8,7 @@ from libs.marketdata.listening import Sid
 from libs.marketdata.units import SECOND
 from libs.store.batch_search import first_batch_since
 from libs.store.book_checks import (
+    Island,
     Opening,
     WsBook,
     last_closings,
@@ -20,7 +21,16 @@ from libs.store.book_checks import (
 from libs.store.pages import PLAN_BY_NUMBER
 from libs.store.pool import AnyConnection
 from services.poller.agreement import StreamDelta
-from services.poller.streams import Chosen, Heard, Look, Patience, by_sid, from_rest, from_socket
+from services.poller.streams import (
+    Chosen,
+    Heard,
+    Look,
+    Patience,
+    by_sid,
+    from_rest,
+    from_socket,
+    reaches,
+)
 
 OPENINGS_MAX: Final = 10_000
 RANGES_BEFORE: Final = 90 * SECOND
@@ -71,8 +81,12 @@ async def read_evidence(
         batch_from = await first_batch_since(conn, oldest)
         tickers = [look.ticker for look, _ in due]
         books = await last_ws_books(conn, tickers, first - lookback, first, batch_from)
-        openings = await last_openings(conn, list(usable), OPENINGS_MAX) if usable else []
-        heard = await _heard(conn, list(books.values()), openings, oldest, batch_from)
+        islands = await read_islands(conn, oldest, batch_from)
+        # Of connections that are gone a market may have many: they reach no window.
+        until = min(patience.window(look)[1] for look, _ in due)
+        sids = {(i.connection, i.sid) for i in islands if reaches(i, until)}
+        openings = await last_openings(conn, list(usable), sids, OPENINGS_MAX) if usable else []
+        heard = await _heard(conn, list(books.values()), openings, islands)
         chosen = _choose(due, books, openings, usable, patience, heard)
         streams = [entry.stream for entry in chosen.values()]
         found, is_whole = await stream_deltas(conn, streams, per_market, batch_from)
@@ -84,8 +98,7 @@ async def _heard(
     conn: AnyConnection,
     books: Sequence[WsBook],
     openings: Sequence[Opening],
-    oldest: int,
-    batch_from: int,
+    islands: Sequence[Island],
 ) -> Heard:
     sids: set[Sid] = {(book.connection, book.sid) for book in books}
     sids |= {(opening.connection, opening.sid) for opening in openings}
@@ -93,7 +106,7 @@ async def _heard(
         return Heard({}, {}, {})
     tickers = {book.ticker for book in books} | {o.ticker for o in openings if o.ticker}
     return Heard(
-        by_sid(await read_islands(conn, sids, oldest, batch_from)),
+        by_sid(islands),
         await sid_openings(conn, sids),
         await last_closings(conn, sids, sorted(tickers)),
     )

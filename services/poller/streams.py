@@ -71,7 +71,7 @@ def from_socket(book: WsBook, window: Span, heard: Heard) -> Chosen | None:
     for island in heard.islands.get(sid, ()):
         if (
             island.seq_from <= book.seq + 1
-            and _reaches(island, window)
+            and reaches(island, window[1])
             and book.seq <= island.seq_to
         ):
             since = book.observed_at - SLACK
@@ -97,11 +97,12 @@ def from_rest(
     if begins.sent_at + begins.margin > start[0]:
         return None
     for island in heard.islands.get(sid, ()):
-        if island.sent_from <= start[0] - SECOND and _reaches(island, window):
+        if island.sent_from <= start[0] - SECOND and reaches(island, window[1]):
             stream = Stream(earlier.ticker, *sid, island.seq_from - 1, island.seq_to, start[0])
             return Chosen(stream, Base(earlier.levels, start), "rest", earlier.received_at)
     return None
 
 
-def _reaches(island: Island, window: Span) -> bool:
-    return island.sent_to - island.margin >= window[1]
+def reaches(island: Island, until: int) -> bool:
+    """True when these frames prove what was heard up to that time, microseconds."""
+    return island.sent_to - island.margin >= until
