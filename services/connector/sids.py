@@ -44,7 +44,7 @@ class Sid:
         olds, old_since: frames with old numbers since the last that counted, and when the first of them came.
         restart_reason: set when all streams must begin anew with the next frame.
         opened_at: exchange time of the newest opening: everything claimed now was heard from then on, if a stream goes on.
-        begun_at: exchange time at which a whole channel's stream began, however often that was restated.
+        begun_at: exchange time of the answer that began it.
         waiting: streams with snapshots that wait for their cut.
     """
 
@@ -79,7 +79,7 @@ class Sid:
         self.old_since = 0
         self.restart_reason: str | None = None
         self.opened_at = 0
-        self.begun_at = 0
+        self.begun_at = at
         self.waiting: dict[str, Stream] = {}
         self._ended = False
         self._numbers = 0
@@ -127,8 +127,6 @@ class Sid:
     ) -> Stream:
         """Begin a stream with the frame `seq`; an unclaimed one is counted but proves nothing."""
         self._numbers += 1
-        if ticker is None:
-            self.begun_at = at
         stream = self.streams[ticker] = Stream(self._numbers, self.epoch, seq, claimed)
         if claimed:
             self._opened.append(self._opening(ticker, stream.number, seq, at, now))
@@ -173,9 +171,9 @@ class Sid:
         self._opened.append(self._opening(None, 0, seq, at, now))
 
     def take_back(self, reason: str, now: int) -> None:
-        """Claim nothing of the channel's stream, also what was claimed already: it ended where it had begun."""
-        stream = self.streams[None]
-        self._close(None, stream.number, stream.opened_seq, self.begun_at, reason, now, _NEVER)
+        """Claim nothing of a whole channel, also what was claimed already: each of its streams ended where the sid began."""
+        for number in range(1, self._numbers + 1):
+            self._close(None, number, 0, self.begun_at, reason, now, _NEVER)
 
     def end(self, reason: str, now: int) -> None:
         """End the sid with the last counted frame: no frame follows."""

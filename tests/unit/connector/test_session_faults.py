@@ -400,6 +400,21 @@ def test_a_channel_that_has_numbers_after_all_claims_nothing_of_what_was_counted
     assert proved(desk) == []
 
 
+def test_what_a_channel_claimed_before_a_silence_is_taken_back_too() -> None:
+    """A silence or a rejected frame begins another stream, but none of them could have shown a loss."""
+    desk = Desk("trade/0", ())
+    desk.subscribe()
+    for second in (1, 10, 50, 60, 120, 130):
+        receive(desk, "trade", second, msg=TRADE)
+    desk.raw(b"garbage", NOW + 131 * S)
+    receive(desk, "trade", 132, msg=TRADE)
+    with pytest.raises(NumbersReused):
+        receive(desk, "trade", 133, msg=TRADE, seq=20)
+    gap = desk.rows("gaps")[-1]
+    assert (gap.reason, gap.from_ts, gap.to_ts) == ("seq", NOW, NOW + 132 * S)
+    assert proved(desk) == []
+
+
 def test_a_first_book_that_was_overtaken_is_asked_for_soon() -> None:
     """Its number is old by then and counts nothing; the market must not wait until its answer is overdue."""
     desk = Desk()
