@@ -149,7 +149,8 @@ class Buffer:
         self._pass(head.number)
         if head.number <= self.spooled_to:
             self.disk_rows = self.disk_rows - head.sealed.rows if self.on_disk else 0
-        self.openings.apply(offered)
+        # As it was put: what was restated on it goes on as before, and may be a million rows.
+        self.openings.apply(head)
         if self.marks is not None and self.disk_rows <= self.marks.rows_low:
             self.is_spooling = False
         return offered

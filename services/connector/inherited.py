@@ -153,7 +153,7 @@ class Legacy:
                 await reopen_steadily(self._lane, self._patience)
                 self._openings.lose()
             else:
-                self._openings.apply(offered)
+                self._openings.apply(record)
                 self.batches += 1
                 self._replayed.inc()
                 return

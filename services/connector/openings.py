@@ -53,7 +53,7 @@ class Openings:
         return {key: (sid.channel, sid.slot) for key, sid in self._sids.items()}
 
     def apply(self, record: Record) -> None:
-        """Go past a batch that was committed as it is here."""
+        """Go past a batch that is committed, with what it restated or without."""
         sealed = record.sealed
         for gone in record.gone:
             self._close((gone.connection, gone.sid), gone.ticker, gone.stream)

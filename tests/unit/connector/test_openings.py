@@ -10,7 +10,7 @@ from libs.marketdata.rows import ListenClosedRow, ListenOpenedRow, ListenRangeRo
 from libs.marketdata.sequence import START_MARGIN, START_MARGIN_UNSENT
 from libs.store.batches import seal
 from libs.store.spool_format import Gone, Record
-from services.connector.openings import Openings
+from services.connector.openings import Openings, with_openings
 
 ONE, TWO = UUID(int=1), UUID(int=2)
 KEY = (ONE, 1)
@@ -150,3 +150,17 @@ def test_a_snapshot_costs_no_copy_and_does_not_change() -> None:
     assert snapshot.pack() == before
     assert set(snapshot.sids[0][5]) == {"A", "B", "C"}
     assert set(openings.dump(2).sids[0][5]) == {"B", "C", "D"}
+
+
+def test_what_was_restated_changes_nothing_of_what_goes_on() -> None:
+    """So that it need not be read back: a batch leaves the same state with its restated rows and without."""
+    after = record(
+        2, ranges=[ranged(4, 9)], opened=[opened("A", 4, 6)], closed=[closed("A", 1, 5), closed("B", 2, 7)]
+    )  # fmt: skip
+    with_rows, without = begun(), begun()
+    offered = replace(after, sealed=with_openings(after.sealed, with_rows.restate(after, 77, {})))
+    assert offered.sealed.rows == after.sealed.rows + 3
+    with_rows.apply(offered)
+    without.apply(after)
+    assert with_rows.dump(2).pack() == without.dump(2).pack()
+    assert restated(with_rows, record(3, ranges=[ranged(10, 11)])) == set()
