@@ -31,8 +31,9 @@ class Batch:
 
 @dataclass(slots=True)
 class Lane:
-    """A lane as the server knows it."""
+    """A lane as the server knows it, and when it was opened, the world's seconds."""
 
+    opened_at: float
     batches: list[Batch] = field(default_factory=list)
     is_closed: bool = False
 
@@ -71,6 +72,8 @@ class MemoryDatabase:
         for lane in self.lanes.values():
             lost += [batch for batch in lane.batches if batch.at > to]
             lane.batches = [batch for batch in lane.batches if batch.at <= to]
+        # A lane that was opened since is not known any more.
+        self.lanes = {name: lane for name, lane in self.lanes.items() if lane.opened_at <= to}
         return min((row.sent_from for row in _rows(lost, "listen_ranges")), default=None)
 
     def rows(self, table: str) -> list[Any]:
@@ -108,7 +111,7 @@ class MemoryLane:
         self.committed_at = asyncio.get_running_loop().time()
         self.lane = database.new_lane()
         self.confirmed = 0
-        database.lanes[self.lane] = Lane()
+        database.lanes[self.lane] = Lane(self.committed_at)
 
     async def write(self, batch: SealedBatch) -> Committed:
         """As LaneWriter.write()."""
@@ -129,7 +132,7 @@ class MemoryLane:
         if self.lane in self._database.lanes:
             self._database.lanes[self.lane].is_closed = True
         self.lane, self.confirmed = self._database.new_lane(), 0
-        self._database.lanes[self.lane] = Lane()
+        self._database.lanes[self.lane] = Lane(asyncio.get_running_loop().time())
 
     def _state(self) -> LaneState | None:
         lane = self._database.lanes.get(self.lane)

@@ -319,6 +319,10 @@ def _judge_told(
     rows = [r for r in rows if r.to_ts or (r.connection, r.from_ts, r.reason) not in ended]
     if case.run.gatherers[zone].deaths or steps_back(case.run.plan.faults):
         return
+    blows = {t.kind for t in case.run.troubles if t.zone == zone}
+    if blows >= {"lanes_closed", "database_back"}:
+        # Who has just left a lane that was closed cannot know that a restore took what he had written there.
+        return
     unwanted = {t.ticker for t in case.run.troubles if t.kind == "unwanted" and t.zone == zone}
     for channel, slot, gap in gaps:
         claims = case.production.index(zone, channel).of(gap.ticker)
