@@ -5,6 +5,7 @@ Durations are told by the monotonic clock alone, so that a wall clock that is se
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from typing import Protocol
 
 from libs.exchange.errors import AuthRejected, ConnectionEnded, ExchangeError
@@ -177,23 +178,30 @@ class Part:
                 self._dialling = None
 
     async def _dial_and_serve(self) -> None:
-        wiring, clock = self._wiring, self._wiring.clock
-        async with wiring.dial(wiring.url, wiring.signer(), clock, wiring.transport) as conn:
+        wiring = self._wiring
+        async with AsyncExitStack() as stack:
+            async with wiring.dials:
+                dial = wiring.dial(wiring.url, wiring.signer(), wiring.clock, wiring.transport)
+                conn = await stack.enter_async_context(dial)
             self._dialling = None
             wiring.was_connected = True
-            serving, session = self._begin(conn)
-            opened_s, why = clock.monotonic(), ""
-            wiring.metrics.ws_connections.inc()
-            try:
-                await serving.run()
-            except (ExchangeError, ConnectorError) as error:
-                why = f"{type(error).__name__}: {error}"
-                raise
-            finally:
-                wiring.metrics.ws_connections.dec()
-                self._lasted_s = clock.monotonic() - opened_s
-                self._ended(session, why)
-                serving.note()
+            await self._serve(conn)
+
+    async def _serve(self, conn: Connection) -> None:
+        wiring, clock = self._wiring, self._wiring.clock
+        serving, session = self._begin(conn)
+        opened_s, why = clock.monotonic(), ""
+        wiring.metrics.ws_connections.inc()
+        try:
+            await serving.run()
+        except (ExchangeError, ConnectorError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            wiring.metrics.ws_connections.dec()
+            self._lasted_s = clock.monotonic() - opened_s
+            self._ended(session, why)
+            serving.note()
 
     def _begin(self, conn: Connection) -> tuple[Serving, Session]:
         wiring, now = self._wiring, self._wiring.clock.now()

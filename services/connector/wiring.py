@@ -1,5 +1,6 @@
 """What all slots of a process share: the exchange's address, clock and chance, the way to the database, and budgets."""
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,6 +22,10 @@ LATE_APART_S = 5.0
 """Seconds between two connections given up for being late: long enough for the first to be heard again."""
 EXTRA_CONNECTIONS_MAX = 4
 """Connections a process may open beyond one per slot; what it is unless the configuration says otherwise."""
+
+DIALS_MAX = 16
+"""Dials of a process under way at once. A zone dials all of its connections together at its start and after a storm; on a
+busy machine all of them would run out of their time together, again and again, while the first few would be through."""
 
 Dial = Callable[
     [str, Signer | None, Clock, TransportSettings], AbstractAsyncContextManager[Connection]
@@ -78,6 +83,8 @@ class Wiring:
     """Jitter of the pauses, in [0, 1), told whose; a simulation that is to repeat itself gives its own, as of names."""
     new_id: Callable[[], UUID] = uuid4
     """The random part of a connection's name."""
+    dials: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DIALS_MAX))
+    """Dials under way at once, over all slots of the process."""
     extra: Budget = field(default_factory=lambda: Budget(EXTRA_CONNECTIONS_MAX))
     """Connections beyond one per slot, for slots that had to be split."""
     turns: Turns = field(default_factory=lambda: Turns(LATE_APART_S))

@@ -14,6 +14,7 @@ from libs.store.pool import AnyConnection
 from services.connector.holdings import Holdings
 from services.connector.part import Part
 from services.connector.slot import Slot, Wiring
+from services.connector.wiring import DIALS_MAX
 
 NO_CONN = cast(AnyConnection, None)
 SLOTS = ["trade/0", "ticker/0", "lifecycle/0", "orderbook/0"]
@@ -66,6 +67,44 @@ async def test_a_dial_ends_with_its_slot_alone(wiring: Wiring, dialled: asyncio.
         await dialled.wait()
         await holdings.close("drained")
         assert holdings.slots == {}
+
+
+async def test_a_process_dials_so_many_at_once_and_the_others_in_their_turn(
+    wiring: Wiring,
+) -> None:
+    """All at once would run out of their time together; one that waits for its turn can still be dropped at once."""
+    under_way, most, tried = 0, 0, 0
+    answer = asyncio.Event()
+
+    @asynccontextmanager
+    async def refuse(*_: Any) -> AsyncIterator[None]:
+        nonlocal under_way, most, tried
+        under_way, tried = under_way + 1, tried + 1
+        most = max(most, under_way)
+        try:
+            await answer.wait()
+            if answer.is_set():
+                raise TransportError("nobody there")
+            yield None
+        finally:
+            under_way -= 1
+
+    wiring.dial = cast(Any, refuse)
+    names = [f"orderbook/{number}" for number in range(3 * DIALS_MAX)]
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        holdings = Holdings("me", wiring, group, names)
+        for name in names:
+            holdings.serve(name, ["A"])
+        while tried < DIALS_MAX:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await holdings.drop(names[-1], "withdrawn")
+        assert (tried, names[-1] in holdings.slots) == (DIALS_MAX, False)
+        answer.set()
+        while tried < len(names) - 1:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await holdings.close("drained")
+    assert most == DIALS_MAX
+    assert not wiring.dials.locked()
 
 
 async def test_a_slot_that_must_be_cancelled_closes_no_other(
