@@ -28,7 +28,7 @@ from services.local.troubles import Trouble
 from services.local.verdict import Verdict
 
 ZONE = "a"
-LOOK_S = 0.05
+LOOK_S = 0.2
 BACK_S_MAX = 60.0
 
 

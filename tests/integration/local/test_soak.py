@@ -21,7 +21,7 @@ from tests.soak.subscribe import Subscribe
 from tests.soak.takeover import Takeover
 from tests.support.postgres import scratch_directory
 
-WITHIN_S = 150.0
+WITHIN_S = 240.0
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(WITHIN_S + 20),
