@@ -98,21 +98,41 @@ def subscribes_again(code: int) -> Callable[[FaultRun, str], Awaitable[Check]]:
 
 async def error_too_many_markets(run: FaultRun, slot: str) -> Check:
     """26 for one market more: another connection takes half of them, and hearing is not interrupted."""
-    hit = await run.aim(slot, fault="error", code=26)
-    (new,) = await _list_new(run, slot, 1)
-    await run.until(lambda: len(run.slot(slot)["parts"]) == 2 and run.slot(slot)["heard"])
+    numbers: list[int] = []
+    new: list[str] = []
+    connection = run.connection(slot)
+    assert connection is not None
+
+    async def is_settled() -> bool:
+        return _is_split(run, slot) or await _is_seen(run, connection, new[-1])
+
+    while not _is_split(run, slot):
+        numbers.append((await run.aim(slot, fault="error", code=26)).number)
+        new += await _list_new(run, slot, 1)
+        # A probe may have been the command that was answered so; then the market is simply added.
+        await run.until(is_settled)
+    await run.until(lambda: _is_split(run, slot) and bool(run.slot(slot)["heard"]))
     split = {"cause": "too many markets", "outcome": "split"}
     assert run.metric("slot_splits_total", **split) == 1
     parts = [UUID(part) for part in run.slot(slot)["parts"]]
-    assert hit.connection in parts
+    assert connection in parts
 
     def check(found: Found) -> None:
-        assert [e["code"] for e in found.hits(hit.number)] == [26]
+        assert [e["code"] for number in numbers for e in found.hits(number)] == [26] * len(numbers)
         seen = {r.ticker for part in parts for r in found.snapshots(part)}
-        assert new in seen
+        assert seen >= set(new)
         assert all(found.gaps(part, "disconnected") == [] for part in parts)
 
     return check
+
+
+def _is_split(run: FaultRun, slot: str) -> bool:
+    return len(run.slot(slot)["parts"]) == 2
+
+
+async def _is_seen(run: FaultRun, connection: UUID, ticker: str) -> bool:
+    where = "connection = $1 and ticker = $2"
+    return await run.count(where, connection, ticker, table="orderbook_snapshots") > 0
 
 
 async def error_too_many_commands(run: FaultRun, slot: str) -> Check:
@@ -120,18 +140,13 @@ async def error_too_many_commands(run: FaultRun, slot: str) -> Check:
     hit = await run.aim(slot, fault="error", code=27, count_max=2)
     (new,) = await _list_new(run, slot, 1)
 
-    async def is_seen() -> bool:
-        where = "connection = $1 and ticker = $2"
-        return await run.count(where, hit.connection, new, table="orderbook_snapshots") > 0
-
-    await run.until(is_seen)
+    await run.until(lambda: _is_seen(run, hit.connection, new))
 
     def check(found: Found) -> None:
         refused = [e["at"] for e in found.hits(hit.number)]
         added = next(e["at"] for e in found.journal if e["kind"] == "added" and new in e["tickers"])
-        pauses = [refused[1] - refused[0], added - refused[1]]
-        assert pauses[0] >= 1_000_000
-        assert pauses[1] >= 2_000_000
+        assert len(refused) == 2
+        assert added - max(refused) >= 1_000_000
         assert found.gaps(hit.connection, "disconnected") == []
 
     return check
