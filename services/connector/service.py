@@ -43,6 +43,8 @@ log = get_logger(__name__)
 GC_THRESHOLD = (200_000, 50, 100)
 """Collect rarely: rows make no cycles, and what lives long is frozen (20 to 30 % of a saturated process)."""
 RETRY_S = 1.0
+LET_GO_S = 2.0
+"""Seconds that loops which ask the database have to end by themselves when everything else has ended."""
 
 
 async def run(settings: Settings, runtime: Runtime) -> None:
@@ -148,9 +150,13 @@ async def _run_with_pool(
         runtime.health.set("spool", spools.describe)
         for name, tickers in remembered.items():
             holdings.serve(name, tickers)
-        eternal.start("notify-batches", notifier.run(shard.ended))
-        eternal.start("listen-assignments", assignments.run(shard.ended))
-        eternal.start("listen-markets", markets.run(shard.ended))
+        asking = [
+            eternal.start("notify-batches", notifier.run(shard.ended)),
+            eternal.start("listen-assignments", assignments.run(shard.ended)),
+            eternal.start("listen-markets", markets.run(shard.ended)),
+            eternal.start("heartbeat", tasks.keep_heartbeat(shard)),
+            eternal.start("follow", _begin(shard, outlets, spools, assignments)),
+        ]
         eternal.start("relay-markets", tasks.relay(shard, markets, assignments))
         writers = {
             family: eternal.start(f"write-{family.value}", pipeline.run())
@@ -158,14 +164,19 @@ async def _run_with_pool(
         }
         for name, work in spools.tasks(shard.ended):
             eternal.start(name, work)
-        eternal.start("heartbeat", tasks.keep_heartbeat(shard))
         eternal.start("report", keep_reporting(shard, wiring))
-        eternal.start("follow", _begin(shard, outlets, spools, assignments))
         eternal.start("lifetime", _lifetime(shard, pipelines, writers, spools))
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
         await shard.ended.wait()
+        await _let_go(asking)
+
+
+async def _let_go(tasks_left: list[asyncio.Task[None]]) -> None:
+    """Give tasks a moment to end by themselves; a database that answers nothing does not hold the process any longer."""
+    for task in (await asyncio.wait(tasks_left, timeout=LET_GO_S))[1]:
+        task.cancel()
 
 
 def _lane(pool: Pool, shard: str, instance: UUID, notifier: Notifier, family: Family) -> LaneWriter:
@@ -246,12 +257,17 @@ async def _hand_over(shard: Shard, until: float) -> None:
     holdings = shard.holdings
     while (holdings.slots or holdings.leaving) and clock.monotonic() < until:
         try:
-            await tasks.heartbeat_once(shard)
-            with map_store_errors():
-                async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
-                    await shard.planner.give_up(conn)
+            async with asyncio.timeout(until - clock.monotonic()):
+                await tasks.heartbeat_once(shard)
+                with map_store_errors():
+                    async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
+                        await shard.planner.give_up(conn)
         except StoreUnavailable as error:
             shard.away("drain", error)
+        except TimeoutError:
+            log.warning(
+                "grace_over", slots=len(holdings.slots), reason="the database does not answer"
+            )
         await asyncio.sleep(RETRY_S / 2)
 
 

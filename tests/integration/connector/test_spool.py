@@ -4,8 +4,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from libs.store import steady
 from libs.store.pool import Target
 from services.connector.settings import SpoolSettings
 from services.local.postgres import EmbeddedPostgres
+from services.local.postgres_process import running_in
 from tests.integration.connector.test_away import check_nothing_lost, check_order
 from tests.integration.connector.test_capture import check
 from tests.integration.connector.world import Zone, running_zone
@@ -245,3 +246,32 @@ async def check_drops(zone: Zone, lost: int) -> None:
     assert {
         c.ticker for c in claims if c.channel == "orderbook_delta" and c.to_ts > behind
     } == wanted
+
+
+@contextmanager
+def frozen(server: EmbeddedPostgres) -> Iterator[None]:
+    """A database that takes connections and answers nothing."""
+    pids = running_in(server.data)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_database_that_answers_nothing_does_not_hold_a_drain(
+    postgres_server: EmbeddedPostgres, gatherer_db: Target, tmp_path: Path
+) -> None:
+    """Grace and flush over, the connector ends, and what it holds lies on the disk."""
+    own = ALONE | {"grace_s": 0.5, "flush_s": 1.0, "state_dir": str(tmp_path / "s"), "spool": EAGER}
+    async with asyncio.timeout(60), running_zone(gatherer_db, tmp_path) as zone:
+        async with AsyncExitStack() as connector:
+            runtime = await connector.enter_async_context(zone.connector(**own))
+            await zone.until(lambda: zone.has_rows(orderbook_deltas=100))
+            with frozen(postgres_server):
+                asked = runtime.clock.monotonic()
+                await connector.aclose()
+                assert runtime.clock.monotonic() - asked < 20
+        assert spool_bytes(tmp_path / "s")
