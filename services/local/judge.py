@@ -17,7 +17,13 @@ from services.local.run import LocalRun
 from services.local.sessions import Sessions, read_session_journal
 from services.local.stored import Snapshot, Stored, count_rows, read_claims, read_stored
 from services.local.topology import PRODUCTION
-from services.local.troubles import Trouble, read_troubles, spans_of, tickers_heard
+from services.local.troubles import (
+    Trouble,
+    added_fields,
+    read_troubles,
+    spans_of,
+    tickers_heard,
+)
 from services.local.truth import Market, Truth, read_market_journal
 from services.local.verdict import (
     SLACK,
@@ -63,7 +69,7 @@ async def judge_run(
     troubles = [*done, *read_troubles(lines, run.key_id)]
     verdict = Verdict()
     async with connect(run.target(PRODUCTION)) as conn:
-        stored = await read_stored(conn)
+        stored = await read_stored(conn, added_fields(lines))
         claims = await read_claims(conn)
         together = dict(claims.get("", {}))
         by_key = {

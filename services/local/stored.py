@@ -76,8 +76,11 @@ class Stored:
         return rebuild(taken, self.deltas.get(ticker, []))
 
 
-async def read_stored(conn: Connection) -> Stored:
+async def read_stored(conn: Connection, added: frozenset[str] = frozenset()) -> Stored:
     """Read production; a laptop's run fits in memory.
+
+    Args:
+        added: fields that the exchange put into messages on purpose; recorded bodies have them, the truth has not.
 
     Raises:
         StoreError: as map_store_errors says.
@@ -95,7 +98,8 @@ async def read_stored(conn: Connection) -> Stored:
         for row in await conn.fetch(_TICKERS):
             stored.tickers.append(_fact(row, ("exchange_ts", *TICKER_FIELDS)))
         for row in await conn.fetch(_LIFECYCLE):
-            identity = (row["message_type"], row["event_type"], canonical(json.loads(row["body"])))
+            said = {k: v for k, v in json.loads(row["body"]).items() if k not in added}
+            identity = (row["message_type"], row["event_type"], canonical(said))
             stored.lifecycle.append(Fact(row["ticker"], row["observed_at"], identity))
         stored.snapshots = [_snapshot(row) for row in await conn.fetch(_SNAPSHOTS)]
     return stored

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from libs.marketdata.listening import Span, holes
-from libs.marketdata.units import SECOND
+from libs.marketdata.units import MILLISECOND, SECOND
 from services.local.verdict import ClaimIndex
 
 LASTING = frozenset({"stall", "refuse", "auth_expiry", "maintenance", "drip"})
@@ -18,10 +18,14 @@ LASTING = frozenset({"stall", "refuse", "auth_expiry", "maintenance", "drip"})
 HARMLESS = frozenset(
     {"duplicate", "new_field", "snapshot_storm", "create_markets", "rest", "delay"}
 )
+NEW_FIELD = "new_tomorrow"
+"""Its name where a fault gives none."""
 UNSEEN = frozenset({"drop", "stall", "reorder"})
 """What takes ticker frames, or their order, and leaves no trace: they have no numbers."""
 WATCHDOG_S = 31.0
 """How long a dead connection may go unnoticed: the silence that ends it, and a second."""
+MOMENT = MILLISECOND
+"""A span needs a width to be one."""
 DELAY_MS = 1_000
 """Answers that come later than this may be given up."""
 TICKER_LAG = 2_500_000
@@ -73,9 +77,9 @@ class _Reader:
             return
         if kind == "clock_step":
             if told["by_ms"] < 0:
-                self.found.append(Trouble(kind, "", "", at, at))
+                self.found.append(Trouble(kind, "", "", at, at + MOMENT))
             return
-        late = int(WATCHDOG_S * SECOND) if kind == "half_open" else 0
+        late = int(WATCHDOG_S * SECOND) if kind == "half_open" else MOMENT
         key = self._keys.get(told.get("connection", 0), "")
         self.found.append(Trouble(kind, key, told.get("channel") or "", at, at + late))
 
@@ -92,6 +96,14 @@ class _Reader:
             self.found.append(
                 Trouble(kind, key, on.get("channel", ""), start, end + 1_000 * late_ms)
             )
+
+
+def added_fields(lines: Iterable[bytes]) -> frozenset[str]:
+    """Read which fields the exchange put into its messages besides their own."""
+    begun = (msgspec.json.decode(line) for line in lines if b'"fault":"new_field"' in line)
+    return frozenset(
+        told["entry"].get("field", NEW_FIELD) for told in begun if told.get("phase") == "begin"
+    )
 
 
 def spans_of(troubles: Iterable[Trouble], key: str, channel: str) -> list[Span]:

@@ -4,8 +4,17 @@ import json
 from typing import Any
 
 from libs.marketdata.units import SECOND
-from services.local.troubles import WATCHDOG_S, Trouble, read_troubles, spans_of, tickers_heard
-from services.local.verdict import ClaimIndex
+from services.local.troubles import (
+    MOMENT,
+    WATCHDOG_S,
+    Trouble,
+    added_fields,
+    read_troubles,
+    spans_of,
+    tickers_heard,
+)
+from services.local.verdict import ClaimIndex, Gap, loose
+from services.simulator.faults.menu import NewField
 
 
 def lines(*entries: dict[str, Any]) -> list[bytes]:
@@ -26,8 +35,23 @@ def read(*entries: dict[str, Any]) -> list[Trouble]:
 def test_a_frame_that_is_hit_troubles_its_connections_key_at_that_moment() -> None:
     """A lost frame is a cause of its channel's gap; a repeated one is none."""
     hit = fault("hit", "drop", 5, connection=7, channel="trade")
-    assert read(hit) == [Trouble("drop", "key-a", "trade", 5, 5)]
+    assert read(hit) == [Trouble("drop", "key-a", "trade", 5, 5 + MOMENT)]
     assert read(fault("hit", "duplicate", 5, connection=7, channel="trade")) == []
+
+
+def test_a_moment_explains_the_gap_around_it() -> None:
+    """A hit without a width would be lost where spans are joined."""
+    at = 100 * SECOND
+    troubles = read(fault("hit", "drop", at, connection=7, channel="trade"))
+    gaps = [Gap("A", at - SECOND, at + 2 * SECOND), Gap("A", at + 20 * SECOND, at + 21 * SECOND)]
+    assert loose(gaps, lambda _: spans_of(troubles, "key-a", "trade")) == gaps[1:]
+
+
+def test_fields_that_a_fault_adds_are_known_by_name() -> None:
+    """Named by the fault, or by the menu."""
+    begin = fault("begin", "new_field", 1, entry={"fault": "new_field", "field": "x"})
+    other = fault("begin", "new_field", 1, entry={"fault": "new_field"})
+    assert added_fields(lines(begin, other)) == {"x", NewField().field}
 
 
 def test_a_dead_socket_is_a_cause_until_the_watchdog_sees_it() -> None:
@@ -63,7 +87,9 @@ def test_frames_that_come_too_late_are_a_cause_until_they_have_come() -> None:
 
 def test_the_exchanges_clock_set_back_troubles_everyone() -> None:
     """Set forth it costs nothing."""
-    assert read(fault("hit", "clock_step", 5, by_ms=-10)) == [Trouble("clock_step", "", "", 5, 5)]
+    assert read(fault("hit", "clock_step", 5, by_ms=-10)) == [
+        Trouble("clock_step", "", "", 5, 5 + MOMENT)
+    ]
     assert read(fault("hit", "clock_step", 5, by_ms=10)) == []
 
 
