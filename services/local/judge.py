@@ -39,8 +39,8 @@ from services.local.verdict import (
 
 REST_AGE_MAX = 15 * SECOND
 """A REST book may be this old when it is answered (it comes through a CDN)."""
-AT_CLOSE = 2 * SECOND
-"""What the last frame of a market that closes need not prove: the margin, and how long its unsubscribing takes."""
+AT_CLOSE = SECOND
+"""What the last frame of a market that closes need not prove: the margin. It is unsubscribed when it is closed."""
 AFTER_SNAPSHOT = SECOND + MILLISECOND
 """From a stream's first snapshot to the beginning of its claim: the margin."""
 NOTHING = ClaimIndex([])
@@ -202,7 +202,7 @@ def _judge_books(
         market = truth.markets[ticker]
         end = lives[ticker][1] - (AT_CLOSE if market.closed_at else 0) if ticker in lives else 0
         last = taken[ticker][-1].observed_at + AFTER_SNAPSHOT if ticker in taken else end
-        if not holes(claims.of(ticker), last, end):
+        if last <= end and not holes(claims.of(ticker), last, end):
             chosen.append(ticker)
         else:
             verdict.books_unproved += 1
