@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from services.local.topology import merged
 from tests.soak.away import DatabaseAway
 from tests.soak.ground import Terms
 from tests.soak.kills import Kills
@@ -22,6 +23,8 @@ from tests.soak.takeover import Takeover
 from tests.support.postgres import scratch_directory
 
 WITHIN_S = 240.0
+QUICK = {"connector": {"plan_s": 0.2, "heartbeat_s": 0.5, "settle_s": 0.3, "probe_s": 1.0}}
+"""Looks at the control tables, and at silent connections, more often than a zone needs to."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(WITHIN_S + 20),
@@ -44,6 +47,8 @@ async def played(directory: Path, *scenarios: Scenario, terms: Terms | None = No
     console = Console(width=150, highlight=False)
     for scenario in scenarios:
         scenario.timeout_s = WITHIN_S / len(scenarios)
+    terms = terms or scenarios[0].terms()
+    terms = replace(terms, gatherer=merged(terms.gatherer, QUICK))
     found = await play(scenarios, directory, console, terms=terms, is_kept=False)
     print_played(found, console)
     return found
