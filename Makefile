@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test seeds check format lock clean
+.PHONY: help env demo test soaks seeds check format lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -33,6 +33,9 @@ test: env ## The test suite
 
 seeds: env ## SEEDS worlds of random faults in virtual time; the first that fails is named
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+soaks: env ## The soak scenarios with small figures, some minutes
+	$(BIN)/python -m pytest -m soak
 
 soak: env ## The full figures of what a zone must bear, about 40 minutes; SOAK="kills rolling" for some of it
 	$(BIN)/python -m tests.soak $(SOAK)

@@ -49,7 +49,9 @@ class Causes:
 
     def allowed(self, channel: str, ticker: str, life: Span) -> list[Span]:
         """Where a gap of this market, or whole channel (""), may lie."""
-        without = self.sessions.unsubscribed([KEY], channel, ticker, life)
+        # A subscription of just before the epoch still claims nothing for its first second.
+        since = life[0] - 2 * SECOND
+        without = self.sessions.unsubscribed([KEY], channel, ticker, (since, life[1]))
         found = [(start - BEFORE, end + AFTER_SUBSCRIBED) for start, end in without]
         for line in (0, *self.carried.get((channel, ticker or None), ())):
             found += [(start - BEFORE, end + AFTER) for start, end in self.spans.get(line, ())]
