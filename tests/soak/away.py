@@ -44,7 +44,9 @@ class DatabaseAway(Scenario):
         await ground.rest(CALM_S)
         before = ground.clock.now()
         await self._stay_away(ground)
+        # What follows has to be heard before this moment is proved, the later the longer the machine keeps frames waiting.
         self._span: Span = (before, ground.clock.now())
+        await ground.rest(CALM_S)
 
     async def _stay_away(self, ground: Ground) -> None:
         await ground.stop_database()
@@ -58,7 +60,6 @@ class DatabaseAway(Scenario):
         self._back_s = await ground.until(
             lambda: is_written(ground), 60 + 2 * self.seconds, "everything that waited is committed"
         )
-        await ground.rest(CALM_S)
 
     async def measure(self, ground: Ground, evidence: Evidence) -> list[Measured]:
         lost, gaps = evidence.missing(self._span), evidence.gaps(self._span)

@@ -37,8 +37,9 @@ class Rolling(Scenario):
                 f"roll-out {time} of {self.times}: the slowest drain took {max(self._drains):.1f} s"
             )
         await ground.until_whole()
-        await ground.rest(CALM_S)
+        # What follows has to be heard before this moment is proved, the later the longer the machine keeps frames waiting.
         self._done = ground.clock.now()
+        await ground.rest(CALM_S)
 
     async def _replace(self, ground: Ground, old: str, version: str, grace_s: int) -> None:
         new = await ground.start_connector(
