@@ -93,6 +93,12 @@ class AuthRejected(ExchangeError):
     """The key is missing, unusable or refused; check api_key_id, private_key_file and the environment."""
 
 
+class KeyLapsed(ExchangeError):
+    """A key that this process has read with is refused now: in passing, or for good. Ask again; a person should look."""
+
+    retryable: ClassVar[bool] = True
+
+
 class EndpointInvalid(ValueError):
     """An address in the configuration cannot be used. Attributes: faults, all of them, one line each."""
 

@@ -6,7 +6,7 @@ repeated with exponential back-off, a bounded number of times; what is left is r
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,13 @@ import aiohttp
 from yarl import URL
 
 from libs.exchange.environments import path_of
-from libs.exchange.errors import ExchangeError, RateLimited, TransportError
+from libs.exchange.errors import (
+    AuthRejected,
+    ExchangeError,
+    KeyLapsed,
+    RateLimited,
+    TransportError,
+)
 from libs.exchange.frames import Clock
 from libs.exchange.rest_errors import raise_for_answer
 from libs.exchange.rest_wire import RawAnswer
@@ -86,6 +92,7 @@ class HttpReader:
         """Attempts made since the start."""
         self.limited = 0
         """Attempts answered by 429 since the start."""
+        self._was_accepted = False
 
     async def request(
         self,
@@ -145,10 +152,20 @@ class HttpReader:
                 self._count(endpoint, counted)
         received_at = self._clock.now()
         if is_answer is None or not is_answer(status, body):
-            raise_for_answer(status, body, answered)
+            self._judge(status, body, answered)
         if not body.lstrip()[:1] == b"{":
             raise TransportError(f"GET {path}: HTTP {status} with a body that is no JSON object")
         return RawAnswer(body, requested_at, received_at)
+
+    def _judge(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        """Raise what a refusal means; a key that was good before is not the configuration's fault."""
+        try:
+            raise_for_answer(status, body, headers)
+        except AuthRejected as error:
+            if self._was_accepted:
+                raise KeyLapsed(str(error)) from error
+            raise
+        self._was_accepted = self._was_accepted or self._signer is not None
 
 
 async def _read_body(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:

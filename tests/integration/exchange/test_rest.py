@@ -14,6 +14,7 @@ from libs.exchange.errors import (
     ApiUnavailable,
     AuthRejected,
     ClockSkewed,
+    KeyLapsed,
     PagingBroken,
     RateLimited,
     TransportError,
@@ -242,6 +243,21 @@ async def test_401_is_auth_rejected_and_skew_is_signed_again() -> None:
     async with serving(handle, RestSettings(attempts_max=2), signer=SIGNER) as (client, _):
         with pytest.raises(ClockSkewed, match="clock"):
             await client.account_limits()
+
+
+async def test_a_key_that_was_good_before_is_asked_with_again() -> None:
+    """A 401 in passing is waited out; one that stays is an error that a service lives through, never a refused key."""
+    limits = '{"usage_tier":"basic","read":{"refill_rate":200,"bucket_capacity":400}}'
+    refused = '{"error":{"code":"authentication_error","details":"NOT_FOUND"}}'
+    script_of = [(limits, 200), (refused, 401), (limits, 200), (refused, 401), (refused, 401)]
+    handle, seen = script(*(answer(body, status) for body, status in script_of))
+    async with serving(handle, RestSettings(attempts_max=2), signer=SIGNER) as (client, _):
+        await client.account_limits()
+        assert (await client.account_limits()).value.usage_tier == "basic"
+        assert len(seen) == 3
+        with pytest.raises(KeyLapsed, match="NOT_FOUND"):
+            await client.account_limits()
+    assert len(seen) == 5
 
 
 async def test_pages_go_on_over_an_empty_one() -> None:
