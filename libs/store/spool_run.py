@@ -144,6 +144,8 @@ class SpoolRun:
 
     def _write(self, data: bytes, number: int, segment_bytes: int) -> None:
         if self._fd is None or self._segments[-1].size >= segment_bytes:
+            if self._syncs:
+                self.sync()
             self._leave_segment()
             self._begin_segment(number)
         assert self._fd is not None
@@ -175,7 +177,8 @@ class SpoolRun:
             if self._is_dirty and self._syncs:
                 os.fdatasync(fd)
         except OSError:
-            # The reader stops at the size that is known; another process finds the tear by its checksum.
+            # The reader stops at the size that is known; another process finds the tear by its checksum. Whoever relies on
+            # what was written has called sync(), which raises.
             pass
         finally:
             os.close(fd)

@@ -361,6 +361,26 @@ def test_fsync_is_as_the_policy_says(
     assert bool(calls) == leaving
 
 
+def test_a_segment_the_disk_did_not_take_is_said_before_the_next_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the roll-over what `interval` has not yet synced is synced, and an error of it is raised, not swallowed."""
+    spool = family(tmp_path / "f", SpoolLimits(1 << 30, 0, "interval"))
+    append(spool, record(1))
+    run = spool.run
+    assert run is not None
+
+    def ailing(_: int) -> None:
+        raise OSError(errno.EIO, "ailing")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="ailing"):
+        patched.setattr(os, "fdatasync", ailing)
+        run.append([record(2)], segment_bytes=1, admit=lambda _: None, sync=False)
+    assert run.last == 1
+    run.append([record(2)], segment_bytes=1, admit=lambda _: None, sync=False)
+    assert numbers(run.read(1 << 20)) == [1, 2]
+
+
 def test_an_error_in_the_middle_costs_nothing_that_was_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
