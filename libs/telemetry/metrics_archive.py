@@ -1,0 +1,23 @@
+"""Metrics of the archiver: objects, windows, retention."""
+
+from libs.telemetry.metric_kinds import MetricKinds
+
+
+class ArchiveMetrics(MetricKinds):
+    """Of the archive."""
+
+    def _define_archive(self) -> None:
+        self.archive_objects_total = self._counter(
+            "archive_objects_total", "Parquet objects written and verified.", "table"
+        )
+        self.archive_rows_total = self._counter(
+            "archive_rows_total", "Rows in verified Parquet objects.", "table"
+        )
+        self.archive_bytes_total = self._counter(
+            "archive_bytes_total", "Bytes of verified Parquet objects.", "table"
+        )
+        self.archive_watermark_seconds = self._gauge(
+            "archive_watermark_seconds",
+            "All windows before it are archived, seconds since the epoch.",
+            "table",
+        )
