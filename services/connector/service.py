@@ -16,11 +16,11 @@ from libs.runtime.clock import Clock
 from libs.runtime.errors import ConfigInvalid
 from libs.runtime.service import Runtime
 from libs.store import control
-from libs.store.control import Planner
 from libs.store.errors import StoreError, StoreUnavailable
 from libs.store.lanes import LaneWriter
 from libs.store.notify import Listener, Notifier
 from libs.store.pages import read_identity
+from libs.store.planner import Planner
 from libs.store.pool import Pool, map_store_errors, open_pool
 from libs.store.schema import check_level
 from libs.telemetry.logging import get_logger

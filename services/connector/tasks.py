@@ -8,9 +8,9 @@ from uuid import UUID
 from libs.flow.assignment import plan
 from libs.runtime.service import Runtime
 from libs.store import control
-from libs.store.control import Planner
 from libs.store.errors import StoreUnavailable
 from libs.store.notify import Listener
+from libs.store.planner import Planner
 from libs.store.pool import AnyConnection, Pool, map_store_errors
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger

@@ -7,7 +7,8 @@ import pytest
 
 from libs.flow.assignment import Pair, Plan, State, plan
 from libs.store import control
-from libs.store.control import Owned, Planner
+from libs.store.control import Owned
+from libs.store.planner import Planner
 from libs.store.pool import Connection, Target, connect
 
 SLOTS = ["orderbook/0", "orderbook/1", "trade/0", "trade/1"]
