@@ -11,3 +11,7 @@ class ArchiveError(Exception):
 
 class ObjectDiffers(ArchiveError):
     """An object read back is not what was put; it is written again."""
+
+
+class ObjectUnreadable(ArchiveError):
+    """An object is not what its name says, or damaged: its rows cannot be had from it."""
