@@ -120,51 +120,32 @@ def _wrong(arguments: argparse.Namespace) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kalshi-data local", description=__doc__)
     add = parser.add_argument
-    add(
-        "--demo",
-        action="store_true",
-        help="run for --seconds, cut one zone's power halfway, then give the verdict",
-    )
+    demo = "run for --seconds, cut one zone's power halfway, then give the verdict"
+    add("--demo", action="store_true", help=demo)
     add("--seconds", type=float, default=60.0, help="length of the demo (default 60)")
-    add(
-        "--zones",
-        type=int,
-        choices=(1, 2, 3),
-        default=3,
-        help="how many gatherers (default 3; 1 is the light form)",
-    )
+    zones = "how many gatherers (default 3; 1 is the light form)"
+    add("--zones", type=int, choices=(1, 2, 3), default=3, help=zones)
+    state = "where data, logs and archive go (default var/demo or var/local)"
+    add("--state-dir", type=Path, help=state)
+    _add_exchange(parser)
+    return parser
+
+
+def _add_exchange(parser: argparse.ArgumentParser) -> None:
+    """Which exchange to capture: a real one with a key, or the simulated one with a seed and faults."""
+    add = parser.add_argument
     add(
         "--exchange",
         choices=("simulator", "prod", "demo"),
         default="simulator",
         help="which exchange to capture",
     )
-    add(
-        "--api-key-id",
-        default=os.environ.get("KALSHI_API_KEY_ID", ""),
-        help="the real exchange's key id",
+    key_id, key_file = (
+        os.environ.get(f"KALSHI_{name}") for name in ("API_KEY_ID", "PRIVATE_KEY_FILE")
     )
-    add(
-        "--private-key-file",
-        type=Path,
-        default=os.environ.get("KALSHI_PRIVATE_KEY_FILE"),
-        help="its private key, PEM",
-    )
-    add(
-        "--state-dir",
-        type=Path,
-        help="where data, logs and archive go (default var/demo or var/local)",
-    )
-    add(
-        "--seed",
-        type=int,
-        default=1,
-        help="the simulator's seed: the same seed makes the same markets",
-    )
-    add(
-        "--faults",
-        metavar="FILE|SEED",
-        default="",
-        help="what the simulator is to do wrong: a script of faults, or a seed of some by chance",
-    )
-    return parser
+    add("--api-key-id", default=key_id or "", help="the real exchange's key id")
+    add("--private-key-file", type=Path, default=key_file, help="its private key, PEM")
+    seed = "the simulator's seed: the same seed makes the same markets"
+    add("--seed", type=int, default=1, help=seed)
+    faults = "what the simulator is to do wrong: a script of faults, or a seed of some by chance"
+    add("--faults", metavar="FILE|SEED", default="", help=faults)

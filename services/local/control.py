@@ -23,6 +23,11 @@ class SimulatorControl:
     def ws_url(self) -> str:
         return f"ws://{self._base}/trade-api/ws/v2"
 
+    @property
+    def page_url(self) -> str:
+        """Where a person watches the exchange, and breaks it, in a browser."""
+        return f"http://{self._base}/control/"
+
     async def state(self) -> dict[str, Any]:
         """Return what it has published so far."""
         return await self._ask("GET", "state")

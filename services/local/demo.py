@@ -15,6 +15,7 @@ from services.local.judge import judge_run
 from services.local.processes import ProcessFailed
 from services.local.report import print_verdict
 from services.local.run import LocalRun, Options
+from services.local.topology import PRODUCTION
 
 T = TypeVar("T")
 REFRESH_S = 1.0
@@ -86,6 +87,25 @@ async def _start(run: LocalRun, console: Console) -> None:
     await _step(
         console, "starting gatherers, deduplicator and archiver", run.until_ready(run.names())
     )
+    for line in _addresses(run):
+        console.print(line, soft_wrap=True)
+
+
+def _addresses(run: LocalRun) -> list[str]:
+    """Say where a person can look: in a browser at exchange and markets, with psql at the databases."""
+    found = []
+    if run.simulator is not None:
+        found.append(f"simulated exchange: {run.simulator.page_url} to watch it and to break it")
+    for zone in run.zones:
+        (registry,) = run.names(zone, "registry")
+        markets = f"http://127.0.0.1:{run.spec(registry).health_port}/debug/markets"
+        found.append(f"zone {zone}: markets {markets}, {_database(run, zone)}")
+    found.append(f"production: {_database(run, PRODUCTION)}")
+    return found
+
+
+def _database(run: LocalRun, name: str) -> str:
+    return f"database {run.target(name).address}, password in {run.servers[name].home / 'password'}"
 
 
 async def finish(run: LocalRun, console: Console) -> None:

@@ -18,6 +18,7 @@ def is_gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
+        # It is there and another user's: only /proc says whether it is a zombie.
         pass
     status = _stat(pid)
     return status is not None and status[0] == "Z"

@@ -94,6 +94,7 @@ async def relayed(target: Target) -> AsyncIterator[tuple[Target, Callable[[], No
             while data := await reader.read(65536):
                 writer.write(data)
         except OSError:
+            # Cut off, which is what the relay is for.
             pass
         finally:
             writer.close()

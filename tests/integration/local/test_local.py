@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,12 +88,28 @@ async def test_ctrl_c_at_any_moment_leaves_no_process_behind(
     assert processes_of(state) == []
 
 
+async def page(process: asyncio.subprocess.Process, what: str) -> str:
+    """Return the page behind the address that the run says at its start."""
+    assert process.stdout is not None
+    address = re.compile(f"^{what}.* (http://\\S+)")
+    async with asyncio.timeout(WITHIN_S):
+        while not (found := address.match(line := (await process.stdout.readline()).decode())):
+            assert line, f"the run ended without a word of its {what}"
+    request = urllib.request.Request(found[1].rstrip(","), headers={"accept": "text/html"})
+    with await asyncio.to_thread(urllib.request.urlopen, request) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
 async def test_a_run_is_stopped_and_taken_up_again(state: Path) -> None:
     """Without --demo the data stays: the second run starts on the first one's databases and ends with status 0."""
     for run in (1, 2):
         process = await start(state)
         try:
             await until(says(state / "logs/connector-a-1.log", "slot_heard"), process)
+            if run == 1:
+                assert "<title>Simulated Kalshi" in await page(process, "simulated exchange")
+                assert "<title>markets" in await page(process, "zone a: markets")
             (state / "logs/connector-a-1.log").unlink()
             process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(WITHIN_S):
