@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from libs.marketdata.listening import ORDERBOOK_CHANNEL
 from libs.store.pool import Target
 from services.simulator.faults.menu import KINDS
 from tests.integration.connector.fault_connections import CONNECTIONS
@@ -25,9 +26,10 @@ from tests.integration.connector.fault_run import (
     Shared,
     faulty_zone,
 )
-from tests.integration.connector.fault_verdict import take_verdict
+from tests.integration.connector.fault_verdict import ZONE, take_verdict
 from tests.integration.poller.test_poller import poller
 from tests.integration.registry.world import running_zone as registry_zone
+from tests.simulation.production import merge
 
 SIDE_BY_SIDE = {"frames": FRAMES, "connections": CONNECTIONS}
 CASES = (*FRAMES, *CONNECTIONS, *EXCHANGE, *CROWD)
@@ -90,10 +92,13 @@ def _judge(found: Found, cases: tuple[Case, ...], checks: list[Check]) -> None:
 
 def _judge_the_verdict(found: Found) -> None:
     """It sees a delta that is missing or made up, a snapshot that is another book, and gaps whose causes are unknown."""
-    deltas = sorted(found.rows("orderbook_deltas"), key=lambda r: r.exchange_ts)
-    middle = len(deltas) // 2
-    others = [*deltas[:middle], *deltas[middle + 50 :]]
-    wrong = deltas[middle]._replace(size_delta=deltas[middle].size_delta + 1)
+    deltas = found.rows("orderbook_deltas")
+    claims = merge({ZONE: found}).index(ZONE, ORDERBOOK_CHANNEL)
+    # What lies in a gap may be missing.
+    heard = sorted((r.exchange_ts, r) for r in deltas if claims.heard(r.ticker, r.exchange_ts))
+    moment, lost = heard[len(heard) // 2]
+    others = [r for r in deltas if (r.exchange_ts, r.ticker) != (moment, lost.ticker)]
+    wrong = lost._replace(size_delta=lost.size_delta + 1)
     book = found.rows("orderbook_snapshots")[0]
     told = {
         "unsound": replace(found, tables=found.tables | {"orderbook_deltas": others}),
