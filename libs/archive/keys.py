@@ -9,6 +9,11 @@ from libs.marketdata.units import SECOND
 
 BIGINT_MIN, BIGINT_MAX = -(2**63), 2**63 - 1
 
+PARQUET: Final = ".parquet"
+MANIFEST: Final = ".manifest.json"
+SUPERSEDED: Final = ".superseded"
+"""Ends the name of an object that is no part of the archive; with `.json` behind it, of the note that says why."""
+
 _CALENDAR_S_MAX: Final = 253_402_300_799
 """The last second of the year 9999: no later date has four digits."""
 
@@ -60,7 +65,19 @@ class ObjectKey:
     @property
     def manifest(self) -> str:
         """Name of the manifest beside the object."""
-        return str(self).removesuffix(".parquet") + ".manifest.json"
+        return str(self).removesuffix(PARQUET) + MANIFEST
+
+    @property
+    def folder(self) -> str:
+        """The folder that object and manifest lie in."""
+        return f"{self.table}/{_folder(self.window.start)}"
+
+    def aside(self, sha256: str) -> str:
+        """Name of an object with these bytes once another history of its window is what counts.
+
+        It does not end as an object's name ends, so that reading every `*.parquet` does not meet it.
+        """
+        return f"{str(self).removesuffix(PARQUET)}-{sha256[:16]}{SUPERSEDED}"
 
 
 def _folder(moment: int) -> str:
@@ -68,6 +85,16 @@ def _folder(moment: int) -> str:
     second = min(max(moment // SECOND, 0), _CALENDAR_S_MAX)
     start = dt.datetime.fromtimestamp(second, dt.UTC)
     return f"date={start:%Y-%m-%d}/hour={start:%H}"
+
+
+def key_of(name: str) -> ObjectKey | None:
+    """Return the object that the name of an object or of a manifest belongs to; None for any other name."""
+    if name.endswith(MANIFEST):
+        name = name.removesuffix(MANIFEST) + PARQUET
+    try:
+        return parse_key(name)
+    except ValueError:
+        return None
 
 
 def parse_key(text: str) -> ObjectKey:

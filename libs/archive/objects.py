@@ -1,8 +1,8 @@
 """The object store: a local folder or an S3 bucket through fsspec. What is put is read back and compared."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,46 @@ class ObjectStore:
 
     def sha256(self, key: str) -> str:
         """Read the whole object and return the hex digest of its bytes; ArchiveError as of get."""
+        return self.download(key, None)
+
+    def download(self, key: str, target: Path | None) -> str:
+        """Copy an object into a file, chunk by chunk, and return the hex digest of its bytes; ArchiveError as of get."""
         path, digest = self._path(key), hashlib.sha256()
-        with self._mapped(path, "read"), self._fs.open(path, "rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
+        with ExitStack() as stack:
+            stack.enter_context(self._mapped(path, "read"))
+            source = stack.enter_context(self._fs.open(path, "rb"))
+            copy = stack.enter_context(target.open("wb")) if target is not None else None
+            while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
+                if copy is not None:
+                    copy.write(chunk)
         return digest.hexdigest()
+
+    def size(self, key: str) -> int:
+        """Return the bytes of an object; ArchiveError as of get."""
+        with self._mapped(self._path(key), "read"):
+            return int(self._fs.size(self._path(key)))
+
+    def move(self, key: str, to: str, sha256: str) -> None:
+        """Give an object another name: it is copied, the copy is read back, then the old name goes.
+
+        A crash in between leaves both names; moving again ends it.
+
+        Raises:
+            ObjectDiffers: the copy has another hash; the old name stays.
+            ArchiveError: the store refused or is away.
+        """
+        with self._mapped(self._path(to), "written"):
+            self._fs.cp_file(self._path(key), self._path(to))
+        found = self.sha256(to)
+        if found != sha256:
+            raise ObjectDiffers(f"{to} was copied with sha256 {sha256} and read back as {found}")
+        self.forget(key)
+
+    def forget(self, key: str) -> None:
+        """Take away a name whose content stands under another one; errors as of get."""
+        with self._mapped(self._path(key), "taken away"):
+            self._fs.rm_file(self._path(key))
 
     def get(self, key: str) -> bytes:
         """Return an object's bytes.
@@ -73,9 +108,20 @@ class ObjectStore:
         with self._mapped(path, "read"):
             return bytes(self._fs.cat_file(path))
 
+    def get_all(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return the bytes of many small objects, from a bucket side by side; errors as of get."""
+        paths = {self._path(key): key for key in keys}
+        if not paths:
+            return {}
+        with self._mapped(self._root, "read"):
+            found = self._fs.cat(list(paths), recursive=False)
+        if isinstance(found, bytes):
+            return {keys[0]: found}
+        return {paths[str(path)]: bytes(data) for path, data in found.items()}
+
     def names(self, prefix: str = "") -> Iterator[str]:
-        """Yield the names of all objects under the prefix, in order; ArchiveError when the store is away."""
-        base = self._path(prefix) if prefix else self._root
+        """Yield the names of all objects under a folder (all of the store by default), in order; ArchiveError when the store is away."""
+        base = self._path(prefix).rstrip("/") if prefix else self._root
         self._fs.invalidate_cache()
         with self._mapped(base, "listed"):
             try:

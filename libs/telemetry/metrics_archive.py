@@ -21,3 +21,8 @@ class ArchiveMetrics(MetricKinds):
             "All windows before it are archived, seconds since the epoch.",
             "table",
         )
+        self.archive_superseded_total = self._counter(
+            "archive_superseded_total",
+            "Objects set aside because production does not know them: a crash before the record, or a restore.",
+            "table",
+        )

@@ -19,6 +19,8 @@ from libs.store import windows
 
 DAY_S: Final = DAY // SECOND
 HOUR_S: Final = HOUR // SECOND
+DAILY_TABLES: Final = frozenset({"market_versions"})
+"""Tables with so few rows that an object holds a day."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class ArchiverSettings:
     """Where objects go: s3://bucket/prefix, or a folder's path. No default: an archive must be chosen."""
     window_s: Seconds = 3600.0
     """Width of a window, whole seconds that divide a day: one object per table and window. An hour keeps objects in the
-    tens of megabytes. A UTC day whose first window was of another width keeps that one, for late rows too, so that
+    tens of megabytes. Of market_versions, which are few, a window is a UTC day whatever is set here. A UTC day whose first window was of another width keeps that one, for late rows too, so that
     windows never overlap and no row is archived twice: a change takes effect with the next day."""
     close_after_s: Seconds = 900.0
     """A window closes at the latest this long after its end, seconds, even when a gatherer is away. What comes later
@@ -68,6 +70,10 @@ class ArchiverSettings:
     """Folder for files being made; empty: the system's temporary folder. One window of the largest table must fit."""
     s3: S3Settings = field(default_factory=S3Settings)
     """How to reach S3."""
+
+    def width_of(self, table: str) -> int:
+        """Return the width of a table's windows, microseconds."""
+        return DAY if table in DAILY_TABLES else int(self.window_s * SECOND)
 
     def check(self) -> Iterator[str]:
         """What no type says."""

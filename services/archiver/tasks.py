@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Final
 
 from libs.archive.errors import ArchiveError
-from libs.archive.keys import Window
+from libs.archive.keys import MANIFEST, Window
+from libs.archive.manifest import Superseded
 from libs.archive.objects import ObjectStore
 from libs.marketdata.tables import GATHERER_TABLES, Table
 from libs.marketdata.units import SECOND
 from libs.runtime.service import Runtime
-from libs.store import windows
+from libs.store import archive_records, windows
 from libs.store.errors import StoreUnavailable
 from libs.store.leases import Lease
 from libs.store.partition_drop import drop_partitions_archived
@@ -73,6 +75,7 @@ class Archiver:
         self._rows = 0
         self._objects = 0
         self._failed: dict[tuple[str, Window], int] = {}
+        self._is_own = False
 
     async def export_once(self, *, closing: bool = False) -> int:
         """Export every due window of every table; return how many objects were written.
@@ -83,6 +86,7 @@ class Archiver:
             ArchiveError, StoreUnavailable: the first fault there was; what is left stays pending; call again.
             LeaseLost: another archiver is at work; nothing was recorded since.
         """
+        await self._insist_on_history()
         before, faults, due = self._objects, Faults(), list[tuple[Table, Window]]()
         for name in self._settings.tables:
             table = GATHERER_TABLES[name]
@@ -99,7 +103,7 @@ class Archiver:
     async def _due(self, table: Table, closing: bool) -> list[Window]:
         """Note what is new; return the pending windows that are to be exported now."""
         own = self._settings
-        width = int(own.window_s * SECOND)
+        width = own.width_of(table.name)
         await windows.note_pending(self._pool, table, width, own.export_s_max)
         pending = await windows.pending_windows(self._pool, table)
         return [one.window for one in pending if closing or await self._is_due(one)]
@@ -109,8 +113,9 @@ class Archiver:
         # Stands until it is through, whatever stops it.
         self._failed[place] = self._failed.get(place, 0) + 1
         manifest = await export_window(
-            self._pool, self._store, table, window, self._lease, own.work_dir, own.export_s_max
-        )
+            self._pool, self._store, table, window, self._lease, own.work_dir, own.export_s_max,
+            self._count_superseded,
+        )  # fmt: skip
         del self._failed[place]
         if manifest is None:
             return
@@ -126,6 +131,31 @@ class Archiver:
             "window_archived", table=table.name, object=manifest.object, rows=manifest.rows,
             bytes=manifest.bytes, supplement=manifest.supplement,
         )  # fmt: skip
+
+    def _count_superseded(self, note: Superseded) -> None:
+        table = note.was.partition("/")[0]
+        self._runtime.metrics.archive_superseded_total.labels(table).inc()
+
+    async def _insist_on_history(self) -> None:
+        """Once: a production that recorded nothing yet must not set aside, hour by hour, the archive of another one.
+
+        Raises:
+            ArchiveError: the store holds more than an archiver that ended before its first record can have left.
+        """
+        if self._is_own:
+            return
+        if not await archive_records.has_manifests(self._pool):
+            found = await asyncio.to_thread(self._count_manifests)
+            if found > len(GATHERER_TABLES):
+                raise ArchiveError(
+                    "production has recorded no object, but the archive holds many; bring it back first (kalshi-data"
+                    " archive import), or choose an empty root"
+                )
+        self._is_own = True
+
+    def _count_manifests(self) -> int:
+        names = (name for name in self._store.names() if name.endswith(MANIFEST))
+        return sum(1 for _ in islice(names, len(GATHERER_TABLES) + 1))
 
     async def _is_due(self, pending: windows.Pending) -> bool:
         """Due: the window is closed, and its last object, if there is one, is close_after_s old."""
