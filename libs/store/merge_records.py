@@ -1,4 +1,4 @@
-"""What stands beside the rows of a merge: cursors, the merge itself, coverage, conflicts, events, marks of retention."""
+"""What stands beside the rows of a merge: cursors, the merge itself, coverage, lags, conflicts, events, marks of retention."""
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -10,14 +10,19 @@ from libs.store.pool import Connection, map_store_errors
 
 
 async def write_records(conn: Connection, transaction: MergeTransaction, merged: Merged) -> None:
-    """Write all that stands beside the rows: cursors, the merge itself, coverage, conflicts, events."""
+    """Write all that stands beside the rows: cursors, the merge itself, coverage, lags, conflicts, events."""
     no, cursors = merged.merge_no, transaction.cursors
     columns = [list(column) for column in zip(*cursors, strict=True)] or [[], [], [], []]
     await conn.execute(sql.WRITE_CURSORS, *columns)
-    await conn.execute(sql.WRITE_MERGE, no, transaction.rows_read, merged.rows_inserted)
+    merged_at = await conn.fetchval(
+        sql.WRITE_MERGE, no, transaction.rows_read, merged.rows_inserted
+    )
     coverage = [(no, *row) for row in transaction.settle(merged.present)]
     if coverage:
         await conn.executemany(sql.WRITE_COVERAGE, coverage)
+    lags = [(no, *row) for row in transaction.measure(merged_at)]
+    if lags:
+        await conn.executemany(sql.WRITE_LAG, lags)
     if merged.conflicts:
         await conn.executemany(sql.WRITE_CONFLICT, [(no, *row) for row in merged.conflicts])
     await record_events(conn, transaction.events)

@@ -143,7 +143,10 @@ ON CONFLICT (gatherer, lane) DO UPDATE
    SET batch_no = greatest(sync_cursors.batch_no, excluded.batch_no), merged_at = excluded.merged_at
 """
 
-WRITE_MERGE = "INSERT INTO merges (merge_no, rows_read, rows_inserted) VALUES ($1, $2, $3)"
+WRITE_MERGE = """
+INSERT INTO merges (merge_no, rows_read, rows_inserted) VALUES ($1, $2, $3)
+RETURNING (extract(epoch FROM merged_at) * 1000000)::bigint
+"""
 
 FORGET_MERGES = """
 DELETE FROM merges WHERE merge_no IN (
@@ -154,6 +157,11 @@ DELETE FROM merges WHERE merge_no IN (
 WRITE_COVERAGE = """
 INSERT INTO coverage (merge_no, table_name, minute, gatherers, is_late, facts)
 VALUES ($1, $2, $3, $4, $5, $6)
+"""
+
+WRITE_LAG = """
+INSERT INTO merge_lags (merge_no, gatherer, table_name, minute, lag_max, buckets, counts)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 """
 
 WRITE_CONFLICT = """

@@ -51,6 +51,21 @@ class CoverageRow(NamedTuple):
     facts: int
 
 
+class LagRow(NamedTuple):
+    """Appended increment: rows of a gatherer by how long after their receipt they were merged.
+
+    minute: first microsecond of the minute of receipt. lag_max: microseconds. buckets, counts: how many rows lay in
+    which bucket of lags; only those that hold some.
+    """
+
+    gatherer: int
+    table_name: str
+    minute: int
+    lag_max: int
+    buckets: tuple[int, ...]
+    counts: tuple[int, ...]
+
+
 class ConflictRow(NamedTuple):
     """A copy that names a fact of production and says something else about it; the first row stays."""
 
@@ -71,6 +86,9 @@ class EventRow(NamedTuple):
 Settle = Callable[[Mapping[str, Sequence[Identity]]], Sequence[CoverageRow]]
 """From the staged identities that production already had (by table) to the coverage of this transaction."""
 
+Measure = Callable[[int], Sequence[LagRow]]
+"""From the moment of merging (microseconds by production's clock) to the lags of this transaction's rows."""
+
 
 Content = tuple[Any, ...]
 """Values of TRADE_CONTENT of one trade."""
@@ -90,6 +108,11 @@ def no_coverage(_present: Mapping[str, Sequence[Identity]]) -> Sequence[Coverage
     return ()
 
 
+def no_lags(_merged_at: int) -> Sequence[LagRow]:
+    """Measure a transaction whose rows nobody times."""
+    return ()
+
+
 @dataclass(slots=True)
 class MergeTransaction:
     """Rows, cursors and what is to be recorded beside them; all of it is committed or none.
@@ -103,6 +126,7 @@ class MergeTransaction:
     judge: Judge = no_conflicts
     events: list[EventRow] = field(default_factory=list)
     settle: Settle = no_coverage
+    measure: Measure = no_lags
     merge_no_floor: int = 0
 
     def staged(self, table_name: str) -> int:

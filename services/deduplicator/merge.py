@@ -26,6 +26,7 @@ from libs.store.merge_transaction import (
 from libs.store.pages import ReadBatch
 from services.deduplicator.agreement import Agreement
 from services.deduplicator.facts import TradeFacts, bits, make_facts
+from services.deduplicator.lags import Lags
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -58,6 +59,7 @@ class Plan:
     transaction: MergeTransaction
     rows_by_table: Counter[str] = field(default_factory=Counter)
     far: Counter[str] = field(default_factory=Counter)
+    lags: Lags = field(default_factory=Lags)
     disagreements: int = 0
     dropped_batches: int = 0
 
@@ -102,6 +104,7 @@ class MergeRoom:
         trades = self._facts["trades"]
         assert isinstance(trades, TradeFacts)
         plan.transaction.judge = trades.conflicts
+        plan.transaction.measure = plan.lags.settle
         self._tell_far(plan)
         return plan
 
@@ -144,6 +147,7 @@ class MergeRoom:
         for name, rows in batch.rows.items():
             plan.rows_by_table[name] += len(rows)
             plan.transaction.rows_read += len(rows)
+            plan.lags.note(gatherer, name, rows)
             fresh: Sequence[bytes] = batch.payloads[name]
             if name in self._facts:
                 fresh = self._facts[name].admit(rows, fresh, bit)
