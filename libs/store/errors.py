@@ -30,6 +30,10 @@ class StoreUnsafe(StoreError):
     """The server may lose commits (fsync or synchronous_commit is off); switch them on."""
 
 
+class StoreBroken(StoreError):
+    """The server met damaged data or a fault of its own; its log and its disk need a look."""
+
+
 class SchemaMismatch(StoreError):
     """The database's schema and this code do not fit; run the migration, or the matching code."""
 

@@ -4,12 +4,20 @@ One database at a time is its zone's: whichever comes replaces the others. A qua
 re-admits it (readmission.py).
 """
 
+from typing import LiteralString
 from uuid import UUID
 
 from libs.store import merge_sql as sql
 from libs.store.merge_records import record_events
 from libs.store.merge_transaction import Admission, EventRow
 from libs.store.pool import Connection
+
+_CURSORS: LiteralString = """
+SELECT lane, batch_no, extract(epoch FROM clock_timestamp() - merged_at)::float8 AS age_s,
+    merged_at > coalesce((SELECT max(at) FROM operational_events WHERE kind = 'gatherer_went_back' AND gatherer = $1),
+        '-infinity') AS is_untold
+FROM sync_cursors WHERE gatherer = $1
+"""
 
 
 async def admit(conn: Connection, identity: UUID, zone: str) -> Admission:
@@ -21,10 +29,10 @@ async def admit(conn: Connection, identity: UUID, zone: str) -> Admission:
     if status == "replaced":
         status, detail = "ok", ""
         await _return_replaced(conn, number, zone)
-    last = await conn.fetchval(sql.LAST_MERGE_OF, number)
-    records = await conn.fetch(sql.READ_CURSORS + " WHERE gatherer = $1", number)
-    cursors = {lane: batch_no for _, lane, batch_no in records}
-    return Admission(number, zone, status, detail or "", False, last, cursors)
+    records = await conn.fetch(_CURSORS, number)
+    cursors = {record["lane"]: record["batch_no"] for record in records}
+    untold = {record["lane"]: record["age_s"] for record in records if record["is_untold"]}
+    return Admission(number, zone, status, detail or "", False, False, cursors, untold)
 
 
 async def _admit_new(conn: Connection, identity: UUID, zone: str) -> Admission:
@@ -33,7 +41,7 @@ async def _admit_new(conn: Connection, identity: UUID, zone: str) -> Admission:
     kind = "gatherer_admitted" if is_first else "gatherer_new_identity"
     await conn.execute(sql.REPLACE_OTHERS, zone, number)
     await record_events(conn, [EventRow(kind, number, f"zone {zone} identity {identity}")])
-    return Admission(number, zone, "ok", "", True, 0, {})
+    return Admission(number, zone, "ok", "", True, not is_first, {}, {})
 
 
 async def _return_replaced(conn: Connection, number: int, zone: str) -> None:

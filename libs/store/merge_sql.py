@@ -187,11 +187,6 @@ STATUS_OF = "SELECT status FROM gatherers WHERE gatherer = $1"
 QUARANTINE = "UPDATE gatherers SET status = 'quarantined', detail = $2 WHERE gatherer = $1"
 READMIT = "UPDATE gatherers SET status = 'ok', detail = NULL WHERE gatherer = $1"
 
-LAST_MERGE_OF = """
-SELECT coalesce((SELECT merge_no FROM merges WHERE merged_at <=
-    (SELECT max(merged_at) FROM sync_cursors WHERE gatherer = $1) ORDER BY merged_at DESC LIMIT 1), 0)
-"""
-
 COPY_CURSORS = """
 WITH copy AS MATERIALIZED (SELECT clock_timestamp() AS at)
 INSERT INTO sync_cursor_copies (copied_at, merge_no, gatherer, lane, batch_no)

@@ -166,7 +166,8 @@ class Standing:
 class Admission:
     """A gatherer as production knows it; status 'ok' or 'quarantined' with the reason in detail.
 
-    last_merge_no: the newest transaction that can have merged something of it; 0 for none.
+    has_replaced: it is new, and another database was this zone's before. untold: the lanes merged since an older copy of
+    it was last told of, and how long ago each was, seconds.
     """
 
     gatherer: int
@@ -174,8 +175,9 @@ class Admission:
     status: str
     detail: str
     is_new: bool
-    last_merge_no: int
+    has_replaced: bool
     cursors: Mapping[UUID, int]
+    untold: Mapping[UUID, float]
 
 
 def trade_conflict(trade_id: str, kept: Sequence[object], refused: Sequence[object]) -> ConflictRow:

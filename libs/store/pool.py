@@ -13,7 +13,13 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from libs.store.errors import SchemaMismatch, StoreConflict, StoreRefused, StoreUnavailable
+from libs.store.errors import (
+    SchemaMismatch,
+    StoreBroken,
+    StoreConflict,
+    StoreRefused,
+    StoreUnavailable,
+)
 from libs.telemetry.logging import get_logger
 
 log = get_logger(__name__)
@@ -32,8 +38,7 @@ _UNAVAILABLE = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.ObjectInUseError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # locked, in use, or closed to connections
     asyncpg.PostgresSystemError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
@@ -81,6 +86,7 @@ def map_store_errors() -> Iterator[None]:
         StoreConflict: a unique key is taken.
         StoreRefused: wrong user, password or grants.
         SchemaMismatch: a table, column or database that is not there.
+        StoreBroken: the server met damaged data or a fault of its own.
     """
     try:
         yield
@@ -92,6 +98,8 @@ def map_store_errors() -> Iterator[None]:
         raise StoreRefused(_text(error)) from error
     except _MISMATCH as error:
         raise SchemaMismatch(_text(error)) from error
+    except asyncpg.InternalServerError as error:
+        raise StoreBroken(_text(error)) from error
     except asyncpg.InterfaceError as error:
         # The driver has one class for a closed connection and for our own misuse; only the first may be retried.
         if any(word in str(error) for word in ("closed", "closing", "released", "terminated")):

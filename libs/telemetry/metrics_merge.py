@@ -35,6 +35,12 @@ class MergeMetrics(MetricKinds):
         self.gatherer_reachable = self._gauge(
             "gatherer_reachable", "1 while a gatherer's database answers, else 0.", "gatherer"
         )
+        self.gatherer_database_changes_total = self._counter(
+            "gatherer_database_changes_total",
+            "Times a zone's database was found to be another one (new_identity) or an older copy of itself (restored).",
+            "gatherer",
+            "change",
+        )
         self.stream_disagreements_total = self._counter(
             "stream_disagreements_total",
             "Milliseconds in which whole streams heard different things.",

@@ -10,7 +10,7 @@ from typing import Any
 
 from libs.marketdata.tables import GATHERER_TABLES
 from libs.marketdata.units import DAY, HOUR
-from libs.store.errors import StoreUnavailable
+from libs.store.errors import SchemaMismatch, StoreUnavailable
 from libs.store.partitions import Horizon, ensure_partitions
 from libs.store.pool import Target, connect
 from libs.telemetry.logging import get_logger
@@ -45,7 +45,7 @@ class PartitionKeeper:
                     self._made |= set(range(first, last + 1))
                     if made:
                         log.info("partitions_made", partitions=[p.name for p in made])
-        except StoreUnavailable as error:
+        except (StoreUnavailable, SchemaMismatch) as error:
             log.warning("partitions_not_made", error=str(error))
         self._owed -= self._made
         if len(self._owed) > HOURS_OWED_MAX:

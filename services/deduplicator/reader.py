@@ -1,25 +1,18 @@
 """One gatherer's reader: follows its ledger by cursor, hands whole pages to the writer, shows it how far it is merged.
 
 It lives through everything that can happen to its gatherer without the others noticing: away, slow, emptied, restored,
-unsound. Cursors are production's; the reader's own position only runs ahead of them within one generation.
+unsound. Where it is read from, and whether it may be, is standing.py's.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
 
 from libs.flow.backoff import Backoff
 from libs.runtime.clock import Clock
 from libs.runtime.sections import GathererSource
-from libs.store.acknowledgements import (
-    read_acknowledged_merge_no,
-    write_acknowledgements,
-    write_releases,
-)
 from libs.store.errors import GathererUnsound, StoreError, StoreUnavailable
 from libs.store.merge_errors import WriterStopped
-from libs.store.merge_transaction import Admission, EventRow
 from libs.store.merger import ProductionWriter
 from libs.store.notify import Listener
 from libs.store.pages import Page, read_identity, read_page
@@ -28,14 +21,14 @@ from libs.store.schema import check_level
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
-from services.deduplicator.board import Board, Delivery, Feed, Status
-from services.deduplicator.merge import Reading
+from services.deduplicator.acknowledging import Acknowledging
+from services.deduplicator.board import Board, Feed
 from services.deduplicator.settings import DeduplicatorSettings
+from services.deduplicator.standing import Standing
 
 log = get_logger(__name__)
 
 APPLICATION = "kalshi-data deduplicator"
-READMISSION_POLL_S = 1.0
 MERGED_POLL_S = 0.02
 
 
@@ -54,21 +47,15 @@ class GathererReader:
         self._source = source
         self._board = board
         self._feed: Feed = board.feeds[source.zone]
-        self._writer = writer
         self._settings = settings
         self._clock = clock
         self._reachable = metrics.gatherer_reachable.labels(gatherer=source.zone)
-        self._quarantined = metrics.gatherer_quarantined.labels(gatherer=source.zone)
-        self._position: dict[UUID, int] = {}
-        self._generation = self._session = -1
+        self._acknowledging = Acknowledging(self._feed, clock, settings.ack_s)
+        self._standing = Standing(
+            self._feed, board, writer, self._acknowledging, settings.release_after_s, metrics
+        )
         self._is_careful = False
         self._reset_backoff = False
-        self._restored_lanes: set[UUID] = set()
-        self._shown = 0
-        self._identity: UUID
-        self._acknowledged: dict[UUID, tuple[int, int]] = {}
-        self._released: dict[UUID, tuple[int, int]] = {}
-        self._acknowledged_at = 0.0
         self._log = log.bind(gatherer=source.zone)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -94,18 +81,6 @@ class GathererReader:
             self._feed.is_done = True
             self._board.arrived.set()
 
-    async def acknowledge(self, conn: AnyConnection) -> None:
-        """Write back what is new: how far each lane is merged, and what may be released."""
-        merged = self._feed.merged
-        news = {lane: mark for lane, mark in merged.items() if self._acknowledged.get(lane) != mark}
-        await write_acknowledgements(conn, news)
-        self._acknowledged |= news
-        releases = self._feed.releases
-        news = {lane: mark for lane, mark in releases.items() if self._released.get(lane) != mark}
-        await write_releases(conn, news)
-        self._released |= news
-        self._acknowledged_at = self._clock.monotonic()
-
     async def _be_connected(self, stop: asyncio.Event) -> None:
         """Be connected once; returns when stop is set and nothing is left to read."""
         target = self._source.store.target()
@@ -121,21 +96,21 @@ class GathererReader:
     async def _introduce(self, conn: AnyConnection) -> None:
         """Learn which database this is and how far it believes to be merged, before anything of it is read."""
         await check_level(conn, "gatherer")
-        identity = await read_identity(conn)
-        twin = self._board.claim(self._feed, identity.identity)
+        identity = (await read_identity(conn)).identity
+        twin = self._board.claim(self._feed, identity)
         if twin is not None:
             raise StoreError(f"zones {twin} and {self._source.zone} are the same database")
-        self._shown = await read_acknowledged_merge_no(conn)
-        self._board.merge_no_floor = max(self._board.merge_no_floor, self._shown)
-        self._identity = identity.identity
-        self._acknowledged, self._released = {}, {}
-        self._session = -1
+        await self._acknowledging.begin(conn, identity)
+        shown = self._acknowledging.shown
+        self._board.merge_no_floor = max(self._board.merge_no_floor, shown)
+        self._standing.begin(identity)
+        self._is_careful = False
         self._reachable.set(1)
         self._reset_backoff = True
         self._feed.last_error = ""
 
     async def _follow(self, conn: AnyConnection, listener: Listener, stop: asyncio.Event) -> None:
-        while await self._stand(stop):
+        while await self._standing.stand(conn, stop):
             is_last_look = stop.is_set()
             began = self._clock.now()
             page = await self._read(conn)
@@ -143,63 +118,14 @@ class GathererReader:
                 continue
             has_more = await self._hand_over(page)
             is_behind = page.batches or has_more or self._feed.waiting
-            if not is_behind and self._stands:
+            if not is_behind and self._standing.holds:
                 self._feed.drained_at = began
-            await self._acknowledge_when_due(conn, is_last_look)
             if is_last_look and self._feed.drained_at == began:
-                await self.acknowledge(conn)
+                await self._acknowledging.write(conn)
                 return
+            await self._acknowledging.write_when_due(conn)
             if not has_more:
                 await self._pause(listener, stop)
-
-    async def _stand(self, stop: asyncio.Event) -> bool:
-        """Start from production's cursors whenever those we have may be others; False when stop came meanwhile."""
-        while True:
-            while not self._board.ready.is_set():
-                self._feed.status = "waiting"
-                if stop.is_set():
-                    return False
-                await first_of(self._board.ready, stop)
-            if self._stands:
-                return True
-            admission = await self._admit()
-            if admission.status == "quarantined":
-                self._set_quarantined(admission.detail)
-                await self._wait_readmitted(admission.gatherer, stop)
-                self._session = -1
-                if stop.is_set():
-                    return False
-
-    @property
-    def _stands(self) -> bool:
-        """True while our position goes on from production's cursors."""
-        return (self._generation, self._session) == (self._board.generation, self._feed.session)
-
-    async def _admit(self) -> Admission:
-        """Read production's cursors. What is waiting was read from older ones and would turn them back: drop it first.
-
-        What the writer has taken already is committed before it answers us.
-        """
-        self._generation = self._board.generation
-        self._session = self._board.drop(self._feed)
-        admission = await self._writer.admit(self._identity, self._source.zone)
-        if admission.gatherer != self._feed.gatherer:
-            self._feed.merged, self._feed.releases = {}, {}
-        self._feed.gatherer = admission.gatherer
-        await self._start_from(admission)
-        return admission
-
-    async def _start_from(self, admission: Admission) -> None:
-        self._position = dict(admission.cursors)
-        self._is_careful = False
-        self._set_status("reading")
-        if admission.is_new:
-            self._log.warning("gatherer_admitted", identity=str(self._identity))
-        behind = admission.last_merge_no - self._shown
-        if behind > self._settings.behind_max:
-            detail = f"shows merge_no {self._shown}, production merged it last in {admission.last_merge_no}"
-            self._log.warning("gatherer_behind", detail=detail)
-            await self._writer.record(EventRow("gatherer_behind", admission.gatherer, detail))
 
     async def _read(self, conn: AnyConnection) -> Page | None:
         """Read a page; None when the gatherer is unsound.
@@ -210,7 +136,7 @@ class GathererReader:
         rows = 1 if self._is_careful else self._settings.page_rows
         try:
             async with asyncio.timeout(self._settings.read_s_max):
-                return await read_page(conn, self._position, rows)
+                return await read_page(conn, self._standing.position, rows)
         except GathererUnsound as fault:
             if not self._is_careful:
                 self._is_careful = True
@@ -218,80 +144,27 @@ class GathererReader:
             detail = f"lane={fault.lane} batch_no={fault.batch_no} {fault.detail}"
         except TimeoutError as error:
             raise StoreUnavailable(f"no page within {self._settings.read_s_max} s") from error
-        assert self._feed.gatherer is not None
         await self._let_merge()
-        await self._writer.quarantine(self._feed.gatherer, detail)
-        self._session = -1
+        await self._standing.quarantine(detail)
+        self._is_careful = False
         return None
 
     async def _let_merge(self) -> None:
         """Wait until the sound pages before the fault are merged; the next admission would throw them away."""
         end = self._clock.monotonic() + self._settings.read_s_max
         # Rare and short: an event for it would have to be set at every merge.
-        while self._feed.waiting and self._stands and self._clock.monotonic() < end:  # noqa: ASYNC110
+        while self._feed.waiting and self._standing.holds and self._clock.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(MERGED_POLL_S)
 
     async def _hand_over(self, page: Page) -> bool:
         """Hand a page to the writer if there is anything in it; True when there is likely more to read."""
-        readings = {
-            lane.lane: Reading(lane.read, str(lane.family))
-            for lane in page.lanes
-            if lane.read > self._position.get(lane.lane, 0)
-        }
         behind = sum(max(lane.last - lane.read, 0) for lane in page.lanes)
         self._feed.batches_behind = behind
         self._is_careful = self._is_careful and behind > 0
-        await self._notice_restored(page)
-        if not readings:
-            return behind > 0
-        for lane, reading in readings.items():
-            self._position[lane] = reading.batch_no
-        assert self._feed.gatherer is not None
-        rows = sum(len(rows) for batch in page.batches for rows in batch.rows.values())
-        await self._board.hand_over(
-            Delivery(
-                self._feed, self._generation, self._session, self._feed.gatherer, page.batches,
-                readings, rows,
-            )
-        )  # fmt: skip
+        delivery = self._standing.deliver(page)
+        if delivery is not None:
+            await self._board.hand_over(delivery)
         return behind > 0
-
-    async def _notice_restored(self, page: Page) -> None:
-        """Tell of lanes that end before what was merged: this database is an older copy of itself. Nothing else to do:
-        its writers leave such lanes, and a (lane, number) never has two contents.
-        """
-        for lane in page.lanes:
-            merged = self._position.get(lane.lane, 0)
-            if 0 < lane.last < merged and lane.lane not in self._restored_lanes:
-                self._restored_lanes.add(lane.lane)
-                detail = f"lane {lane.lane} ends at {lane.last}, {merged} was merged"
-                self._log.warning("gatherer_went_back", detail=detail)
-                event = EventRow("gatherer_went_back", self._feed.gatherer, detail)
-                await self._writer.record(event)
-
-    async def _acknowledge_when_due(self, conn: AnyConnection, is_now: bool) -> None:
-        if is_now or self._clock.monotonic() - self._acknowledged_at >= self._settings.ack_s:
-            await self.acknowledge(conn)
-
-    async def _wait_readmitted(self, gatherer: int, stop: asyncio.Event) -> None:
-        """Ask production until an operator has re-admitted this gatherer, or the writer begins anew."""
-        while not stop.is_set():
-            await first_of(stop, timeout_s=READMISSION_POLL_S)
-            if not self._board.ready.is_set():
-                return
-            if await self._writer.status_of(gatherer) != "quarantined":
-                self._log.warning("gatherer_readmitted")
-                return
-
-    def _set_quarantined(self, detail: str) -> None:
-        self._set_status("quarantined")
-        self._feed.last_error = detail
-        self._feed.drained_at = None
-        self._log.error("gatherer_quarantined", detail=detail)
-
-    def _set_status(self, status: Status) -> None:
-        self._feed.status = status
-        self._quarantined.set(status == "quarantined")
 
     def _note_away(self, error: Exception) -> None:
         is_news = (

@@ -50,8 +50,6 @@ class DeduplicatorSettings:
     """Longest pause between two attempts, seconds: data waits for us, nothing is lost by asking every 5 s."""
     ack_s: Seconds = 1.0
     """Seconds between two acknowledgements to a gatherer."""
-    behind_max: Count = 1000
-    """How many merges less than production a gatherer may show before it counts as restored from an older copy."""
     cursor_copy_s: Seconds = 3600.0
     """Seconds between two copies of all cursors, from which releases are taken."""
     release_after_s: Seconds = 259_200.0

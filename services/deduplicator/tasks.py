@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from libs.flow.backoff import Backoff
 from libs.runtime.clock import Clock
-from libs.store.errors import StoreUnavailable
+from libs.store.errors import SchemaMismatch, StoreUnavailable
 from libs.store.merge_errors import RowsRefused, WriterStopped
 from libs.store.merge_records import forget_merges
 from libs.store.merge_transaction import Merged
@@ -25,6 +25,8 @@ from services.deduplicator.settings import DeduplicatorSettings
 log = get_logger(__name__)
 
 APPLICATION = "kalshi-data deduplicator"
+TAKE_OVER_POLL_S = 1.0
+"""Seconds between two attempts to have production at most: a dead writer's successor comes that long after its lease."""
 SUMMARIES_S = 1.0
 """Seconds between two summaries: a second's rows cost a search nothing, a minute's do."""
 MERGES_KEPT_S = 30 * 86_400.0
@@ -94,7 +96,7 @@ class Merging:
             try:
                 standing = await self._writer.take_over(self._board.merge_no_floor)
                 self.waiting_for = "the lease of another deduplicator"
-            except StoreUnavailable as error:
+            except (StoreUnavailable, SchemaMismatch) as error:
                 standing, self.waiting_for = None, f"production: {error}"
             if standing is not None:
                 self.waiting_for = ""
@@ -107,7 +109,7 @@ class Merging:
                 log.warning("waiting", waiting_for=said)
             if stop.is_set():
                 return False
-            await first_of(stop, timeout_s=backoff.next_delay())
+            await first_of(stop, timeout_s=min(backoff.next_delay(), TAKE_OVER_POLL_S))
 
     async def merge_once(self) -> bool:
         """Merge what has arrived in one transaction; False when nothing has.
@@ -258,7 +260,7 @@ class Housekeeping:
                 await self.keep_partitions_once()
                 await self.release_once()
                 await self.forget_once()
-            except StoreUnavailable as error:
+            except (StoreUnavailable, SchemaMismatch) as error:
                 log.warning("housekeeping_failed", error=str(error))
             except WriterStopped:
                 self._board.doubt()
@@ -289,7 +291,7 @@ class Housekeeping:
                     while not stop.is_set():
                         await summaries.keep_up(conn)
                         await first_of(stop, timeout_s=SUMMARIES_S)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, SchemaMismatch) as error:
                 log.warning("housekeeping_failed", error=str(error))
                 await first_of(stop, timeout_s=self._settings.backoff_s_max)
 

@@ -179,26 +179,3 @@ async def test_whole_streams_that_disagree_about_a_millisecond_are_told(
         await deduplicator.drained()
         assert deduplicator.health["disagreements"] >= 1
     assert "streams_disagree" in await event_kinds(databases.conn)
-
-
-async def test_a_gatherer_that_went_back_is_told_of(databases: Databases) -> None:
-    """It shows less than was merged of a lane; nothing is merged twice, nothing stops."""
-    truth = make_truth(26, 200)
-    rows = hear(truth)
-    await databases.zones["a"].write(rows, batch_max=10)
-    async with running(databases.gatherers, databases.production) as deduplicator:
-        await deduplicator.drained()
-    async with connect(databases.gatherers["a"]) as conn:
-        await conn.execute("DELETE FROM ingest_batches WHERE batch_no > 5")
-        await conn.execute("DELETE FROM lane_acknowledgements")
-        await conn.execute("SELECT 1")
-    await databases.conn.execute(
-        "WITH next AS (UPDATE writer_lease SET merge_no = merge_no + 5000 RETURNING merge_no)"
-        " INSERT INTO merges SELECT merge_no, now() - interval '1 hour', 0, 0 FROM next"
-    )
-    async with running(databases.gatherers, databases.production) as deduplicator:
-        await deduplicator.drained()
-    kinds = await event_kinds(databases.conn)
-    assert "gatherer_went_back" in kinds
-    assert "gatherer_behind" in kinds
-    assert sorted(await merged_keys(databases.conn)) == sorted(true_keys(truth))

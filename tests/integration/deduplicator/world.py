@@ -8,11 +8,11 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-from libs.marketdata.rows import DeltaRow, ListenRangeRow, TickerRow, TradeRow
+from libs.marketdata.rows import DeltaRow, GapRow, ListenRangeRow, TickerRow, TradeRow
 from libs.marketdata.tables import Family
 from libs.marketdata.units import MILLISECOND, MINUTE
 from libs.runtime.clock import SystemClock
@@ -21,8 +21,10 @@ from libs.runtime.secret import Secret
 from libs.runtime.sections import GathererSource, StoreSettings
 from libs.runtime.service import Runtime
 from libs.store.batches import seal
+from libs.store.errors import LaneLost, StoreUnavailable
 from libs.store.lanes import LaneWriter
-from libs.store.pool import Connection, Pool, Target
+from libs.store.pool import Connection, Pool, Target, connect
+from libs.telemetry.metric_kinds import PREFIX
 from libs.telemetry.metrics import Metrics
 from services.deduplicator.service import run
 from services.deduplicator.settings import DeduplicatorSettings, Settings
@@ -128,6 +130,14 @@ def listened(seq_to: int, moment: int) -> ListenRangeRow:
     )
 
 
+def gap(reason: str) -> GapRow:
+    """A cause of a gap of all deltas."""
+    return GapRow(
+        CLOCK.now(), 1, "orderbook_delta", "", reason, "", None, None, None, None, None, None, None, None,
+        None, None,
+    )  # fmt: skip
+
+
 class Zone:
     """One gatherer's writer: commits rows in batches of its own sizes."""
 
@@ -161,6 +171,28 @@ class Zone:
         """Commit deltas and the claims that speak of them as one batch."""
         batch = seal({"orderbook_deltas": rows, "listen_ranges": claims})
         await self.writers[Family.DELTAS].write(batch)
+
+    async def go_on(self, rows: Sequence[DeltaRow], held: Sequence[DeltaRow] = ()) -> None:
+        """Commit deltas as a connector does whose database may have been away or have gone back meanwhile.
+
+        Args:
+            held: what it still has of before, written first on a new lane if the old one is lost.
+        """
+        writer = self.writers[Family.DELTAS]
+        batch = seal({"orderbook_deltas": rows})
+        for _ in range(20):
+            try:
+                await writer.write(batch)
+            except StoreUnavailable:
+                continue
+            except LaneLost as lost:
+                await writer.reopen()
+                await writer.write(seal({"gaps": [gap(lost.reason)]}))
+                if held:
+                    await writer.write(seal({"orderbook_deltas": held}))
+                continue
+            return
+        raise AssertionError("the database does not come back")
 
     async def renew_lanes(self) -> None:
         """Begin anew, as a restarted process does."""
@@ -210,7 +242,11 @@ class Running:
 
     runtime: Runtime
     task: "asyncio.Task[None]"
-    failures: list[str] = field(default_factory=list)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of one of its metrics."""
+        found = self.runtime.metrics.registry.get_sample_value(PREFIX + name, labels)
+        return found or 0.0
 
     @property
     def health(self) -> dict[str, Any]:
@@ -309,3 +345,26 @@ async def event_kinds(conn: Connection) -> list[str]:
 async def lanes_of(conn: Connection) -> list[UUID]:
     """The lanes of a gatherer."""
     return [row["lane"] for row in await conn.fetch("SELECT lane FROM lanes")]
+
+
+async def copy_database(target: Target) -> None:
+    """Keep a copy of a database as it is now, byte for byte; every connection to it ends."""
+    async with connect(replace(target, database="postgres")) as server:
+        await _without_clients(server, target.database)
+        await server.execute(f"CREATE DATABASE {target.database}_older TEMPLATE {target.database}")
+        await server.execute(f"ALTER DATABASE {target.database} WITH ALLOW_CONNECTIONS true")
+
+
+async def restore_database(target: Target) -> None:
+    """Put the copy in the database's place, as a restore from a backup does."""
+    async with connect(replace(target, database="postgres")) as server:
+        await _without_clients(server, target.database)
+        await server.execute(f"DROP DATABASE {target.database}")
+        await server.execute(f"ALTER DATABASE {target.database}_older RENAME TO {target.database}")
+
+
+async def _without_clients(server: Connection, database: str) -> None:
+    await server.execute(f"ALTER DATABASE {database} WITH ALLOW_CONNECTIONS false")
+    ending = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
+    while await server.fetchval(ending, database):
+        await server.execute("SELECT pg_sleep(0.01)")

@@ -218,7 +218,7 @@ async def test_identities_are_admitted_once_and_a_second_one_of_a_zone_is_told_o
     one, two = uuid4(), uuid4()
     first = await writer.admit(one, "a")
     assert first.is_new and await writer.admit(one, "a") == first.__class__(
-        first.gatherer, "a", "ok", "", False, 0, {}
+        first.gatherer, "a", "ok", "", False, False, {}, {}
     )
     assert (await writer.admit(two, "a")).gatherer != first.gatherer
     await writer.quarantine(first.gatherer, "lane=x batch_no=1 hash")
@@ -255,23 +255,6 @@ async def test_a_status_is_read_while_the_lease_row_is_locked(production_db: Tar
             assert await writer.status_of(admission.gatherer) == "quarantined"
             assert await writer.status_of(99) is None
     await writer.release()
-
-
-async def test_the_last_merge_of_an_absent_gatherer_is_found_by_index(
-    production_db: Target,
-) -> None:
-    """However many merges came since: the number in force when its cursors moved last."""
-    async with connect(production_db) as conn:
-        await conn.execute(
-            "INSERT INTO merges SELECT g, now() - (50000 - g) * interval '1 s', 1, 1 FROM generate_series(1, 50000) g"
-        )
-        await conn.execute(
-            "INSERT INTO sync_cursors VALUES (1, gen_random_uuid(), 5, 'deltas', now() - interval '40000.5 s')"
-        )
-        await conn.execute("ANALYZE merges")
-        assert await conn.fetchval(merge_sql.LAST_MERGE_OF, 1) == 9999
-        plan = await conn.fetch("EXPLAIN " + merge_sql.LAST_MERGE_OF.replace("$1", "1"))
-        assert "merges_merged_at" in "\n".join(row[0] for row in plan)
 
 
 async def test_old_merges_are_forgotten_but_never_the_newest(production_db: Target) -> None:
