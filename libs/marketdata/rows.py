@@ -231,11 +231,14 @@ class GapRow(NamedTuple):
 
 LOST_CHANNELS: Final[dict[Family, tuple[str, ...]]] = {
     Family.DELTAS: ("orderbook_delta",),
-    Family.TRADES: ("trade", "ticker"),
+    Family.TRADES: ("trade",),
+    Family.TICKERS: ("ticker",),
     Family.REST: ("market_lifecycle_v2",),
 }
 """The exchange channels whose facts a lost lane or batch of a family may have held. Of the rest only the lifecycle is
 told by a channel of its own; books, catalogue and status are observed again by themselves."""
+OLD_LANE_CHANNELS: Final[dict[Family, tuple[str, ...]]] = {Family.TRADES: ("ticker",)}
+"""What a lane that is read may have held besides: before level 4 tickers went over the lanes of trades."""
 EXCHANGE_CHANNELS: Final = frozenset(
     {
         *(channel for channels in LOST_CHANNELS.values() for channel in channels),
@@ -284,9 +287,12 @@ def family_gaps(
 
     They are numbered 0, -1, ..., which no row of a batch ever is, so that they may stand beside a batch's own rows.
     """
+    channels = LOST_CHANNELS[Family(family)]
+    if reason == "dropped_at_gatherer":
+        channels += OLD_LANE_CHANNELS.get(Family(family), ())
     return tuple(
         gap(received_at, channel, reason, row_no=-n, detail=detail, received_to=received_to)
-        for n, channel in enumerate(LOST_CHANNELS[Family(family)])
+        for n, channel in enumerate(channels)
     )
 
 

@@ -30,6 +30,8 @@ class Family(enum.StrEnum):
 
     DELTAS = "deltas"
     TRADES = "trades"
+    TICKERS = "tickers"
+    """Apart from trades, so that a flood of them never holds one. Before level 4 they shared the lane of trades."""
     REST = "rest"
 
 
@@ -104,7 +106,7 @@ TRADES = Table(
 
 TICKERS = Table(
     name="tickers",
-    family=Family.TRADES,
+    family=Family.TICKERS,
     columns=_columns(
         "exchange_ts int8, received_at int8, content_hash int8, volume int8, open_interest int8, dollar_volume int8,"
         " dollar_open_interest int8, yes_bid_size int8, yes_ask_size int8, last_trade_size int8, seq int8,"

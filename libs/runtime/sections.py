@@ -211,9 +211,13 @@ class BatchSettings:
     deltas_age_ms: Milliseconds = 50
     """Longest a delta waits for its batch, milliseconds. 50 ms bounds what a crash can lose to one blink."""
     trades_rows: Count = 1000
-    """Rows of a batch of trades, tickers or lifecycle. 1000: they are a tenth of the deltas."""
+    """Rows of a batch of trades. 1000: they are a tenth of the deltas."""
     trades_age_ms: Milliseconds = 100
-    """Longest a trade or ticker waits, milliseconds. 100 ms, as they come in smaller numbers."""
+    """Longest a trade waits, milliseconds. 100 ms, as they come in smaller numbers."""
+    tickers_rows: Count = 1000
+    """Rows of a batch of tickers. 1000, as for trades."""
+    tickers_age_ms: Milliseconds = 100
+    """Longest a ticker waits, milliseconds. 100 ms, as for trades."""
     snapshots_rows: Count = 100
     """Rows of a batch of snapshots. 100, because one row holds a whole book."""
     snapshots_age_ms: Milliseconds = 1000

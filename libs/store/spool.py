@@ -20,7 +20,9 @@ from libs.store.spool_format import Record, RunHeader, SpoolRefused
 from libs.store.spool_notes import FILE_MODE, Cursor, sync_directory
 from libs.store.spool_run import DIRECTORY_MODE, SpoolRun
 
-SHARES: Final[Mapping[Family, float]] = {Family.DELTAS: 0.7, Family.TRADES: 0.15, Family.REST: 0.15}
+SHARES: Final[Mapping[Family, float]] = {
+    Family.DELTAS: 0.6, Family.TRADES: 0.15, Family.TICKERS: 0.1, Family.REST: 0.15,
+}  # fmt: skip
 """How the bytes are divided; what a family does not use is not lent, so that none starves another."""
 SEGMENT_BYTES_MAX: Final = 32 << 20
 SEGMENTS_MIN: Final = 8

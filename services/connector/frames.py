@@ -37,10 +37,11 @@ class Frames(Rejects):
         moment: int,
     ) -> None:
         super().__init__(slot, connection, outlets, settings, now, moment)
-        trades, rest = outlets.batchers[Family.TRADES], outlets.batchers[Family.REST]
+        trades, tickers = outlets.batchers[Family.TRADES], outlets.batchers[Family.TICKERS]
+        rest = outlets.batchers[Family.REST]
         self._add_delta = outlets.batchers[Family.DELTAS].table("orderbook_deltas").append
         self._add_trade = trades.table("trades").append
-        self._add_ticker = trades.table("tickers").append
+        self._add_ticker = tickers.table("tickers").append
         self._add_snapshot = rest.table("orderbook_snapshots").append
         self._add_cut = rest.table("snapshot_cuts").append
         self._add_lifecycle = rest.table("market_lifecycle").append

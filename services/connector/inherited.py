@@ -69,6 +69,7 @@ class Legacy:
         self._openings = Openings()
         self._as_of = self._done = run.cursor.done if run.cursor else 0
         self._heard: dict[SidKey, ListenRangeRow] = {}
+        self._channels: set[str] = set()
         self._patience = Patience(f"{self._family} (spool)", heir.clock.now)
         self._lane = heir.lane_of(self._family)
         self._proof = Proof(is_sound=False, went_back=False, digests=frozenset())
@@ -162,6 +163,7 @@ class Legacy:
         """Nobody knows what was opened and closed in it: nothing behind it is claimed for streams from before it."""
         if lost.number_to is not None and lost.number_to <= self._as_of:
             return
+        self._note_channels()
         self._openings.forget()
         if lost.number_to is not None and lost.number_to <= self._done:
             return  # it is committed
@@ -193,8 +195,15 @@ class Legacy:
 
     def _write_gaps(self, reason: str, detail: str, rows_lost: int | None = None) -> None:
         now = self._heir.clock.now()
-        for row in family_gaps(now, self._family.value, reason, detail=detail, received_to=now):
+        rows = family_gaps(now, self._family.value, reason, detail=detail, received_to=now)
+        # A run of trades from before tickers had a family of their own may have held both.
+        self._note_channels()
+        others = self._channels - {row.channel for row in rows}
+        for row in (*rows, *(rows[0]._replace(channel=other) for other in sorted(others))):
             self._heir.write_gap(row._replace(rows_lost=rows_lost))
+
+    def _note_channels(self) -> None:
+        self._channels.update(channel for channel, _ in self._openings.sids.values())
 
     # --- disk and database ---
 

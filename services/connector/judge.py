@@ -30,7 +30,7 @@ CHANNELS = {
 """Channels of a slot, by the slot's kind."""
 FAMILY_OF_KIND = {
     "orderbook": Family.DELTAS,
-    "ticker": Family.TRADES,
+    "ticker": Family.TICKERS,
     "trade": Family.TRADES,
     "lifecycle": Family.REST,
 }

@@ -31,7 +31,7 @@ class RejectBudget:
 
 
 class Outlets:
-    """The three Batchers of a process. Sessions append rows to their tables."""
+    """The Batchers of a process, one for each family. Sessions append rows to their tables."""
 
     def __init__(self, limits: dict[Family, Limits], reject_bytes_per_hour: int) -> None:
         self.batchers = {

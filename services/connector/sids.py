@@ -17,7 +17,7 @@ from libs.marketdata.tables import Family
 
 FAMILIES = {
     ORDERBOOK_CHANNEL: Family.DELTAS,
-    "ticker": Family.TRADES,
+    "ticker": Family.TICKERS,
     "trade": Family.TRADES,
     "market_lifecycle_v2": Family.REST,
     "multivariate_market_lifecycle": Family.REST,

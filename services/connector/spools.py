@@ -1,4 +1,4 @@
-"""The disk spool of this process put together: three families that are written, and what was found at the start.
+"""The disk spool of this process put together: the families that are written, and what was found at the start.
 
 Without a directory there is none, and a directory that cannot be used is said and done without: capture needs no disk.
 """

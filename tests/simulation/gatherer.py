@@ -41,6 +41,7 @@ at the next tick (1 s); the pause is at most 2 s, dial, commands and books take 
 LIMITS = {
     Family.DELTAS: Limits(100, 1 << 20, 300 * MILLISECOND),
     Family.TRADES: Limits(100, 1 << 20, 500 * MILLISECOND),
+    Family.TICKERS: Limits(100, 1 << 20, 500 * MILLISECOND),
     Family.REST: Limits(50, 1 << 20, 600 * MILLISECOND),
 }
 RESTART_S = 1.0

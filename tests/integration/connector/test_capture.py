@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from libs.marketdata.listening import covers, union
+from libs.marketdata.tables import GATHERER_TABLES, Family
 from libs.store.pool import Target
 from services.local.truth import TICKER_FIELDS, Truth, read_market_journal
 from services.local.verdict import ClaimIndex, Fact, judge
@@ -78,6 +79,16 @@ async def check(zone: Zone) -> None:
     await check_channels(zone)
 
 
+async def check_families(zone: Zone) -> None:
+    """Every table stands on the lanes of its family alone: what a channel floods holds no other's rows."""
+    found = await zone.conn.fetch(
+        "select distinct family, unnest(table_names) as name from lanes join ingest_batches using (lane)"
+    )
+    on = {(r["family"], r["name"]) for r in found if GATHERER_TABLES[r["name"]].family}
+    assert {family for family, _ in on} == {family.value for family in Family}
+    assert on == {(str(GATHERER_TABLES[name].family), name) for _, name in on}
+
+
 async def test_what_is_published_is_stored_and_claimed(gatherer_db: Target, tmp_path: Path) -> None:
     """Rows equal the market journal wherever the connector claims to have listened, and it claims almost all."""
     async with running_zone(gatherer_db, tmp_path) as zone:
@@ -107,6 +118,7 @@ async def test_what_is_published_is_stored_and_claimed(gatherer_db: Target, tmp_
         assert await zone.conn.fetchval("select count(*) from lanes where closed_at is null") == 0
         assert {g.reason for g in await zone.rows("gaps")} == set()
         await check_channels(zone, started, ended)
+        await check_families(zone)
 
 
 async def test_slots_are_handed_over_without_a_gap(gatherer_db: Target, tmp_path: Path) -> None:

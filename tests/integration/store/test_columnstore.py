@@ -51,7 +51,7 @@ async def test_a_database_of_level_1_with_rows_becomes_this_level(
             )  # fmt: skip
         assert await upgrade(target, "gatherer")
         async with connect(target) as conn:
-            assert await read_level(conn) == (LEVELS["gatherer"], 1)
+            assert await read_level(conn) == (LEVELS["gatherer"], 4)
             await check_level(conn, "gatherer")
             assert await conn.fetchval("SELECT count(*) FROM trades") == 1
             await conn.execute("SET ROLE kd_writer")

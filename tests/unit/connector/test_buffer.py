@@ -51,7 +51,7 @@ def test_a_sid_keeps_the_channel_of_its_facts() -> None:
 def test_gap_rows_beyond_what_is_kept_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are dropped like any other row, and not in silence."""
     monkeypatch.setattr(drops, "GAPS_KEPT_MAX", 3)
-    gaps = family_gaps(1, Family.TRADES, "database_went_back", detail="", received_to=1)
+    gaps = 2 * family_gaps(1, Family.TRADES, "database_went_back", detail="", received_to=1)
     buffer = Buffer(Family.REST, 1)
     buffer.put(batch(Family.REST, gaps=list(gaps)), 1)
     buffer.put(batch(Family.REST, gaps=[*gaps, *gaps]), 2)

@@ -6,16 +6,18 @@ from uuid import UUID
 
 import pytest
 
+from libs.marketdata.rows import TickerRow, TradeRow
 from libs.marketdata.tables import Family
-from libs.store.batches import SealedBatch
+from libs.store.batches import SealedBatch, seal
 from libs.store.errors import LaneLost
 from libs.store.lanes import Committed
-from libs.store.spool_format import RunHeader
+from libs.store.spool import Spool, SpoolLimits
+from libs.store.spool_format import Record, RunHeader
 from libs.store.spool_notes import Cursor
 from services.connector.openings import Openings, rows_of
 from tests.unit.connector import spool_world
 from tests.unit.connector.spool_world import Database, Process
-from tests.unit.connector.test_openings import closed, opened, ranged, record
+from tests.unit.connector.test_openings import ONE, closed, opened, ranged, record
 
 LANE = UUID(int=77)
 HEADER = RunHeader("a", "", "s", "i", Family.DELTAS.value, str(LANE), 7)
@@ -86,3 +88,47 @@ async def test_an_heir_that_dies_before_its_first_commit_leaves_the_proof(tmp_pa
     (legacy,) = await heir.inherit()
     assert (legacy.batches, legacy.doubles) == (0, 2)
     assert run.cursor == Cursor(4, LANE, 2)
+
+
+def leave_both(directory: Path) -> SealedBatch:
+    """Die as a process did when tickers went with trades: two batches, the second torn; return what each holds."""
+    process = Process(directory / "trades", Database(), Random(1), family=Family.TRADES)
+    header = RunHeader("a", "", "s", "i", "trades", str(LANE), 7)
+    heard = [opened(None, 1, 1, "trade"), opened(None, 2, 1, "ticker")._replace(sid=2)]
+    both = seal(
+        {
+            "trades": [TradeRow(1, 1, 1, 4, 6, True, "t", "A", ONE, 1, 2, 1, None)],
+            "tickers": [TickerRow(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 2, ONE, "A", 1)],
+            "listen_opened": heard,
+            "listen_ranges": [ranged(1, 3)],
+        }
+    )
+    state = Openings().dump(0).pack
+    process.spool.append(
+        header, [Record(1, 1, both), Record(2, 1, both)], state, Cursor(0, LANE, 0)
+    )
+    assert process.spool.run is not None
+    process.spool.run.close()
+    (segment,) = directory.rglob("*.seg")
+    segment.write_bytes(segment.read_bytes()[:-1])
+    return both
+
+
+async def test_a_run_of_trades_and_tickers_from_before_they_were_apart_is_taken_over(
+    tmp_path: Path,
+) -> None:
+    """Committed on a lane of trades, and what is torn of it is a gap of both."""
+    both = leave_both(tmp_path)
+    spool = Spool(tmp_path, SpoolLimits(1 << 30, 0, "never"))
+    assert spool.open() == []
+    assert {family: len(part.inherited) for family, part in spool.families.items()} == {
+        Family.DELTAS: 0, Family.TRADES: 1, Family.TICKERS: 0, Family.REST: 0,
+    }  # fmt: skip
+    spool.close()
+    heir = Process(tmp_path / "trades", Database(), Random(2), family=Family.TRADES)
+    (legacy,) = await heir.inherit()
+    assert (legacy.batches, legacy.torn) == (1, 1)
+    ((_, sealed),) = heir.database.batches
+    assert sealed.digest == both.digest
+    torn = [gap.channel for gap in heir.gaps if "torn" in gap.detail]
+    assert torn == ["trade", "ticker"]

@@ -22,7 +22,7 @@ def sid_of(channel: str = "orderbook_delta") -> Sid:
     [
         ("orderbook_delta", Family.DELTAS, 7, 7),
         ("trade", Family.TRADES, 7, 7),
-        ("ticker", Family.TRADES, None, 1),
+        ("ticker", Family.TICKERS, None, 1),
         ("market_lifecycle_v2", Family.REST, 7, 7),
     ],
 )

@@ -188,7 +188,6 @@ async def test_what_is_torn_is_counted_and_named(tmp_path: Path) -> None:
     assert legacy.torn == 1
     assert [(g.channel, g.reason, g.rows_lost) for g in heir.gaps] == [
         ("trade", "process_died", 4),
-        ("ticker", "process_died", 4),
     ]
     assert not found(tmp_path, "*.seg")
 

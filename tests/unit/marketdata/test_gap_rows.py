@@ -40,7 +40,9 @@ def test_a_lost_family_is_a_gap_of_each_of_its_channels(family: Family) -> None:
     assert all((row.row_no <= 0, row.detail, row.received_to) == (True, "why", 9) for row in rows)
 
 
-def test_trades_travel_with_tickers() -> None:
-    """One lane, two channels."""
-    rows = family_gaps(7, "trades", "database_went_back")
-    assert [row.channel for row in rows] == ["trade", "ticker"]
+def test_tickers_travel_apart_from_trades() -> None:
+    """One lane each; of a lane that is read nobody knows whether it is from before that."""
+    for family, channel in (("trades", "trade"), ("tickers", "ticker")):
+        assert [r.channel for r in family_gaps(7, family, "database_went_back")] == [channel]
+    rows = family_gaps(7, "trades", "dropped_at_gatherer")
+    assert [(row.channel, row.row_no) for row in rows] == [("trade", 0), ("ticker", -1)]
