@@ -68,7 +68,7 @@ class CatalogueWrite:
         return not (self.series or self.events or self.markets or self.states)
 
 
-_MARKET_COLUMNS = ", ".join(MarketState._fields)
+MARKET_COLUMNS = ", ".join(MarketState._fields)
 
 _SERIES_STATES = """
 select ticker, '' as series_ticker, content_hash, updated_at from series where ticker = any($1::text[])
@@ -112,12 +112,12 @@ _MARKET_MOVES = f"""
 """
 _MARKET_SET += "," + _MARKET_MOVES
 _UPSERT_MARKETS = f"""
-insert into markets ({_MARKET_COLUMNS}, body)
+insert into markets ({MARKET_COLUMNS}, body)
 select * from unnest({_MARKET_ARRAYS}, $13::text[])
 on conflict (ticker) do update set {_MARKET_SET.replace("new.", "excluded.")}, body = excluded.body
 """
 _UPDATE_MARKETS = f"""
-update markets set {_MARKET_SET} from unnest({_MARKET_ARRAYS}) as new ({_MARKET_COLUMNS})
+update markets set {_MARKET_SET} from unnest({_MARKET_ARRAYS}) as new ({MARKET_COLUMNS})
 where markets.ticker = new.ticker
 """
 RAISE_SLOTS = """
@@ -157,7 +157,7 @@ async def read_markets(conn: AnyConnection, tickers: Sequence[str]) -> dict[str,
     """Return those of these markets that the catalogue knows."""
     with map_store_errors():
         rows = await conn.fetch(
-            f"select {_MARKET_COLUMNS} from markets where ticker = any($1::text[])",
+            f"select {MARKET_COLUMNS} from markets where ticker = any($1::text[])",
             tickers,
         )
     return {row["ticker"]: MarketState(*row) for row in rows}

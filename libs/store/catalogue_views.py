@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from libs.store.catalogue import MARKET_COLUMNS, MarketState
 from libs.store.pool import AnyConnection, map_store_errors
 
 
@@ -55,6 +56,24 @@ async def read_wanted(conn: AnyConnection) -> list[str]:
     with map_store_errors():
         rows = await conn.fetch("select ticker from markets where wanted order by ticker")
     return [row[0] for row in rows]
+
+
+async def read_strays(
+    conn: AnyConnection, slots: Sequence[str], limit: int
+) -> dict[str, MarketState]:
+    """Return at most so many wanted markets of slots that are none of these, by ticker."""
+    with map_store_errors():
+        others = await conn.fetch(
+            "select slot from slot_versions where slot <> all($1::text[])", slots
+        )
+        if not others:
+            return {}
+        rows = await conn.fetch(
+            f"select {MARKET_COLUMNS} from markets where wanted and slot = any($1::text[]) limit $2",
+            [row[0] for row in others],
+            limit,
+        )
+    return {row["ticker"]: MarketState(*row) for row in rows}
 
 
 async def read_open(conn: AnyConnection) -> list[str]:

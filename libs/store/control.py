@@ -42,7 +42,10 @@ select mine.slot, mine.state, mine.epoch,
     (select max(other.listening_from) from slot_assignments other join shards using (shard)
      where other.slot = mine.slot and other.shard <> mine.shard and other.state = 'live'
        and shards.expires_at > clock_timestamp()) as successor_from,
-    exists(select from slot_assignments other where other.slot = mine.slot and other.shard <> mine.shard) as has_others
+    exists(select from slot_assignments other where other.slot = mine.slot and other.shard <> mine.shard) as has_others,
+    (select min(mirror.listening_from) from slot_assignments mirror join shards using (shard)
+     where split_part(mirror.slot, '/', 1) = split_part(mine.slot, '/', 1) and mirror.slot <> mine.slot
+       and mine.state = 'releasing' and mirror.state = 'live' and shards.expires_at > clock_timestamp()) as sibling_from
 from slot_assignments mine where mine.shard = $1 order by mine.slot
 """
 _HEARD_BY_OTHERS = """
@@ -66,7 +69,8 @@ class Owned(NamedTuple):
     """A row that bears our name.
 
     successor_from: listening_from of another live owner, None while there is none. has_others: another shard has a row
-    of this slot, in whatever state.
+    of this slot, in whatever state. sibling_from: from when on another slot of the same kind is heard, None if none is; of
+    a whole channel it hears the same.
     """
 
     slot: str
@@ -74,6 +78,7 @@ class Owned(NamedTuple):
     epoch: int
     successor_from: int | None
     has_others: bool = True
+    sibling_from: int | None = None
 
 
 # --- a shard's own rows -----------------------------------------------------------------------------

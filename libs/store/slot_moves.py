@@ -2,10 +2,10 @@
 
 Proof of hearing is the opening that a connector of the new slot has committed, and that nothing has closed for good since
 (after a gap in seq all streams of a sid are closed and opened again). What is not heard, because nobody serves the new
-slot, stays where it was.
+slot, stays where it was. A slot that the configuration has no more is served until its last market has left it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from libs.marketdata.units import SECOND
 from libs.store.catalogue import RAISE_SLOTS, fenced
@@ -36,6 +36,12 @@ with moving as (
 )
 select ticker from opened order by ticker limit $3
 """
+_WITH_MARKETS = """
+select named.slot from unnest($1::text[]) as named (slot)
+where exists (select from markets m where m.slot = named.slot and m.wanted)
+   or exists (select from markets m where m.moved_from = named.slot and m.wanted)
+order by named.slot
+"""
 _OVER = "select ticker from markets where moved_from is not null and not wanted order by ticker limit $1"
 _END = """
 with gone as (
@@ -45,6 +51,14 @@ with gone as (
 )
 select distinct moved_from from gone
 """
+
+
+async def with_markets(conn: AnyConnection, slots: Collection[str]) -> list[str]:
+    """Return those of the slots that some market is to be heard in, or came from and is not heard elsewhere yet."""
+    if not slots:
+        return []
+    with map_store_errors():
+        return [row[0] for row in await conn.fetch(_WITH_MARKETS, sorted(slots))]
 
 
 async def count_moving(conn: AnyConnection) -> int:

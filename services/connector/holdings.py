@@ -2,8 +2,9 @@
 
 Nothing here decides who owns what. A row that appears is served, one that is `releasing` is given up when the hand-over
 rule is met. A slot whose row is gone is kept until another shard hears it, by the same rule: rows are also gone when
-the database was emptied or restored, and then nobody else hears anything. When the control tables cannot be read
-everything stays as it is.
+the database was emptied or restored, and then nobody else hears anything. One that the configuration has no more is
+nobody else's; it is left when its last market is heard in another slot. When the control tables cannot be read everything
+stays as it is.
 """
 
 import asyncio
@@ -138,12 +139,14 @@ class Holdings:
             await control.notify(conn, control.ASSIGNMENTS)
 
     async def _withdrawn(self, conn: AnyConnection, rows: AbstractSet[str]) -> list[str]:
-        """Slots without a row that can be closed: another shard hears them, or the configuration has them no more."""
+        """Slots without a row that can be closed: another shard hears them, or the configuration has them no more, nor have
+        they a market left.
+        """
         names = self.slots.keys() - rows
         if not names:
             return []
         heard = await control.heard_by_others(conn, sorted(names), self._shard)
-        found = names - self._known
+        found = {name for name in names - self._known if not self.slots[name].tickers}
         for name, start in heard.items():
             if name in self.slots and self.slots[name].release(start):
                 found.add(name)
@@ -191,24 +194,15 @@ class Holdings:
         return told
 
     async def _release(self, rows: Iterable[control.Owned]) -> None:
-        """Close the slots whose successor is live and surpassed: everything up to its start was heard, or cannot be.
-
-        One that the configuration has no more is nobody else's, and closed without a successor.
-        """
-        heard, left = [], []
+        """Close the slots whose successor is live and surpassed: everything up to its start was heard, or cannot be."""
+        heard = []
         for row in rows:
             slot = self.slots.get(row.slot)
-            if slot is None or row.state is not State.RELEASING:
-                continue
-            if row.successor_from is None:
-                left += [] if row.has_others else [row.slot]
-            elif slot.release(row.successor_from):
+            if slot is not None and row.state is State.RELEASING and _is_heard_elsewhere(slot, row):
                 heard.append(row.slot)
         await self._drop_all(heard, "handed over")
-        await self._drop_all(left, "withdrawn")
-        if heard or left:
-            is_written = self._mark()
-            self.leaving |= dict.fromkeys([*heard, *left], is_written)
+        if heard:
+            self.leaving |= dict.fromkeys(heard, self._mark())
 
     def _mark(self) -> Callable[[], bool]:
         """Return what says whether all that was collected until now is in the database."""
@@ -222,10 +216,28 @@ class Holdings:
         return self._closed
 
     def assignment(self) -> Mapping[str, frozenset[str]]:
-        """Slots and their markets, to be remembered."""
-        return {name: slot.tickers for name, slot in self.slots.items()}
+        """Slots and their markets, to be remembered; not those that neither the configuration nor the zone has."""
+        return {
+            name: slot.tickers
+            for name, slot in self.slots.items()
+            if name in self._known or name in self.states
+        }
 
     @property
     def live(self) -> int:
         """Number of slots that are subscribed and heard."""
         return sum(slot.is_complete for slot in self.slots.values())
+
+
+def _is_heard_elsewhere(slot: Slot, row: control.Owned) -> bool:
+    """Take a step of the hand-over of a slot; True: close it now.
+
+    One that the configuration has no more has no successor: another slot hears the same channel, or it has no market left.
+    """
+    if row.successor_from is not None:
+        return slot.release(row.successor_from)
+    if row.has_others:
+        return False
+    if is_mirrored(slot.name):
+        return row.sibling_from is None or slot.release(row.sibling_from)
+    return not slot.tickers

@@ -1,6 +1,7 @@
 """The connector's loops, each with its single turn: heartbeat, plan, follow assignments."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -10,8 +11,9 @@ from libs.runtime.service import Runtime
 from libs.store import control
 from libs.store.errors import StoreUnavailable
 from libs.store.notify import Listener
-from libs.store.planner import Planner
+from libs.store.planner import Planner, ZoneState
 from libs.store.pool import AnyConnection, Pool, map_store_errors
+from libs.store.slot_moves import with_markets
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from services.connector.holdings import Holdings
@@ -120,18 +122,21 @@ async def plan_once(shard: Shard) -> None:
             zone = await planner.read(conn)
             if zone is None:
                 return
-            changes = plan(
-                settings.slot_names(),
-                zone.shards,
-                zone.rows,
-                moves_max=settings.moves_max,
-            )
+            slots = await slots_to_serve(conn, settings.slot_names(), zone)
+            moves_max = settings.moves_max(len(slots))
+            changes = plan(slots, zone.shards, zone.rows, moves_max=moves_max)
             if not changes.is_empty and await planner.write(conn, changes):
                 log.info(
                     "planned", insert=len(changes.insert), release=len(changes.release),
                     withdraw=len(changes.withdraw), restore=len(changes.restore), bury=len(changes.bury),
                 )  # fmt: skip
                 await control.notify(conn, control.ASSIGNMENTS)
+
+
+async def slots_to_serve(conn: AnyConnection, known: Iterable[str], zone: ZoneState) -> set[str]:
+    """Return the slots of the configuration, and those that it has no more but whose markets are not heard elsewhere yet."""
+    slots = set(known)
+    return slots.union(await with_markets(conn, {row.slot for row in zone.rows} - slots))
 
 
 async def follow_once(shard: Shard) -> None:

@@ -251,6 +251,12 @@ def advance_by_clock(states: Iterable[MarketState], rules: Rules, now: int) -> C
     return CatalogueWrite(states=tuple(changed))
 
 
+def place(states: Iterable[MarketState], rules: Rules) -> CatalogueWrite:
+    """Give markets the slot that is theirs by the present number of slots."""
+    placed = (state._replace(slot=slot_name(state.ticker, rules.slots)) for state in states)
+    return CatalogueWrite(states=tuple(placed))
+
+
 def retire(states: Iterable[MarketState], status: str) -> CatalogueWrite:
     """Mark markets that the exchange does not list any more: not wanted, of that status."""
     return CatalogueWrite(

@@ -22,7 +22,12 @@ from libs.store.catalogue import (
     read_series,
     write_catalogue,
 )
-from libs.store.catalogue_views import count_markets, read_event_series, read_unfinished
+from libs.store.catalogue_views import (
+    count_markets,
+    read_event_series,
+    read_strays,
+    read_unfinished,
+)
 from libs.store.leases import Lease
 from libs.store.notify import Notifier
 from libs.store.pool import Pool
@@ -34,6 +39,7 @@ from services.registry.catalogue import (
     advance_by_clock,
     diff_markets,
     diff_objects,
+    place,
     retire,
 )
 from services.registry.counts import Counts
@@ -43,6 +49,7 @@ from services.registry.listing import read_series as read_series_object
 from services.registry.looks import Looks
 from services.registry.raised import Raised
 from services.registry.schedule import Schedule
+from services.registry.slots import slot_names
 from services.registry.statuses import REMOVED, next_due
 
 log = get_logger(__name__)
@@ -50,6 +57,8 @@ T = TypeVar("T")
 
 LOOK_AFTER: Final = 500_000
 """Microseconds after a message until REST is asked; right after an announcement a market is often 404."""
+STRAYS_AT_ONCE: Final = 5_000
+"""Most markets that one transaction gives another slot because theirs is gone."""
 
 
 class Keeper:
@@ -114,6 +123,18 @@ class Keeper:
     def place_anew(self) -> None:
         """Compute every slot again as markets are listed: their number has changed."""
         self.rules = replace(self.rules, keeps_slots=False)
+
+    async def place_strays(self) -> None:
+        """Give the wanted markets of slots that the configuration has no more one that it has, without asking the exchange."""
+        names, found = slot_names(self.rules.slots), STRAYS_AT_ONCE
+        while found == STRAYS_AT_ONCE:
+            async with self._one:
+                async with lend(self._pool) as conn:
+                    known = await read_strays(conn, names, STRAYS_AT_ONCE)
+                await self._apply(Changes(place(known.values(), self.rules)), known)
+            found = len(known)
+            if found:
+                log.info("markets_placed_anew", markets=found)
 
     async def list_series(self, items: Sequence[Json]) -> None:
         """Take listed series objects."""

@@ -155,7 +155,8 @@ def _start_loops(started: EternalTasks, settings: Settings, runtime: Runtime, pa
     started.start("advance-clock", tasks.advance_clock(runtime, parts.keeper))
     started.start("count-markets", tasks.count(runtime, parts.keeper))
     tasks.start_periodic(
-        started, runtime, own, parts.looker, parts.watch, parts.housekeeper, parts.mover, parts.packer
+        started, runtime, own, parts.keeper, parts.looker, parts.watch, parts.housekeeper, parts.mover,
+        parts.packer,
     )  # fmt: skip
 
 

@@ -16,6 +16,11 @@ def slot_number(ticker: str, slots: int) -> int:
     return max(range(slots), key=lambda slot: score(data, slot))
 
 
+def slot_names(slots: int) -> list[str]:
+    """Return every order-book slot of a zone that has so many."""
+    return [f"orderbook/{number}" for number in range(slots)]
+
+
 def slot_name(ticker: str, slots: int) -> str:
     """Return the slot as the control tables name it: `orderbook/<n>`."""
     return f"orderbook/{slot_number(ticker, slots)}"

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from libs.marketdata.listening import union
+from libs.runtime.sections import SlotSettings
 from libs.runtime.service import Runtime
 from libs.store.pool import Target, connect
-from tests.integration.connector.world import Zone, running_zone
+from tests.integration.connector.world import Zone, place, running_zone
 
 
 async def _live_at(zone: Zone, shard: str, slots: int) -> bool:
@@ -65,7 +66,7 @@ async def test_a_row_is_deleted_only_after_the_last_frames_are_committed(
         asyncio.timeout(60),
         running_zone(gatherer_db, tmp_path) as zone,
         zone.connector(grace_s=25) as first,
-        zone.connector(shard="connector-a-2"),
+        zone.connector(shard="connector-a-2", grace_s=1),
     ):
         async with connect(gatherer_db) as other:
             await other.execute("begin; lock table ingest_batches in exclusive mode")
@@ -85,14 +86,30 @@ async def test_a_row_is_deleted_only_after_the_last_frames_are_committed(
         assert reasons == {"handed over"}
 
 
-async def test_a_slot_that_the_zone_no_longer_has_is_left(
+async def test_a_slot_that_the_zone_no_longer_has_is_left_with_its_last_market(
     gatherer_db: Target, tmp_path: Path
 ) -> None:
-    """Fewer slots than before: the row of the last one goes, its connection too."""
-    async with asyncio.timeout(40), running_zone(gatherer_db, tmp_path) as zone:
+    """Fewer slots than before: the last one is served while it has markets; then its row goes, and its connection.
+
+    Of a whole channel the other slot hears the same.
+    """
+    both = SlotSettings(2, 2, 1, 1, 50)
+    async with asyncio.timeout(40), running_zone(gatherer_db, tmp_path, slots=both) as zone:
         async with zone.connector():
-            await zone.until(lambda: _live_at(zone, "connector-a-1", 5))
-        zone.settings = replace(zone.settings, slots=replace(zone.settings.slots, orderbook=1))
+            await zone.until(lambda: _live_at(zone, "connector-a-1", 6))
+        zone.settings = replace(zone.settings, slots=SlotSettings(1, 1, 1, 1, 50))
         async with zone.connector() as runtime:
+            await zone.until(lambda: _live_at(zone, "connector-a-1", 5))
+            assert set(_document(runtime)["slots"]).issuperset({"ticker/0", "orderbook/1"})
+            await zone.conn.execute("update markets set slot = 'orderbook/0'")
+            await place(zone.conn, [])
             await zone.until(lambda: _live_at(zone, "connector-a-1", 4))
             assert "orderbook/1" not in _document(runtime)["slots"]
+            assert int(_document(runtime)["connections"]) == 4
+        whole = [r for r in await zone.rows("listen_closed") if r.ticker is None]
+        assert sorted(
+            {(r.channel, r.reason) for r in whole} - {(r.channel, "drained") for r in whole}
+        ) == [
+            ("orderbook_delta", "handed over"),
+            ("ticker", "handed over"),
+        ]

@@ -129,7 +129,8 @@ async def place(conn: Any, slots: list[tuple[str, str]]) -> None:
         slots,
     )
     await conn.execute(
-        "insert into slot_versions select distinct slot, 1 from markets on conflict (slot)"
+        "insert into slot_versions select distinct slot, 1 from"
+        " (select slot from markets union select slot from slot_versions) known on conflict (slot)"
         " do update set version = slot_versions.version + 1"
     )
     await conn.execute("select pg_notify('kd_markets', '')")

@@ -16,13 +16,15 @@ from libs.store.control import slot_markets, slot_versions
 from libs.store.lanes import LaneWriter
 from libs.store.pool import Target, open_pool
 from libs.store.slot_moves import count_moving, end_moves, heard_in_new_slot
+from tests.integration.registry.witness import committed, lost_deltas, most_connections
 from tests.integration.registry.world import QUICK, running_zone
 from tests.unit.registry.factories import state
 
 SECOND = 1_000_000
 OLD, NEW = SlotSettings(2, 1, 1, 1, 50), SlotSettings(3, 1, 1, 1, 50)
 SETTLE = 4 * SECOND
-A, B = "orderbook/0", "orderbook/1"
+A, B, LAST = "orderbook/0", "orderbook/1", "orderbook/2"
+OWNERS = f"select string_agg(shard, ' ') from slot_assignments where slot = '{LAST}'"
 CONNECTION = UUID(int=9)
 OPENED = "select count(distinct ticker) from listen_opened where ticker is not null"
 LEFT = "select count(distinct ticker) from listen_closed where ticker = any($1) and reason not like 'handed%'"
@@ -63,13 +65,50 @@ async def test_more_slots_move_markets_make_before_break(
         assert [tuple(hole) for hole in holes] == []
 
 
+async def test_fewer_slots_move_markets_make_before_break(
+    gatherer_db: Target, tmp_path: Path
+) -> None:
+    """The withdrawn slot is served, and handed from shard to shard, until its last market is heard elsewhere; then it goes.
+
+    Nothing is missed, and never is there a connection more than the account has.
+    """
+    many, few, limit = SlotSettings(3, 1, 1, 1, 8), SlotSettings(2, 1, 1, 1, 8), 8
+    async with running_zone(gatherer_db, tmp_path, rate=40.0, connections_max=limit) as zone:
+        own = replace(QUICK, move_settle_s=SETTLE / SECOND)
+        zone.settings = replace(zone.settings, slots=many, registry=own)
+        async with (
+            zone.registry() as old,
+            zone.connector(grace_s=25.0, extra_connections_max=0) as first,
+        ):
+            before = dict(await zone.conn.fetch("select ticker, slot from markets where wanted"))
+            moved = sorted(ticker for ticker, slot in before.items() if slot == LAST)
+            await zone.until(lambda: _equals(zone.value(OPENED), len(before)))
+            since = await zone.value("select max(sent_at) from listen_opened") + 2 * SECOND
+            async with zone.connector("connector-a-2", slots=few, extra_connections_max=0):
+                first.stop.set()
+                await zone.until(lambda: _equals(zone.value(OWNERS), "connector-a-2"), 40.0)
+                old.stop.set()
+                async with zone.registry(slots=few) as registry:
+                    await zone.until(lambda: moves(registry)["moving"] == len(moved))
+                    assert await slot_markets(zone.conn, LAST) == moved
+                    await zone.until(lambda: moves(registry)["ended"] == len(moved), 40.0)
+                    await zone.until(lambda: _equals(zone.value(OWNERS), None))
+                    until = zone.simulator.clock.now() - SECOND
+        found = await committed(zone)
+        assert moved and {row.reason for row in found.rows("gaps")} <= {"not_subscribed"}
+        assert lost_deltas(zone, found, since, until) == []
+        assert most_connections(zone) == (limit, 0)
+        closed = {row.reason for row in found.rows("listen_closed") if row.ticker is None}
+        assert closed == {"handed over", "drained"}
+
+
 def moves(registry: Runtime) -> dict[str, int]:
     """What /health says of moves."""
     found: dict[str, int] = registry.health.document()["moves"]
     return found
 
 
-async def _equals(found: Any, number: int) -> bool:
+async def _equals(found: Any, number: object) -> bool:
     return bool(await found == number)
 
 

@@ -81,13 +81,15 @@ class Zone:
         *,
         grace_s: float = 0.1,
         slots: SlotSettings | None = None,
+        extra_connections_max: int = 4,
     ) -> AsyncIterator[Runtime]:
         """Run a connector beside, from ready until the block ends."""
         own = self.settings
         settings = ConnectorSettings(
             zone="a", exchange=own.exchange, store=own.store, slots=slots or own.slots, capture=own.capture,
             connector=ShardSettings(
-                shard, plan_s=0.2, settle_s=0.2, heartbeat_s=0.5, probe_s=1.0, grace_s=grace_s
+                shard, plan_s=0.2, settle_s=0.2, heartbeat_s=0.5, probe_s=1.0, grace_s=grace_s,
+                extra_connections_max=extra_connections_max,
             ),
             batches=BatchSettings(snapshots_age_ms=50),
         )  # fmt: skip

@@ -7,9 +7,11 @@ import pytest
 
 from libs.flow.assignment import Pair, Plan, State, plan
 from libs.store import control
+from libs.store.catalogue_views import read_strays
 from libs.store.control import Owned
 from libs.store.planner import Planner
 from libs.store.pool import Connection, Target, connect
+from libs.store.slot_moves import with_markets
 
 SLOTS = ["orderbook/0", "orderbook/1", "trade/0", "trade/1"]
 
@@ -106,7 +108,7 @@ async def test_a_slot_moves_make_before_break(conn: Connection) -> None:
     assert await control.set_live(conn, slot, "a", 300)
     assert (await step()).release == [Pair(slot, "b")]
     row = next(r for r in await control.owned(conn, "b") if r.slot == slot)
-    assert row == Owned(slot, State.RELEASING, 1, 300)
+    assert row._replace(sibling_from=None) == Owned(slot, State.RELEASING, 1, 300)
     assert await control.released(conn, slot, "b")
     assert slot not in {r.slot for r in await control.owned(conn, "b")}
 
@@ -152,3 +154,24 @@ async def test_a_slots_markets_are_those_wanted(conn: Connection) -> None:
     await conn.execute("insert into slot_versions values ('orderbook/0', 7)")
     assert await control.slot_versions(conn, ["orderbook/0", "orderbook/1"]) == {"orderbook/0": 7}
     assert await control.slot_markets(conn, "orderbook/0") == ["A", "B"]
+
+
+async def test_a_slot_has_markets_until_the_last_one_has_left_it(conn: Connection) -> None:
+    """Wanted ones, and those on their way from it; of the others nobody asks."""
+    await conn.execute(
+        "insert into markets (ticker, event_ticker, series_ticker, status, is_combo, wanted, slot, moved_from,"
+        " updated_at, content_hash, body)"
+        " select ticker, '', '', '', false, wanted, slot, moved_from, 0, 0, '' from (values"
+        " ('A', true, 'orderbook/0', null), ('B', true, 'orderbook/0', 'orderbook/1'),"
+        " ('C', false, 'orderbook/2', null), ('D', false, 'orderbook/0', 'orderbook/3'))"
+        " as m (ticker, wanted, slot, moved_from)"
+    )
+    await conn.execute(
+        "insert into slot_versions select 'orderbook/' || n, 1 from generate_series(0, 3) n"
+    )
+    names = [f"orderbook/{number}" for number in range(5)]
+    assert await with_markets(conn, names) == ["orderbook/0", "orderbook/1"]
+    assert await with_markets(conn, []) == []
+    assert set(await read_strays(conn, names[1:], 10)) == {"A", "B"}
+    assert len(await read_strays(conn, names[1:], 1)) == 1
+    assert await read_strays(conn, names, 10) == {}

@@ -19,13 +19,11 @@ def test_each_family_has_its_own_rows_and_age() -> None:
     batches = BatchSettings(
         deltas_rows=1, deltas_age_ms=2, trades_rows=3, trades_age_ms=4, snapshots_rows=5,
         snapshots_age_ms=6, bytes_max=7,
-        tickers_rows=8, tickers_age_ms=9,
     )  # fmt: skip
     limits = replace(SETTINGS, batches=batches).limits()
     assert {family: (due.rows, due.size_bytes, due.age) for family, due in limits.items()} == {
         Family.DELTAS: (1, 7, 2_000),
         Family.TRADES: (3, 7, 4_000),
-        Family.TICKERS: (8, 7, 9_000),
         Family.REST: (5, 7, 6_000),
     }
 
@@ -59,7 +57,7 @@ def test_moves_leave_room_for_the_connections_of_split_slots() -> None:
     found = {}
     for connections_max in (155, 160, 200):
         zone = replace(SETTINGS, slots=SlotSettings(144, 2, 2, 2, connections_max))
-        found[connections_max] = zone.moves_max
-        assert 150 + zone.moves_max + zone.connector.extra_connections_max <= connections_max
+        found[connections_max] = zone.moves_max(150)
+        assert 150 + found[connections_max] + zone.connector.extra_connections_max <= connections_max
     assert found == {155: 1, 160: 6, 200: 25}
-    assert replace(SETTINGS, slots=SlotSettings(144, 2, 2, 2, 151)).moves_max == 1
+    assert replace(SETTINGS, slots=SlotSettings(144, 2, 2, 2, 151)).moves_max(150) == 0
