@@ -16,10 +16,11 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from libs.store import merge_sql as sql
+from libs.store.dropped import insist_open
 from libs.store.errors import StoreUnavailable
 from libs.store.merge_admission import admit
 from libs.store.merge_errors import HistoryChanged, RowsRefused, WriterFenced
-from libs.store.merge_records import record_events, refuse_dropped, write_records
+from libs.store.merge_records import record_events, write_records
 from libs.store.merge_rows import RowInserter
 from libs.store.merge_transaction import (
     Admission,
@@ -208,7 +209,7 @@ class ProductionWriter:
         assert self._rows is not None
         try:
             merged = await self._rows.insert(transaction.rows, merge_no)
-            await refuse_dropped(conn, transaction.rows, merge_no)
+            await insist_open(conn, transaction.rows)
             merged = replace(merged, conflicts=[*merged.conflicts, *transaction.judge(merged.kept)])
             await write_records(conn, transaction, merged)
         except _DATA_ERRORS as error:

@@ -6,13 +6,14 @@ partitions; what came after that reading is looked at again under each partition
 """
 
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, LiteralString
 
 from libs.marketdata.units import DAY
 from libs.store.errors import StoreUnavailable
 from libs.store.ledger_survey import survey_ledger
 from libs.store.partition_plan import (
+    CALENDAR_FROM,
     ArchivedWindow,
     Partition,
     archived_fault,
@@ -24,6 +25,17 @@ from libs.store.pool import AnyConnection, map_store_errors
 
 EMPTY_KEPT = 4 * DAY
 """A partition that no batch touches is kept this long, microseconds: late rows find it."""
+
+QUIET_S = 3600.0
+"""Seconds that a range opened again is kept after its last use, when nobody says otherwise."""
+
+_STILL_HEARD = "tells how streams began that are still heard"
+_OPENINGS = ("listen_opened", "listen_closed")
+_SPEAKS = """
+SELECT EXISTS (
+    SELECT FROM (SELECT DISTINCT connection, sid FROM {}) told
+     WHERE EXISTS (SELECT FROM listen_ranges r WHERE r.connection = told.connection AND r.sid = told.sid))
+"""
 
 LOCK_WAIT_MS = 900
 """Below PostgreSQL's deadlock_timeout of 1 s, so that in a deadlock we give up and nobody else is aborted."""
@@ -86,23 +98,55 @@ async def drop_partitions_released(conn: AnyConnection, now: int) -> Dropped:
         return await _drop_each(conn, over, _Rule(before, survey.late_fault, survey.mark_dropped))
 
 
-async def drop_partitions_archived(conn: AnyConnection, before: int) -> Dropped:
+async def drop_partitions_archived(
+    conn: AnyConnection, before: int, quiet_s: float = QUIET_S
+) -> Dropped:
     """Drop production's partitions that end at or before `before` and whose every row is in a manifest.
+
+    Openings and closings of connections that production still has ranges of stay with them: without its opening a stream
+    counts as never heard. What no calendar names (a chunk of moments before 1970, which an exchange may say) stays for good.
 
     Args:
         before: microseconds, what retention leaves; it never drops what is not archived.
+        quiet_s: seconds for which nobody must have used a range that was opened again.
 
     Raises:
         StoreUnavailable: the database is away. A partition whose lock was not to be had in time is only kept.
     """
     with map_store_errors():
-        names = partitioned_tables("production")
-        over = [p for p in await existing_partitions(conn) if p.table in names and p.end <= before]
-        return await _drop_each(conn, over, _Rule(_archived, _archived, _raise_mark))
+        names, busy = partitioned_tables("production"), await _busy(conn, quiet_s)
+        over = [
+            p
+            for p in await existing_partitions(conn)
+            if p.table in names
+            and p.start >= CALENDAR_FROM
+            and p.end <= before
+            and (p.table, p.start) not in busy
+        ]
+
+        async def locked(conn: AnyConnection, partition: Partition) -> str | None:
+            if (partition.table, partition.start) in await _busy(conn, quiet_s):
+                return "opened again and in use"
+            return await _archived(conn, partition)
+
+        done = await _drop_each(conn, over, _Rule(_archived, locked, _raise_mark))
+        return replace(done, kept=tuple(one for one in done.kept if one[1] != _STILL_HEARD))
+
+
+async def _busy(conn: AnyConnection, quiet_s: float) -> set[tuple[str, int]]:
+    """Ranges that somebody waits for or has used lately: (table, first moment)."""
+    rows = await conn.fetch(
+        "SELECT table_name, range_from FROM archive_reopenings WHERE state IN ('requested', 'failed')"
+        " OR (state = 'open' AND used_at > clock_timestamp() - make_interval(secs => $1))",
+        quiet_s,
+    )
+    return {(row["table_name"], row["range_from"]) for row in rows}
 
 
 async def _archived(conn: AnyConnection, partition: Partition) -> str | None:
     """Count the partition's rows window by window and compare them with the manifests."""
+    if partition.table in _OPENINGS and await conn.fetchval(_SPEAKS.format(partition.name)):
+        return _STILL_HEARD
     found = await conn.fetch(_WINDOWS, partition.table, partition.start, partition.end)
     windows = [ArchivedWindow(*row) for row in found]
     column = partitioned_tables("production")[partition.table].time_column
@@ -121,7 +165,10 @@ async def _archived(conn: AnyConnection, partition: Partition) -> str | None:
 
 
 async def _raise_mark(conn: AnyConnection, partition: Partition) -> None:
-    """Say to the merge that rows older than this partition's end may be in the archive already."""
+    """Say to the merge that rows older than this partition's end may be in the archive already.
+
+    By that a request to have it open is closed (migration p0003), which must be in one transaction with the drop.
+    """
     await conn.execute(
         "INSERT INTO retention_marks (table_name, dropped_before) VALUES ($1, $2) ON CONFLICT (table_name)"
         " DO UPDATE SET dropped_before = greatest(retention_marks.dropped_before, excluded.dropped_before)",

@@ -8,6 +8,7 @@ its own lock, and only when what it holds is proved to be elsewhere.
 from dataclasses import dataclass
 
 from libs.marketdata.tables import Table
+from libs.store.dropped import Range, dropped_ranges
 from libs.store.errors import StoreUnavailable
 from libs.store.partition_plan import (
     DatabaseKind,
@@ -138,7 +139,7 @@ async def ensure_partitions(
                 continue
             try:
                 with map_store_errors():
-                    made += await _make(conn, table, wanted)
+                    made += await _make(conn, kind, table, wanted)
             except StoreUnavailable as error:
                 busy = error
         if busy is not None:
@@ -150,7 +151,9 @@ def _of(table: Table, partitions: list[Partition]) -> list[Partition]:
     return [partition for partition in partitions if partition.table == table.name]
 
 
-async def _make(conn: AnyConnection, table: Table, wanted: list[Partition]) -> list[Partition]:
+async def _make(
+    conn: AnyConnection, kind: DatabaseKind, table: Table, wanted: list[Partition]
+) -> list[Partition]:
     """Make what is missing in one transaction. Attaching locks out neither readers nor writers of the other partitions.
 
     What is missing is found out under the table's lock: another process may have made it a moment ago.
@@ -160,6 +163,10 @@ async def _make(conn: AnyConnection, table: Table, wanted: list[Partition]) -> l
         await conn.execute("SET LOCAL lock_timeout = '1s'")
         await conn.execute(f"LOCK TABLE ONLY {table.name} IN SHARE UPDATE EXCLUSIVE MODE")
         new = missing(wanted, _of(table, await existing_partitions(conn)))
+        if kind == "production":
+            # What is in the archive only is made again with its rows in it (reopening.py), never empty.
+            gone = await dropped_ranges(conn, [Range(p.table, p.start, p.end) for p in new])
+            new = [p for p in new if Range(p.table, p.start, p.end) not in gone]
         script = "".join(
             _MAKE_ONE.format(
                 table=table.name,

@@ -316,25 +316,6 @@ async def test_the_former_identity_of_a_zone_is_replaced_and_may_return(
     await writer.release()
 
 
-async def test_rows_where_retention_has_dropped_are_refused(production_db: Target) -> None:
-    """Neither inserted nor skipped: the transaction is refused with what to do; without a mark nothing is held back."""
-    writer = ProductionWriter(production_db)
-    await writer.take_over()
-    await writer.merge(transaction(1, trades=[trade("x", NOON)]))
-    async with connect(production_db) as conn:
-        await conn.execute("INSERT INTO retention_marks VALUES ('trades', $1)", NOON + 5)
-        for other in ({"gaps": [gap(1)]}, {"orderbook_deltas": [delta(1)]}):
-            await writer.merge(transaction(2, **other))
-        with pytest.raises(
-            RowsRefused, match=f"^retention: trades has a row of {NOON + 4}, .*readmit"
-        ):
-            await writer.merge(transaction(3, trades=[trade("y", NOON + 4), trade("z", NOON + 5)]))
-        await writer.merge(transaction(3, trades=[trade("x", NOON), trade("z", NOON + 5)]))
-        ids = await conn.fetch("SELECT trade_id FROM trades ORDER BY 1")
-        assert [row[0] for row in ids] == ["x", "z"]
-    await writer.release()
-
-
 async def test_trade_look_ups_use_the_key_whatever_the_planner_guesses(
     production_db: Target,
 ) -> None:

@@ -1,0 +1,166 @@
+"""Rows where production's own are in the archive only: held back until their range is open, and nothing else is."""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import pytest
+
+from libs.marketdata.tables import ORDERBOOK_DELTAS, TRADES
+from libs.marketdata.units import DAY, HOUR
+from libs.store.dropped import Range, RangesDropped, range_of
+from libs.store.merger import ProductionWriter
+from libs.store.partition_drop import drop_partitions_archived
+from libs.store.partitions import Horizon, ensure_partitions, existing_partitions
+from libs.store.pool import Connection, Target, connect
+from libs.store.reopening_requests import want_open
+from tests.integration.store.test_merger import delta, gap, trade, transaction
+
+NIGHT = 1_700_006_400_000_000 // DAY * DAY
+"""Midnight of some day."""
+HOUR_FIVE = NIGHT + 5 * HOUR
+SMALL = Horizon(behind=0, ahead=0)
+
+
+@pytest.fixture
+async def conn(production_db: Target) -> AsyncIterator[Connection]:
+    async with connect(production_db) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def writer(production_db: Target) -> AsyncIterator[ProductionWriter]:
+    made = ProductionWriter(production_db)
+    await made.take_over()
+    yield made
+    await made.release()
+
+
+async def archived(conn: Connection, table: str, start: int, end: int, rows: int = 1) -> None:
+    """Record that a window was archived."""
+    await conn.execute(
+        "INSERT INTO archive_manifests (table_name, window_from, window_to, supplement, object, rows, bytes, sha256,"
+        " merge_from, merge_to, schema_version, pyarrow_version) VALUES ($1, $2, $3, 0, 'o', $4, 1, '', 0, 9, 1, '')",
+        table, start, end, rows,
+    )  # fmt: skip
+
+
+async def mark(conn: Connection, table: str, before: int) -> None:
+    """Leave the mark that dropping a partition leaves."""
+    await conn.execute(
+        "INSERT INTO retention_marks VALUES ($1, $2) ON CONFLICT (table_name)"
+        " DO UPDATE SET dropped_before = excluded.dropped_before",
+        table, before,
+    )  # fmt: skip
+
+
+async def opened(conn: Connection, ranges: Iterable[Range], state: str = "open") -> None:
+    """Be the archiver: set the state of requests."""
+    for one in await want_open(conn, list(ranges)):
+        await conn.execute(
+            "UPDATE archive_reopenings SET state = $3, detail = 'because' WHERE table_name = $1 AND range_from = $2",
+            one.range.table, one.range.start, state,
+        )  # fmt: skip
+
+
+def deltas(*moments: int) -> dict[str, Any]:
+    return {"orderbook_deltas": [delta(n)._replace(exchange_ts=m) for n, m in enumerate(moments)]}
+
+
+async def count(conn: Connection, table: str) -> int:
+    return int(await conn.fetchval(f"SELECT count(*) FROM {table}"))
+
+
+async def test_only_archived_ranges_below_the_mark_are_held_back(
+    conn: Connection, writer: ProductionWriter
+) -> None:
+    """Not what lies above it, not what no manifest speaks of, not what no calendar names; nothing of it is written."""
+    await archived(conn, "orderbook_deltas", HOUR_FIVE, HOUR_FIVE + HOUR)
+    await writer.merge(transaction(1, **deltas(HOUR_FIVE)))
+    await mark(conn, "orderbook_deltas", HOUR_FIVE + HOUR)
+    free = (HOUR_FIVE - 1, HOUR_FIVE + HOUR, -5, -(2**63), 2**63 - 1)
+    await writer.merge(transaction(2, **deltas(*free), gaps=[gap(1)]))
+    for number, moment in enumerate((HOUR_FIVE, HOUR_FIVE + 1, HOUR_FIVE + HOUR - 1), 3):
+        with pytest.raises(
+            RangesDropped, match=r"^reopening: orderbook_deltas_p20231115_05: "
+        ) as got:
+            await writer.merge(transaction(number, **deltas(NIGHT + DAY, moment), gaps=[gap(2)]))
+        assert got.value.ranges == (range_of(ORDERBOOK_DELTAS, HOUR_FIVE),)
+        assert not got.value.failed
+    assert await count(conn, "orderbook_deltas") == 1 + len(free)
+    assert await count(conn, "gaps") == 1
+
+
+async def test_an_open_range_takes_rows_until_it_is_dropped_again(
+    conn: Connection, writer: ProductionWriter
+) -> None:
+    """Requested, failed and closed hold back, open does not; merging into it keeps it; a drop closes it."""
+    hour = range_of(ORDERBOOK_DELTAS, HOUR_FIVE)
+    await archived(conn, *hour)
+    await mark(conn, "orderbook_deltas", hour.end)
+    for state in ("requested", "failed", "closed"):
+        await opened(conn, [hour], state)
+        with pytest.raises(RangesDropped) as got:
+            await writer.merge(transaction(1, **deltas(HOUR_FIVE)))
+        assert ("because" in got.value.failed) == (state == "failed")
+    await opened(conn, [hour])
+    await conn.execute("UPDATE archive_reopenings SET used_at = '2020-01-01'")
+    assert (await writer.merge(transaction(1, **deltas(HOUR_FIVE)))).rows_inserted == 1
+    used = "SELECT used_at > clock_timestamp() - interval '1 min' FROM archive_reopenings"
+    assert await conn.fetchval(used)
+    await mark(conn, "orderbook_deltas", hour.end)
+    with pytest.raises(RangesDropped):
+        await writer.merge(transaction(2, **deltas(HOUR_FIVE + 1)))
+    (again,) = await want_open(conn, [hour])
+    assert (again.state, again.detail) == ("requested", "")
+
+
+async def test_a_trade_waits_for_every_day_its_look_up_reads(
+    conn: Connection, writer: ProductionWriter
+) -> None:
+    """The first row of a trade may lie a day before or after this copy: both days must be there to find it."""
+    days = [range_of(TRADES, NIGHT + number * DAY) for number in range(-2, 4)]
+    for day in days:
+        await archived(conn, *day)
+    await mark(conn, "trades", days[3].start)  # the days -2, -1 and 0 are gone
+    with pytest.raises(RangesDropped) as got:
+        await writer.merge(transaction(1, trades=[trade("x", NIGHT + DAY + 7)]))
+    assert got.value.ranges == (days[2],)
+    with pytest.raises(RangesDropped) as got:
+        await writer.merge(transaction(1, trades=[trade("x", NIGHT + 7)]))
+    assert got.value.ranges == (days[1], days[2])
+    await writer.merge(transaction(1, trades=[trade("x", NIGHT + 2 * DAY)]))
+    await opened(conn, [days[2]])
+    await writer.merge(transaction(2, trades=[trade("y", NIGHT + DAY + 7)]))
+    assert await count(conn, "trades") == 2
+
+
+async def test_a_dropped_range_is_not_made_again_empty(conn: Connection) -> None:
+    """An empty partition in its place would hide that its rows are elsewhere; where none were it may be made."""
+    await ensure_partitions(conn, "production", HOUR_FIVE, SMALL)
+    assert len((await drop_partitions_archived(conn, NIGHT + DAY)).dropped) > 10
+    made = (await ensure_partitions(conn, "production", HOUR_FIVE, SMALL)).made
+    assert {p.table for p in made} >= {"orderbook_deltas", "trades"}
+    await drop_partitions_archived(conn, NIGHT + DAY)
+    await archived(conn, "orderbook_deltas", HOUR_FIVE, HOUR_FIVE + 1)
+    made = (await ensure_partitions(conn, "production", HOUR_FIVE, SMALL)).made
+    assert "orderbook_deltas" not in {p.table for p in made}
+    there = {(p.table, p.start) for p in await existing_partitions(conn)}
+    assert ("orderbook_deltas", HOUR_FIVE) not in there and ("tickers", HOUR_FIVE) in there
+
+
+async def test_a_range_in_use_is_not_dropped(conn: Connection) -> None:
+    """Asked for, failed, or open and used within the quiet time; after it, it goes by the ordinary rule."""
+    hour = range_of(ORDERBOOK_DELTAS, HOUR_FIVE)
+
+    async def gone(quiet_s: float) -> bool:
+        done = await drop_partitions_archived(conn, hour.end, quiet_s)
+        assert not done.kept
+        return "orderbook_deltas" in {p.table for p in done.dropped}
+
+    await ensure_partitions(conn, "production", HOUR_FIVE, SMALL)
+    for state in ("requested", "failed", "open"):
+        await opened(conn, [hour], state)
+        assert not await gone(3600)
+    assert await gone(0)
+    state = await conn.fetchval("SELECT state FROM archive_reopenings")
+    assert state == "closed"
