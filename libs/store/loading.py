@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from libs.marketdata.binary import COPY_HEADER, COPY_TRAILER, RowCodec
-from libs.marketdata.tables import GATHERER_TABLES, Table, production_columns
+from libs.marketdata.tables import GATHERER_TABLES, LISTEN_RANGES, Table, production_columns
+from libs.store.listen_runs import runs_of
 from libs.store.pool import AnyConnection
 
 CHUNK_ROWS: Final = 10_000
@@ -53,6 +54,9 @@ async def load_rows(
     status = await conn.execute(
         f"INSERT INTO {into or table.name} ({names}) SELECT {names} FROM {stage} ON CONFLICT DO NOTHING"
     )
+    if table is LISTEN_RANGES:
+        # Their merges may be joined already, and then only joined ranges of so old a merge are looked at.
+        await conn.execute(runs_of(stage))
     await conn.execute(f"TRUNCATE {stage}")
     return int(status.rpartition(" ")[2])
 

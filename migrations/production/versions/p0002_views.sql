@@ -1,7 +1,7 @@
 -- Functions of production, level 2. Frozen: a later change is a new revision.
 
 -- The rows of the view `listening` that speak of one market (ticker NULL: of whole channels only) on one channel and
--- overlap [from, to), found by index. A sid whose last frame was sent a minute before the span says nothing of it.
+-- overlap [from, to), found by index: OFFSET 0 keeps the planner from joining by reading whole tables. A sid whose last frame was sent a minute before the span says nothing of it.
 CREATE FUNCTION listening_of(a_ticker text, a_channel text, a_from bigint, a_to bigint)
 RETURNS TABLE (gatherer smallint, connection uuid, sid integer, channel text, ticker text, from_ts bigint, to_ts bigint)
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
@@ -14,20 +14,21 @@ WITH RECURSIVE own AS MATERIALIZED (
              WHERE ticker IS NULL AND channel = a_channel AND channel <> 'orderbook_delta'
                AND received_at <= a_to + 86400000000) o
      WHERE EXISTS (SELECT FROM listen_runs r
-                    WHERE r.connection = o.connection AND r.sid = o.sid AND r.sent_to > a_from - 60000000)
+                    WHERE r.connection = o.connection AND r.sid = o.sid AND r.sent_to > a_from - 60000000 OFFSET 0)
         OR EXISTS (SELECT FROM listen_ranges r
                     WHERE r.connection = o.connection AND r.sid = o.sid
-                      AND r.merge_no > (SELECT p.merge_no FROM listen_runs_progress p))
+                      AND r.merge_no > (SELECT p.merge_no FROM listen_runs_progress p) OFFSET 0)
 ), ranges AS (
-    SELECT r.connection, r.sid, r.seq_from, r.seq_to, r.sent_to, r.margin
+    SELECT s.connection, s.sid, r.seq_from, r.seq_to, r.sent_to, r.margin
       FROM (SELECT DISTINCT o.connection, o.sid FROM own o) s
-      JOIN listen_runs r ON r.connection = s.connection AND r.sid = s.sid
+     CROSS JOIN LATERAL (SELECT * FROM listen_runs u
+                          WHERE u.connection = s.connection AND u.sid = s.sid OFFSET 0) r
      UNION ALL
     SELECT s.connection, s.sid, r.seq_from, r.seq_to, r.sent_to, r.margin
       FROM (SELECT DISTINCT o.connection, o.sid FROM own o) s
      CROSS JOIN LATERAL (SELECT * FROM listen_ranges l
                           WHERE l.connection = s.connection AND l.sid = s.sid
-                            AND l.merge_no > (SELECT p.merge_no FROM listen_runs_progress p)) r
+                            AND l.merge_no > (SELECT p.merge_no FROM listen_runs_progress p) OFFSET 0) r
 ), marked AS (
     SELECT r.*, max(r.seq_to) OVER (PARTITION BY r.connection, r.sid ORDER BY r.seq_from, r.seq_to
                                     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
@@ -46,7 +47,7 @@ WITH RECURSIVE own AS MATERIALIZED (
       FROM own o
      WHERE NOT EXISTS (SELECT FROM listen_closed c
                         WHERE c.connection = o.connection AND c.sid = o.sid AND c.stream = o.stream
-                          AND c.ticker IS NOT DISTINCT FROM o.ticker AND c.seq < o.seq)
+                          AND c.ticker IS NOT DISTINCT FROM o.ticker AND c.seq < o.seq OFFSET 0)
      UNION
     SELECT p.gatherer, p.connection, p.sid, p.channel, p.ticker, again.seq, again.sent_at, again.margin
       FROM points p
@@ -65,7 +66,7 @@ WITH RECURSIVE own AS MATERIALIZED (
        AND every.seq <= i.seq_to AND (own_end.seq IS NULL OR every.seq < own_end.seq)
        AND NOT EXISTS (SELECT FROM listen_closed c
                         WHERE c.connection = p.connection AND c.sid = p.sid AND c.ticker IS NULL
-                          AND c.seq > every.seq AND c.seq < again.seq)
+                          AND c.seq > every.seq AND c.seq < again.seq OFFSET 0)
 ), spans AS (
     SELECT p.gatherer, p.connection, p.sid, p.channel, p.ticker,
            ceil_ms(p.sent_at + p.margin) AS from_ts,
