@@ -17,6 +17,7 @@ from typing import Any, LiteralString
 import yaml
 from rich.console import Console
 
+from libs.marketdata.units import SECOND
 from libs.runtime.clock import Clock, SystemClock
 from libs.store.pool import connect
 from services.local.demo import finish
@@ -145,10 +146,14 @@ class Ground:
             await self.run.supervisor.start([spec])
 
     async def kill(self, name: str) -> None:
-        """kill -9 of one process."""
+        """kill -9 of one process; a connector's takes what it had heard and not committed, also where another heard already."""
         self._down[name] = self.run.spec(name)
+        killed_at = self.clock.now()
         await self.run.supervisor.kill([name])
         self.run.note("killed", name)
+        if name.startswith("connector"):
+            # As long as it takes until its subscriptions end: one cause with what follows, not two.
+            self.trouble("killed", killed_at, self.clock.now() + SECOND)
 
     async def revive(self, name: str) -> None:
         """Start a killed process again, as it was."""
