@@ -65,9 +65,10 @@ async def backend_of(writer: LaneWriter) -> int:
 
 @asynccontextmanager
 async def opened(target: Target) -> AsyncIterator[tuple[Pool, Connection]]:
-    """A pool for writers and a connection beside it."""
+    """A pool for writers and a connection beside it; writers that were not closed end with their connections."""
     async with open_pool(target) as pool, connect(target) as conn:
         yield pool, conn
+        pool.terminate()
 
 
 class HeldCommits:
