@@ -38,7 +38,7 @@ class SpoolSettings:
     """The disk spool in `state_dir`: where batches wait when the database is slow or away."""
 
     bytes_max: Bytes = 4 << 30
-    """Bytes of all its files: 70 % for deltas, 15 % for trades and tickers, 15 % for the rest. 4 GiB hold some hours of a
+    """Bytes of all its files: 60 % for deltas, 15 % for trades, 10 % for tickers, 15 % for the rest. 4 GiB hold some hours of a
     zone; keep it below the volume's own limit (a pod whose emptyDir is over its sizeLimit is evicted). 0: no spool."""
     free_bytes_min: Bytes = 256 << 20
     """Bytes that must stay free on the disk. 256 MiB, so that nothing else on it fails because of the spool."""
@@ -183,6 +183,7 @@ class Settings:
         return {
             Family.DELTAS: Limits(b.deltas_rows, b.bytes_max, b.deltas_age_ms * MILLISECOND),
             Family.TRADES: Limits(b.trades_rows, b.bytes_max, b.trades_age_ms * MILLISECOND),
+            Family.TICKERS: Limits(b.tickers_rows, b.bytes_max, b.tickers_age_ms * MILLISECOND),
             Family.REST: Limits(b.snapshots_rows, b.bytes_max, b.snapshots_age_ms * MILLISECOND),
         }
 

@@ -19,11 +19,13 @@ def test_each_family_has_its_own_rows_and_age() -> None:
     batches = BatchSettings(
         deltas_rows=1, deltas_age_ms=2, trades_rows=3, trades_age_ms=4, snapshots_rows=5,
         snapshots_age_ms=6, bytes_max=7,
+        tickers_rows=8, tickers_age_ms=9,
     )  # fmt: skip
     limits = replace(SETTINGS, batches=batches).limits()
     assert {family: (due.rows, due.size_bytes, due.age) for family, due in limits.items()} == {
         Family.DELTAS: (1, 7, 2_000),
         Family.TRADES: (3, 7, 4_000),
+        Family.TICKERS: (8, 7, 9_000),
         Family.REST: (5, 7, 6_000),
     }
 
