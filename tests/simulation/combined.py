@@ -7,7 +7,7 @@ from random import Random
 
 from libs.marketdata.units import MILLISECOND
 from tests.simulation.heard import KINDS, Cut, Heard, hear
-from tests.simulation.published import TICKERS, Truth, random_truth, short_truth
+from tests.simulation.published import EPOCH, TICKERS, Truth, random_truth, short_truth
 from tests.simulation.united import Finding, judge, judge_alone, unite
 
 GATHERERS = (1, 2, 3)
@@ -65,15 +65,17 @@ def random_cuts(chance: Random, truth: Truth, shared: Sequence[Span]) -> list[Cu
     return found
 
 
-def random_case(seed: int) -> tuple[Truth, list[Heard]]:
-    """Draw a truth and what three gatherers hear of it."""
+def random_case(
+    seed: int, epoch: int = EPOCH, gatherers: Sequence[int] = GATHERERS
+) -> tuple[Truth, list[Heard]]:
+    """Draw a truth that begins at a time, and what three gatherers of these numbers hear of it."""
     chance = Random(f"union {seed}")
-    truth = random_truth(chance)
+    truth = random_truth(chance, epoch)
     shared = [_random_span(chance, truth) for _ in range(chance.randint(0, 4))]
     heard = [
         hear(gatherer, truth, random_cuts(chance, truth, shared), lag=chance.choice(LAGS),
              batch=chance.choice([1, 3, 20]), chunk=chance.choice([1, 100]))
-        for gatherer in GATHERERS
+        for gatherer in gatherers
     ]  # fmt: skip
     return truth, heard
 

@@ -105,11 +105,15 @@ Lanes = Mapping[Family, Sequence[SealedBatch]]
 """What one gatherer committed, by family."""
 
 
-def pages_of(gatherer: int, lanes: Lanes, chance: Random) -> list[Arrival]:
-    """Cut a gatherer's lanes into pages of one to three batches, lane by lane in order."""
+def pages_of(gatherer: int, lanes: Lanes, chance: Random, case: int = 0) -> list[Arrival]:
+    """Cut a gatherer's lanes into pages of one to three batches, lane by lane in order.
+
+    Args:
+        case: told apart from others by its lanes.
+    """
     found = []
     for place, (family, batches) in enumerate(lanes.items()):
-        lane = UUID(int=gatherer * 100 + place)
+        lane = UUID(int=(case * 100 + gatherer) * 100 + place)
         read = [read_batch(family, lane, no, batch) for no, batch in enumerate(batches, 1)]
         while read:
             count = chance.randint(1, 3)

@@ -61,7 +61,7 @@ def listings() -> list[Created]:
     return [Created(i.created_at, i, is_initial=True) for i in INSTRUMENTS.values()]
 
 
-def short_truth() -> Truth:
+def short_truth(epoch: int = EPOCH) -> Truth:
     """Two markets, ten deltas, three milliseconds of A with repeats, pairs and equal tuples across their borders."""
     a, b, _ = TICKERS
     first, next_ms, later = 0, MILLISECOND, 2_500 * MILLISECOND
@@ -70,18 +70,18 @@ def short_truth() -> Truth:
         (a, next_ms, 500), (b, later, 100), (a, later, 500), (a, later, -500),
     ]  # fmt: skip
     return [
-        Published(ticker, EPOCH + at, True, 40_000, size, EPOCH + at + 20 * MILLISECOND)
+        Published(ticker, epoch + at, True, 40_000, size, epoch + at + 20 * MILLISECOND)
         for ticker, at, size in told
     ]
 
 
-def random_truth(chance: Random) -> Truth:
+def random_truth(chance: Random, epoch: int = EPOCH) -> Truth:
     """A dozen seconds of bursts; what is said of one market keeps its order, of several it need not."""
     found: list[Published] = []
     ahead = chance.choice([0, AHEAD])
     for ticker in TICKERS[: chance.randint(1, 3)]:
-        at, sent = EPOCH + chance.randrange(SECOND), 0
-        while at < EPOCH + 12 * SECOND:
+        at, sent = epoch + chance.randrange(SECOND), 0
+        while at < epoch + 12 * SECOND:
             at += chance.choice([1, 1, 2, 40, 700, 1_500]) * MILLISECOND
             at -= at % MILLISECOND
             late = chance.choice([5, 20, 300, LATE_MAX // MILLISECOND]) * MILLISECOND

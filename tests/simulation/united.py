@@ -11,6 +11,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from random import Random
+from typing import Any, Protocol
 
 from libs.marketdata.listening import Claim, Span, claims, holes, union
 from libs.marketdata.rows import DeltaRow
@@ -27,6 +28,13 @@ AFTER = 3_500_000
 Finding = tuple[str, str]
 
 
+class Tables(Protocol):
+    """Production, as far as a verdict looks at it."""
+
+    def rows(self, table: str) -> list[Any]:
+        """Every row of a table."""
+
+
 def unite(heard: Sequence[Heard], chance: Random, *, in_order: bool = False) -> Production:
     """Merge what gatherers committed: pages in any order, some twice; in_order: as readers bring them, once."""
     pages = [page for no, one in enumerate(heard, 1) for page in pages_of(no, one.batches, chance)]
@@ -35,7 +43,7 @@ def unite(heard: Sequence[Heard], chance: Random, *, in_order: bool = False) -> 
     return merge_pages(pages, chance, trouble=0.0 if in_order else 0.2)
 
 
-def judge(truth: Truth, heard: Sequence[Heard], production: Production) -> list[Finding]:
+def judge(truth: Truth, heard: Sequence[Heard], production: Tables) -> list[Finding]:
     """Return everything that is wrong; nothing when the union is what it must be."""
     rows: list[DeltaRow] = production.rows("orderbook_deltas")
     stored = Counter((r.ticker, r.exchange_ts, r.side, r.price, r.size_delta) for r in rows)
@@ -96,7 +104,7 @@ def _judge_whole(
     ]
 
 
-def _judge_claims(production: Production, missing: Counter[Content]) -> list[Finding]:
+def _judge_claims(production: Tables, missing: Counter[Content]) -> list[Finding]:
     told = _claims_of(production)
     return [
         ("unsound", f"{content}: {count} missing, {claim}")
@@ -106,7 +114,7 @@ def _judge_claims(production: Production, missing: Counter[Content]) -> list[Fin
     ]
 
 
-def _claims_of(production: Production) -> list[Claim]:
+def _claims_of(production: Tables) -> list[Claim]:
     names = ("listen_ranges", "listen_opened", "listen_closed")
     return claims(*(production.rows(name) for name in names))
 
