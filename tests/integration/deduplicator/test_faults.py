@@ -14,7 +14,6 @@ from tests.integration.deduplicator.conftest import Databases
 from tests.integration.deduplicator.world import (
     event_kinds,
     hear,
-    keys,
     make_truth,
     merged_keys,
     running,
@@ -70,30 +69,6 @@ async def test_connections_cut_at_random_moments_lose_and_double_nothing(
         await deduplicator.drained()
     assert cutting.cuts > 3
     assert sorted(await merged_keys(databases.conn)) == sorted(true_keys(truth))
-
-
-async def test_a_deduplicator_killed_twenty_times_ends_exact(databases: Databases) -> None:
-    """Each one is ended where it stands; the next takes over at once from what is committed."""
-    truth, rng = make_truth(12, 2000), random.Random(12)
-    heard = [hear(truth, [(index * 500, index * 500 + 100)]) for index in range(3)]
-    for turn in range(20):
-        deduplicator = start(
-            databases.gatherers,
-            databases.production,
-            page_rows=60,
-            transaction_rows=100,
-            lease_s=0.1,
-        )
-        for zone, rows in zip(databases.zones.values(), heard, strict=True):
-            await zone.write(rows[turn * 100 : turn * 100 + 100])
-        if rng.random() < 0.7:
-            await deduplicator.until(lambda health: health["merges"] or health["drained"])
-        await deduplicator.kill()
-    await merge_all(databases)
-    merged = await merged_keys(databases.conn)
-    assert sorted(merged) == sorted(set().union(*(keys(rows[:2000]) for rows in heard)))
-    inserted = await databases.conn.fetchval("SELECT sum(rows_inserted) FROM merges")
-    assert inserted == len(merged)
 
 
 async def test_pages_read_again_double_nothing_and_coverage_still_adds_up(

@@ -1,7 +1,5 @@
 """Three copies with holes become one exact set."""
 
-import random
-
 from libs.marketdata.tables import Family
 from tests.integration.deduplicator.conftest import Databases
 from tests.integration.deduplicator.world import (
@@ -94,20 +92,3 @@ async def test_tickers_are_a_set_in_a_millisecond(databases: Databases) -> None:
         await deduplicator.drained()
     found = await databases.conn.fetch("SELECT content_hash FROM tickers ORDER BY 1")
     assert [row[0] for row in found] == [1, 2]
-
-
-async def test_a_flush_rolled_back_and_repeated_is_neither_skipped_nor_doubled(
-    databases: Databases,
-) -> None:
-    """2 % of the batches are rolled back once before they are committed under their number."""
-    truth, rng = make_truth(2, 2000), random.Random(2)
-    rows = hear(truth)
-    await databases.conn.execute("SELECT 1")
-    async with running(databases.gatherers, databases.production) as deduplicator:
-        for zone in databases.zones.values():
-            for start in range(0, len(rows), 20):
-                if rng.random() < 0.02:
-                    await zone.roll_back(rows[start : start + 20])
-                await zone.write(rows[start : start + 20], batch_max=20)
-        await deduplicator.drained()
-    assert sorted(await merged_keys(databases.conn)) == sorted(true_keys(truth))

@@ -144,17 +144,17 @@ class Zone:
     def __init__(self, pool: Pool, seed: int) -> None:
         self._rng = random.Random(seed)
         self._process = f"connector-{seed}"
-        self._pool = pool
+        self.pool = pool
         self.writers = {family: self._writer(family) for family in Family}
 
     def _writer(self, family: Family) -> LaneWriter:
-        return LaneWriter(self._pool, family=family, process=self._process, instance=uuid4())
+        return LaneWriter(self.pool, family=family, process=self._process, instance=uuid4())
 
     async def write(self, rows: Sequence[DeltaRow], batch_max: int = 40) -> int:
-        """Commit deltas in order, in batches of random size; return how many batches."""
+        """Commit deltas in order, in batches of random size (0: in one); return how many batches."""
         batches = 0
         while rows:
-            count = self._rng.randint(1, batch_max)
+            count = self._rng.randint(1, batch_max) if batch_max else len(rows)
             await self.writers[Family.DELTAS].write(seal({"orderbook_deltas": rows[:count]}))
             rows, batches = rows[count:], batches + 1
         return batches
@@ -198,34 +198,10 @@ class Zone:
         """Begin anew, as a restarted process does."""
         self.writers = {family: self._writer(family) for family in Family}
 
-    async def roll_back(self, rows: Sequence[DeltaRow]) -> None:
-        """Do what a flush does up to its COMMIT, and roll it back: numbers and rows vanish."""
-        writer, table = self.writers[Family.DELTAS], seal({"orderbook_deltas": rows}).tables[0]
-        async with self._pool.acquire() as conn:
-            batch_id = await conn.fetchval("SELECT nextval('batch_ids')")
-            attempt = conn.transaction()
-            await attempt.start()
-            await conn.execute(
-                "INSERT INTO ingest_batches (lane, batch_no, batch_id, schema_version, table_names, row_counts,"
-                " row_hashes, times_from, times_to, sids)"
-                " VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8, '[]')",
-                writer.lane, writer.confirmed + 1, batch_id, [table.name], [len(rows)], [table.row_hash],
-                [table.time_from], [table.time_to],
-            )  # fmt: skip
-            await conn.copy_to_table(
-                table.name, source=_once(table.copy_bytes(batch_id)), columns=table.columns,
-                format="binary",
-            )  # fmt: skip
-            await attempt.rollback()
-
     async def close(self) -> None:
         """Close the lanes."""
         for writer in self.writers.values():
             await writer.close()
-
-
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
 
 
 def store_of(target: Target) -> StoreSettings:
