@@ -1,6 +1,7 @@
 """What production knows of its archive: recorded objects, what a gatherer's number means, events."""
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from libs.archive.keys import Window
 from libs.archive.manifest import Gatherer, Manifest
@@ -47,21 +48,28 @@ async def has_manifests(pool: Pool) -> bool:
         return bool(await pool.fetchval("SELECT EXISTS (SELECT FROM archive_manifests)"))
 
 
-async def manifests_between(
-    conn: AnyConnection, table: str, start: int, end: int
-) -> list[Manifest]:
-    """Return the recorded manifests of the windows that touch [start, end) microseconds, in order, without gatherers.
+async def read_manifests(pool: Pool, tables: Sequence[str], start: int, end: int) -> list[Manifest]:
+    """Return the recorded manifests of windows that touch [start, end) microseconds, in order of table and window.
+
+    They name every gatherer that production knows.
 
     Raises:
         StoreUnavailable: production is away.
     """
+    known = await gatherers(pool)
     with map_store_errors():
-        rows = await conn.fetch(
-            f"SELECT {_COLUMNS} FROM archive_manifests WHERE table_name = $1 AND window_from < $3 AND window_to > $2"
-            " ORDER BY window_from, supplement",
-            table, start, end,
+        rows = await pool.fetch(
+            f"SELECT {_COLUMNS} FROM archive_manifests WHERE table_name = ANY($1) AND window_from < $3 AND window_to > $2"
+            " ORDER BY table_name, window_from, supplement",
+            list(tables), start, end,
         )  # fmt: skip
-    return [Manifest(table=row["table_name"], **dict(list(row.items())[1:])) for row in rows]
+    return [manifest_of(dict(row), known) for row in rows]
+
+
+def manifest_of(row: Mapping[str, Any], known: tuple[Gatherer, ...] = ()) -> Manifest:
+    """Return the manifest that a row of archive_manifests was recorded from."""
+    values = {name: row[name] for name in _COLUMNS.split(", ")[1:]}
+    return Manifest(table=row["table_name"], gatherers=known, **values)
 
 
 async def insert_manifest(conn: AnyConnection, manifest: Manifest) -> None:

@@ -57,23 +57,26 @@ class ArchiverSettings:
     """Pause between two looks for windows to export, seconds."""
     tables: tuple[str, ...] = tuple(GATHERER_TABLES)
     """Tables to archive: all of them by default, since claims and gaps prove what the facts are worth."""
-    retention_s: Annotated[float, Between(0, 31_536_000)] = 0.0
-    """Age at which production's partitions may go, seconds, at least a day, and only when manifests account for every
-    row; 0: they never go. That is the default, because windows that were dropped cannot be opened again yet: a gatherer
-    that comes back after them would have its copies merged and archived as new facts. To plan room: 2,200 deltas a
-    second are about 40 GB a day with the key's index."""
+    retention_s: Annotated[float, Between(0, 31_536_000)] = 604_800.0
+    """Age at which production's partitions may go, seconds from their end, at least a day, and only when manifests account
+    for every row; 0: they never go. 7 days fit 500 GB: 2,200 deltas a second are 190 million rows a day, 40 GB of rows
+    and key (210 bytes each), so 8 days at most (7 and the one being filled) are 320 GB; the rest is for the other tables,
+    the WAL and what is opened again. Rows that come later than that wait until their range is opened again."""
     retention_poll_s: Seconds = 3600.0
     """Pause between two looks for partitions that may go, seconds."""
+    reopening_poll_s: Seconds = 5.0
+    """Pause between two looks for dropped ranges that late rows need, seconds."""
+    reopening_retry_s_max: Seconds = 600.0
+    """Longest pause before a range whose object is missing or wrong is tried again, seconds; the first is 10 s."""
+    reopened_quiet_s: Seconds = 3600.0
+    """A range that was opened again goes once nobody has waited for it or merged into it for so long, seconds, and its
+    late rows are archived. An hour: a gatherer that was away brings its rows in one go."""
     lease_s: Seconds = 15.0
     """Lease of the one archiver, seconds; another one takes over after it."""
     work_dir: str = ""
     """Folder for files being made; empty: the system's temporary folder. One window of the largest table must fit."""
     s3: S3Settings = field(default_factory=S3Settings)
     """How to reach S3."""
-
-    def width_of(self, table: str) -> int:
-        """Return the width of a table's windows, microseconds."""
-        return DAY if table in DAILY_TABLES else int(self.window_s * SECOND)
 
     def check(self) -> Iterator[str]:
         """What no type says."""
@@ -104,6 +107,19 @@ class Settings:
     """Metrics."""
     log: LogSettings = LogSettings()
     """Logging."""
+
+
+@dataclass(frozen=True)
+class ArchiveSettings:
+    """What looking at an archive needs: production may be lost."""
+
+    archiver: ArchiverSettings
+    """The archiver's own section."""
+
+
+def width_of(own: ArchiverSettings, table: str) -> int:
+    """Return the width of a table's windows, microseconds."""
+    return DAY if table in DAILY_TABLES else int(own.window_s * SECOND)
 
 
 def storage_options(s3: S3Settings) -> dict[str, object]:

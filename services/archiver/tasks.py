@@ -20,7 +20,7 @@ from libs.store.partition_drop import drop_partitions_archived
 from libs.store.pool import Pool, map_store_errors
 from libs.telemetry.logging import get_logger
 from services.archiver.export import export_window
-from services.archiver.settings import ArchiverSettings
+from services.archiver.settings import ArchiverSettings, width_of
 
 log = get_logger(__name__)
 
@@ -103,7 +103,7 @@ class Archiver:
     async def _due(self, table: Table, closing: bool) -> list[Window]:
         """Note what is new; return the pending windows that are to be exported now."""
         own = self._settings
-        width = own.width_of(table.name)
+        width = width_of(own, table.name)
         await windows.note_pending(self._pool, table, width, own.export_s_max)
         pending = await windows.pending_windows(self._pool, table)
         return [one.window for one in pending if closing or await self._is_due(one)]
@@ -177,7 +177,8 @@ class Archiver:
         before = self._runtime.clock.now() - int(self._settings.retention_s * SECOND)
         with map_store_errors():
             async with self._pool.acquire() as conn:
-                gone = await drop_partitions_archived(conn, before)
+                quiet_s = self._settings.reopened_quiet_s
+                gone = await drop_partitions_archived(conn, before, quiet_s)
         for partition, why in gone.kept:
             log.warning("partition_kept", partition=partition.name, reason=why)
         if gone.dropped:

@@ -23,6 +23,10 @@ VERBS = {
     "readmit": Verb(
         "services.deduplicator.readmit", "let a quarantined gatherer back into the merge"
     ),
+    "archive": Verb(
+        "services.archiver.command",
+        "list, prove and write again the Parquet archive; bring production back from it",
+    ),
     "doctor": Verb(
         "services.doctor.command", "ask an exchange whether capturing from it will work"
     ),
