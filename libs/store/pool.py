@@ -102,9 +102,22 @@ def map_store_errors() -> Iterator[None]:
         raise StoreBroken(_text(error)) from error
     except asyncpg.InterfaceError as error:
         # The driver has one class for a closed connection and for our own misuse; only the first may be retried.
-        if any(word in str(error) for word in ("closed", "closing", "released", "terminated")):
+        if _is_closed(error):
             raise StoreUnavailable(_text(error)) from error
         raise
+
+
+def _is_closed(error: asyncpg.InterfaceError) -> bool:
+    """Say whether a dead connection is the cause: its words say so, or they are a rollback's after it had died.
+
+    The server's farewell comes a moment before the end of the socket; what is asked in between finds "another operation".
+    """
+    if any(word in str(error) for word in ("closed", "closing", "released", "terminated")):
+        return True
+    before = error.__context__
+    return isinstance(before, _UNAVAILABLE) or (
+        isinstance(before, asyncpg.InterfaceError) and _is_closed(before)
+    )
 
 
 def _text(error: BaseException) -> str:

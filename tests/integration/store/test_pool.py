@@ -92,6 +92,20 @@ async def test_errors_are_mapped_by_what_to_do(
         assert raised.value.__cause__ is not None
 
 
+def test_a_rollback_on_a_connection_that_just_died_is_a_database_away() -> None:
+    """In the driver's words as they were seen when a server stopped; the same words alone are our own mistake."""
+    busy = asyncpg.InterfaceError("cannot perform operation: another operation is in progress")
+    with pytest.raises(StoreUnavailable), map_store_errors():
+        try:
+            raise asyncpg.InternalClientError(
+                "cannot switch to state 18; another operation (2) is in progress"
+            )
+        finally:
+            raise busy
+    with pytest.raises(asyncpg.InterfaceError), map_store_errors():
+        raise asyncpg.InterfaceError(str(busy))
+
+
 async def test_a_closed_connection_is_unavailable_and_misuse_is_not(gatherer_db: Target) -> None:
     """The driver's one class for both is told apart: only the first may be retried."""
     async with connect(gatherer_db) as conn:
