@@ -45,3 +45,8 @@ class MergeMetrics(MetricKinds):
             "stream_disagreements_total",
             "Milliseconds in which whole streams heard different things.",
         )
+        self.completeness = self._gauge(
+            "completeness",
+            "Share of a minute's facts that every gatherer delivered, of those all claim to have heard.",
+            "table",
+        )

@@ -43,6 +43,14 @@ class Increment(NamedTuple):
     facts: int
 
 
+class Lacking(NamedTuple):
+    """A fact that not every gatherer delivered; exchange_ts in microseconds, mask: who did."""
+
+    ticker: str
+    exchange_ts: int
+    mask: int
+
+
 class Facts:
     """Identities of one table whose key holds exchange_ts at index 1 (deltas, tickers).
 
@@ -122,6 +130,23 @@ class Facts:
         self._touched, self.far = {}, 0
         self._expire()
 
+    def delivered(self, minute: int, mask: int) -> tuple[int, list[Lacking]]:
+        """Return how many committed facts of a minute all gatherers of the mask delivered, and those some of them lacks.
+
+        A fact that production had before its first remembered copy is in neither: who else delivered it is not known.
+
+        Args:
+            minute: its first microsecond.
+        """
+        masks, lacking, by_all = self._masks, list[Lacking](), 0
+        for key in self._by_minute.get(minute // MINUTE, ()):
+            found = masks[key]
+            if found & mask == mask:
+                by_all += 1
+            elif not found & LATE:
+                lacking.append(Lacking(self._ticker(key), self._moment(key), found))
+        return by_all, lacking
+
     def abandon(self) -> None:
         """Forget what the open transaction touched: nothing of it was committed."""
         self._touched, self.far = {}, 0
@@ -133,6 +158,9 @@ class Facts:
 
     def _moment(self, key: Identity) -> int:
         return key[1]  # type: ignore[no-any-return]
+
+    def _ticker(self, key: Identity) -> str:
+        return key[0]  # type: ignore[no-any-return]
 
     def _drop(self, key: Identity) -> None:
         del self._masks[key]
@@ -208,6 +236,9 @@ class TradeFacts(Facts):
 
     def _moment(self, key: Identity) -> int:
         return self._first[key][0]
+
+    def _ticker(self, key: Identity) -> str:
+        return self._first[key][1][0]  # type: ignore[no-any-return]
 
     def _drop(self, key: Identity) -> None:
         super()._drop(key)

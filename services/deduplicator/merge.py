@@ -25,7 +25,7 @@ from libs.store.merge_transaction import (
 )
 from libs.store.pages import ReadBatch
 from services.deduplicator.agreement import Agreement
-from services.deduplicator.facts import TradeFacts, bits, make_facts
+from services.deduplicator.facts import Lacking, TradeFacts, bits, make_facts
 from services.deduplicator.lags import Lags
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -133,6 +133,17 @@ class MergeRoom:
             facts.forget()
         self._agreement.forget()
         self._bits, self._gatherers = {}, {}
+
+    def delivered(
+        self, minute: int, gatherers: Sequence[int]
+    ) -> dict[str, tuple[int, list[Lacking]]]:
+        """Return by table how many remembered facts of a minute all of these delivered, and those some of them lacks."""
+        mask = sum(map(self._bit, gatherers))
+        return {name: facts.delivered(minute, mask) for name, facts in self._facts.items()}
+
+    def lackers(self, fact: Lacking, gatherers: Sequence[int]) -> list[int]:
+        """Return which of these gatherers did not deliver a fact."""
+        return [gatherer for gatherer in gatherers if not fact.mask & self._bit(gatherer)]
 
     def _bit(self, gatherer: int) -> int:
         if gatherer not in self._bits:

@@ -11,6 +11,7 @@ from libs.store.schema import check_level
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from services.deduplicator.board import Board, Feed
+from services.deduplicator.completeness import Completeness
 from services.deduplicator.partitions import PartitionKeeper
 from services.deduplicator.reader import GathererReader
 from services.deduplicator.settings import Settings
@@ -45,6 +46,10 @@ async def run(settings: Settings, runtime: Runtime) -> None:
             keeper = Housekeeping(board, writer, production, own, runtime.clock, partitions)
             working.append(tasks.start("housekeeping", keeper.run(runtime.stop)))
             working.append(tasks.start("summaries", keeper.run_summaries(runtime.stop)))
+            judge = Completeness(
+                board, merging.room, writer, production, runtime.clock, runtime.metrics
+            )
+            working.append(tasks.start("completeness", judge.run(runtime.stop)))
             tasks.start("readiness", _watch_readiness(runtime, board, merging))
             tasks.start("grace", _end_after_grace(runtime.stop, working, own.grace_s))
         await writer.release()

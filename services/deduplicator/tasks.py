@@ -70,6 +70,11 @@ class Merging:
         self.merges = 0
 
     @property
+    def room(self) -> MergeRoom:
+        """What is remembered of the facts that were merged."""
+        return self._room
+
+    @property
     def identities(self) -> int:
         """Identities remembered."""
         return self._room.identities

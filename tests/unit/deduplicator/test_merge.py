@@ -201,3 +201,27 @@ def test_any_order_of_copies_merges_to_the_union_and_coverage_adds_up(
         merge.confirm(committed(plan, tickers=present), NOON)
     assert production == {number for _, numbers, _ in pages for number in numbers}
     assert sum(total.values()) == len(production)
+
+
+def test_who_lacks_a_fact_is_known_of_a_minute_until_it_is_forgotten() -> None:
+    """Facts of all are counted, others named with who delivered them; what production had before is neither."""
+    merge = room(horizon_s=120.0)
+    pages = [
+        arrival(1, batch(orderbook_deltas=[delta(n, NOON) for n in (1, 2, 3)], trades=[trade("x")])),
+        arrival(2, batch(orderbook_deltas=[delta(n, NOON) for n in (1, 2)])),
+        arrival(3, batch(orderbook_deltas=[delta(1, NOON), delta(9, NOON - MINUTE)])),
+    ]  # fmt: skip
+    plan = merge.plan(pages)
+    assert merge.delivered(NOON, [1, 2])["orderbook_deltas"] == (0, [])
+    merge.confirm(committed(plan, orderbook_deltas=[("M", NOON, 50_000, True, 3, 1)]), NOON)
+    by_all, lacking = merge.delivered(NOON, [1, 2, 3])["orderbook_deltas"]
+    assert by_all == 1
+    assert [(f.ticker, f.exchange_ts, merge.lackers(f, [1, 2, 3])) for f in lacking] == [
+        ("M", NOON, [3])
+    ]
+    assert merge.delivered(NOON, [1, 2])["orderbook_deltas"][0] == 2
+    ((traded,),) = (merge.delivered(NOON, [1, 2])["trades"][1],)
+    assert (traded.ticker, merge.lackers(traded, [1, 2])) == ("M", [2])
+    late = merge.plan([arrival(1, batch(tickers=[ticker(1, NOON + 9 * MINUTE)], orderbook_deltas=[delta(1, NOON + 9 * MINUTE)]))])  # fmt: skip
+    merge.confirm(committed(late), NOON + 9 * MINUTE)
+    assert merge.delivered(NOON, [1, 2])["orderbook_deltas"] == (0, [])

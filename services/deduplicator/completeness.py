@@ -1,0 +1,206 @@
+"""The standing alarm: does every gatherer deliver what it claims to have heard?
+
+For every minute that is old enough, and every table of facts that all gatherers deliver: the facts that each admitted
+gatherer delivered, and those that one lacks although all of them claim the fact's very moment. Who delivered a fact is
+known in memory; claims are asked for those facts only that somebody lacks, normally next to none, market by market.
+So a hole that a gatherer admits to never counts, not even of a part of a minute, and the second figure is exact. The
+first counts facts in a gatherer's margins too (delivered, not claimed): a few seconds a connection, which make the
+share look better by as much.
+
+Bounded: markets that lack most come first, TICKERS_MAX of them a minute, a question ends after ten seconds, and what
+was not looked up is said. A minute that one gatherer is not merged up to yet waits, until it leaves the memory of facts:
+then it was away for ten minutes, which other alarms tell.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from libs.marketdata.listening import covers
+from libs.marketdata.units import MINUTE, SECOND
+from libs.runtime.clock import Clock
+from libs.store.completeness import (
+    Claimed,
+    CompletenessRow,
+    read_admitted,
+    read_claims,
+    read_last,
+    write_completeness,
+)
+from libs.store.errors import StoreUnavailable
+from libs.store.listen_runs import join_ranges
+from libs.store.merge_transaction import EventRow
+from libs.store.merger import ProductionWriter
+from libs.store.pool import Connection, Target, connect
+from libs.store.waiting import first_of
+from libs.telemetry.logging import get_logger
+from libs.telemetry.metrics import Metrics
+from services.deduplicator.board import Board
+from services.deduplicator.facts import Lacking
+from services.deduplicator.merge import MergeRoom
+
+log = get_logger(__name__)
+
+CHANNELS: Final = {"orderbook_deltas": "orderbook_delta", "trades": "trade", "tickers": "ticker"}
+ORDERBOOK: Final = "orderbook_delta"
+LEAST: Final = 0.999
+"""Share below which it is an alarm."""
+JUDGED_AFTER_S: Final = 180.0
+"""Seconds after its end at which a minute is judged: claims of quiet streams come with a probe every 10 s, batches from
+a spool within a minute or two; the memory of facts reaches back ten."""
+MERGED_PAST: Final = MINUTE
+"""How far past a minute's end every gatherer must be merged before it is judged, microseconds."""
+MINUTES_BACK: Final = 10
+TICKERS_MAX: Final = 50
+TURN_S: Final = 15.0
+CONFIRM_S_MAX: Final = 10.0
+"""Seconds to wait for the writer to know of its own commit, which takes a moment at most."""
+CONFIRM_POLL_S: Final = 0.01
+
+
+class Completeness:
+    """Judges one minute after the other; beside it keeps claims joined, by which it asks."""
+
+    def __init__(
+        self,
+        board: Board,
+        room: MergeRoom,
+        writer: ProductionWriter,
+        production: Target,
+        clock: Clock,
+        metrics: Metrics,
+        judged_after_s: float = JUDGED_AFTER_S,
+    ) -> None:
+        self._board = board
+        self._room = room
+        self._writer = writer
+        self._production = production
+        self._clock = clock
+        self._metrics = metrics
+        self._judged_after = round(judged_after_s * SECOND)
+        self._judged = 0
+        self._is_below: dict[str, bool] | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Judge until stop."""
+        while not stop.is_set():
+            await first_of(self._board.ready, stop)
+            try:
+                async with connect(self._production, "kalshi-data deduplicator") as conn:
+                    while not stop.is_set() and await join_ranges(conn):
+                        pass
+                    await self.judge_due(conn, stop)
+            except StoreUnavailable as error:
+                log.warning("completeness_not_judged", error=str(error))
+            await first_of(stop, timeout_s=TURN_S)
+
+    async def judge_due(self, conn: Connection, stop: asyncio.Event) -> None:
+        """Judge every minute that has become old enough. Raises StoreUnavailable."""
+        last = (self._clock.now() - self._judged_after) // MINUTE - 1
+        for minute in range(max(self._judged + 1, last - MINUTES_BACK), last + 1):
+            if stop.is_set() or not self._is_merged(minute * MINUTE + MINUTE + MERGED_PAST):
+                return
+            # Given up when it fails: a question that took too long would take as long again.
+            self._judged = minute
+            await self.judge(conn, minute * MINUTE)
+
+    async def judge(self, conn: Connection, minute: int) -> list[CompletenessRow]:
+        """Judge one minute (its first microsecond) and record it. Raises StoreUnavailable."""
+        gatherers = await read_admitted(conn)
+        if len(gatherers) < 2:
+            return []
+        rows: list[CompletenessRow] = []
+        events: list[EventRow] = []
+        if self._is_below is None:
+            self._is_below = {
+                name: _is_below(*last) for name, last in (await read_last(conn)).items()
+            }
+        for table_name in CHANNELS:
+            row, silent = await self._judge_table(conn, table_name, minute, gatherers)
+            if row.facts:
+                rows.append(row)
+                events += self._tell(row, silent)
+        if rows:
+            await write_completeness(conn, rows, events)
+        return rows
+
+    def _is_merged(self, moment: int) -> bool:
+        feeds = self._board.feeds.values()
+        return all(max(feed.merged_at or 0, feed.drained_at or 0) >= moment for feed in feeds)
+
+    async def _judge_table(
+        self, conn: Connection, table_name: str, minute: int, gatherers: Sequence[int]
+    ) -> tuple[CompletenessRow, list[Lacking]]:
+        channel = CHANNELS[table_name]
+        by_all, lacking = self._room.delivered(minute, gatherers)[table_name]
+        asked = _worst(lacking, channel)
+        silent: list[Lacking] = []
+        unchecked = 0
+        if asked:
+            spans = dict.fromkeys(asked, (minute, minute + MINUTE))
+            claimed = await read_claims(conn, channel, spans)
+            await self._confirmed(claimed.merge_no)
+            # Claims come in the batches of their facts: what came in the meantime must count for both.
+            by_all, lacking = self._room.delivered(minute, gatherers)[table_name]
+            checked = [fact for fact in lacking if _asked_as(fact, channel) in asked]
+            silent = [fact for fact in checked if _claimed(fact, channel, claimed, gatherers)]
+            unchecked = len(lacking) - len(checked)
+        facts = by_all + len(silent)
+        row = CompletenessRow(minute, table_name, tuple(gatherers), facts, by_all, unchecked)
+        return row, silent
+
+    async def _confirmed(self, merge_no: int) -> None:
+        """Wait until the merge room knows of this transaction."""
+        for _ in range(round(CONFIRM_S_MAX / CONFIRM_POLL_S)):
+            if self._writer.merge_no >= merge_no:
+                return
+            await asyncio.sleep(CONFIRM_POLL_S)
+        raise StoreUnavailable(f"merge {merge_no} is not confirmed")
+
+    def _tell(self, row: CompletenessRow, silent: Sequence[Lacking]) -> Iterable[EventRow]:
+        """Set the metric; yield an event when a table's state changes, once."""
+        assert self._is_below is not None
+        self._metrics.completeness.labels(table=row.table_name).set(row.by_all / row.facts)
+        is_below = _is_below(row.facts, row.by_all)
+        was_below = self._is_below.get(row.table_name, False)
+        self._is_below[row.table_name] = is_below
+        if is_below == was_below:
+            return
+        at = datetime.fromtimestamp(row.minute // SECOND, UTC).strftime("%Y-%m-%dT%H:%MZ")
+        detail = f"{row.table_name} {at}: {row.by_all} of {row.facts} facts by all that claim them"
+        if is_below:
+            lackers = Counter(g for fact in silent for g in self._room.lackers(fact, row.gatherers))
+            lack = ", ".join(
+                f"gatherer {gatherer} lacks {n}" for gatherer, n in lackers.most_common()
+            )
+            detail += f"; {lack}; first {silent[0].ticker} at {silent[0].exchange_ts}"
+            log.warning("incomplete", detail=detail)
+        else:
+            log.info("complete_again", detail=detail)
+        yield EventRow("incomplete" if is_below else "complete_again", None, detail)
+
+
+def _is_below(facts: int, by_all: int) -> bool:
+    return by_all < LEAST * facts
+
+
+def _asked_as(fact: Lacking, channel: str) -> str | None:
+    """Order books are claimed market by market, the other channels as a whole."""
+    return fact.ticker if channel == ORDERBOOK else None
+
+
+def _worst(lacking: Iterable[Lacking], channel: str) -> set[str | None]:
+    """Return what to ask for: the markets with the most facts that somebody lacks."""
+    counts = Counter(_asked_as(fact, channel) for fact in lacking)
+    return {ticker for ticker, _ in counts.most_common(TICKERS_MAX)}
+
+
+def _claimed(fact: Lacking, channel: str, claimed: Claimed, gatherers: Sequence[int]) -> bool:
+    """True when every gatherer claims the moment of a fact."""
+    ticker = _asked_as(fact, channel)
+    return all(
+        covers(claimed.spans.get((ticker, gatherer), ()), fact.exchange_ts)
+        for gatherer in gatherers
+    )
