@@ -102,7 +102,8 @@ async def existing_partitions(conn: AnyConnection) -> list[Partition]:
         return [Partition(r["parent"], r["name"], r["start"], r["end"]) for r in rows]
     found = []
     for row in await conn.fetch(_NATIVE):
-        bound = parse_bound(row["bound"])
+        # Without a bound: it is being dropped at this moment.
+        bound = parse_bound(row["bound"] or "")
         if bound is not None:
             found.append(Partition(row["parent"], row["name"], *bound))
     return found

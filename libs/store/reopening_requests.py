@@ -47,6 +47,16 @@ UPDATE archive_reopenings SET state = 'closed', closed_at = clock_timestamp()
 RETURNING table_name, range_from, range_to
 """
 
+_ASIDE = "FROM gatherers WHERE status = 'quarantined' AND detail ~ '^lane=\\S+ batch_no=\\d+ reopening: '"
+_STILL_WANTED = f"""
+UPDATE archive_reopenings SET used_at = clock_timestamp() WHERE state = 'failed' AND EXISTS (SELECT {_ASIDE})
+"""
+_READMIT = f"""
+UPDATE gatherers SET status = 'ok', detail = NULL
+ WHERE gatherer IN (SELECT gatherer {_ASIDE}) AND NOT EXISTS (SELECT FROM archive_reopenings WHERE state = 'failed')
+RETURNING gatherer
+"""
+
 _EVENT = "INSERT INTO operational_events (kind, detail) VALUES ($1, $2)"
 
 
@@ -103,3 +113,23 @@ async def note_failed(pool: Pool, wanted: Range, detail: str, *, is_final: bool)
             if is_news:
                 await conn.execute(_EVENT, "reopening_failed", f"{wanted}: {detail}")
     return bool(is_news)
+
+
+async def readmit_opened(conn: AnyConnection) -> list[int]:
+    """Re-admit gatherers that were set aside for ranges that could not be opened, once none is failed any more.
+
+    While they wait, their requests are kept from being given up. Returns the gatherers' numbers.
+
+    Raises:
+        StoreUnavailable: production is away.
+    """
+    with map_store_errors():
+        async with conn.transaction():
+            await conn.execute(_STILL_WANTED)
+            rows = await conn.fetch(_READMIT)
+            for row in rows:
+                await conn.execute(
+                    "INSERT INTO operational_events (kind, gatherer, detail) VALUES ('gatherer_readmitted', $1, $2)",
+                    row["gatherer"], "the ranges it needs are open again",
+                )  # fmt: skip
+    return [int(row["gatherer"]) for row in rows]

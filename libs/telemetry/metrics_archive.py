@@ -21,6 +21,13 @@ class ArchiveMetrics(MetricKinds):
             "All windows before it are archived, seconds since the epoch.",
             "table",
         )
+        self.archive_reopened_total = self._counter(
+            "archive_reopened_total", "Dropped ranges loaded back for rows that came late.", "table"
+        )
+        self.archive_reopenings_failed = self._gauge(
+            "archive_reopenings_failed",
+            "Dropped ranges that could not be loaded back at the last look; late rows wait for them.",
+        )
         self.archive_superseded_total = self._counter(
             "archive_superseded_total",
             "Objects set aside because production does not know them: a crash before the record, or a restore.",

@@ -32,6 +32,11 @@ class MergeMetrics(MetricKinds):
             "1 while a gatherer is not merged because its data is wrong.",
             "gatherer",
         )
+        self.gatherer_reopening = self._gauge(
+            "gatherer_reopening",
+            "Ranges of production that are to be opened again before a gatherer is merged on.",
+            "gatherer",
+        )
         self.gatherer_reachable = self._gauge(
             "gatherer_reachable", "1 while a gatherer's database answers, else 0.", "gatherer"
         )

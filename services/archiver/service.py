@@ -9,6 +9,7 @@ from libs.runtime.repeat import repeat
 from libs.runtime.service import Runtime
 from libs.store.pool import open_pool
 from libs.store.schema import wait_for_level
+from services.archiver.reopening import Reopener
 from services.archiver.settings import Settings, storage_options
 from services.archiver.tasks import Archiver
 
@@ -34,6 +35,9 @@ async def run(settings: Settings, runtime: Runtime) -> None:
             async with runtime.tasks() as tasks:
                 tasks.start("keep-lease", keep_lease(runtime, lease, done))
                 tasks.start("export-windows", archiver.run(done))
+                reopener = Reopener(own, pool, store, runtime, lease)
+                turn = repeat(runtime, "reopen-ranges", reopener.reopen_once, own.reopening_poll_s)
+                tasks.start("reopen-ranges", turn)
                 if own.retention_s:
                     poll_s = own.retention_poll_s
                     turn = repeat(runtime, "drop-partitions", archiver.drop_once, poll_s)

@@ -6,15 +6,18 @@ session does. Pages of an old one are thrown away, and reading starts again from
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
+from libs.store.dropped import Range
+from libs.store.errors import StoreUnavailable
 from libs.store.pages import ReadBatch
 from services.deduplicator.merge import Arrival, Reading, micros
 
-Status = Literal["waiting", "reading", "quarantined", "away", "refused"]
+Status = Literal["waiting", "reading", "reopening", "quarantined", "away", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class Feed:
     merged: lane -> (batch_no, merge_no), what this process merged. merged_at: committed_at of the newest merged batch.
     drained_at: when a look into the ledger began that found nothing new while everything before was merged. All times
     are microseconds. session: rises when what was read before is not to be merged any more. waiting: pages of this
-    session handed over and not merged.
+    session handed over and not merged. waits_for: ranges of production that are to be opened again before anything of it
+    is merged (parked). held: pages taken before that. is_given_up: the process stops while it is parked.
     """
 
     zone: str
@@ -64,6 +68,17 @@ class Feed:
     rows_read: int = 0
     releases: Mapping[UUID, tuple[int, int]] = field(default_factory=dict)
     is_done: bool = False
+    waits_for: tuple[Range, ...] = ()
+    held: deque[Delivery] = field(default_factory=deque)
+    is_given_up: bool = False
+
+    def next_page(self) -> Delivery | None:
+        """Take the page that is to be merged next; None when there is none, or none may be."""
+        if self.waits_for:
+            return None
+        if self.held:
+            return self.held.popleft()
+        return self.pages.get_nowait() if self.pages.qsize() else None
 
 
 class Board:
@@ -72,6 +87,7 @@ class Board:
     Attributes:
         ready: set while the writer holds production and readers may read.
         arrived: set when there is something for the writer to do.
+        parked: set when a feed was parked.
         merge_no_floor: the largest merge_no any gatherer has shown.
     """
 
@@ -80,6 +96,7 @@ class Board:
         self.generation = 0
         self.ready = asyncio.Event()
         self.arrived = asyncio.Event()
+        self.parked = asyncio.Event()
         self.merge_no_floor = 0
         self.is_doubted = False
 
@@ -96,6 +113,8 @@ class Board:
         """Throw away what was read of one gatherer and is not merged; return the number of its next session."""
         while not feed.pages.empty():
             feed.pages.get_nowait()
+        feed.held.clear()
+        feed.waits_for = ()
         feed.waiting = 0
         feed.drained_at = None
         feed.session += 1
@@ -119,9 +138,40 @@ class Board:
         feed.identity = identity
         return None
 
+    def park(self, pages: Sequence[Delivery], ranges: Sequence[Range]) -> None:
+        """Keep the pages of one gatherer, and whatever comes after them, until these ranges are open."""
+        feed = pages[0].feed
+        feed.held.extendleft(reversed(pages))
+        feed.waits_for = tuple(ranges)
+        feed.last_error = f"waits until {len(ranges)} ranges are open again: {ranges[0]} ..."
+        if feed.status == "reading":
+            feed.status = "reopening"
+        self.parked.set()
+        self.arrived.set()
+
+    def unpark(self, feed: Feed) -> None:
+        """Its ranges are open, or will not be: merge on, in the order it came."""
+        feed.waits_for, feed.last_error = (), ""
+        if feed.status == "reopening":
+            feed.status = "reading"
+        self.arrived.set()
+
+    def give_up_parked(self) -> None:
+        """The process stops: what is parked is read again by the next one; its reader may end."""
+        for feed in self.feeds.values():
+            if feed.waits_for:
+                feed.is_given_up = True
+                self.drop(feed)
+
     async def hand_over(self, delivery: Delivery) -> None:
-        """Give a page to the writer; waits while too many of this gatherer are waiting."""
+        """Give a page to the writer; waits while too many of this gatherer are waiting.
+
+        Raises:
+            StoreUnavailable: nothing of it is merged before the stop.
+        """
         feed = delivery.feed
+        if feed.is_given_up:
+            raise StoreUnavailable("production's windows that it needs are not open yet")
         if self.is_current(delivery):
             feed.waiting += 1
             feed.drained_at = None
@@ -133,7 +183,8 @@ class Board:
         taken: list[Delivery] = []
         rows = 0
         while rows < rows_max:
-            found = [feed.pages.get_nowait() for feed in self.feeds.values() if feed.pages.qsize()]
+            pages = [feed.next_page() for feed in self.feeds.values()]
+            found = [page for page in pages if page is not None]
             current = [page for page in found if self.is_current(page)]
             taken += current
             rows += sum(page.rows for page in current)
@@ -158,7 +209,7 @@ class Board:
     def is_done(self) -> bool:
         """True when every reader has ended and nothing is left to merge."""
         feeds = self.feeds.values()
-        return all(feed.is_done and feed.pages.empty() for feed in feeds)
+        return all(feed.is_done and feed.pages.empty() and not feed.held for feed in feeds)
 
     @property
     def drained_at(self) -> int | None:

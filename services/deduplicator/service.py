@@ -12,10 +12,12 @@ from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from services.deduplicator.board import Board, Feed
 from services.deduplicator.completeness import Completeness
+from services.deduplicator.housekeeping import Housekeeping
 from services.deduplicator.partitions import PartitionKeeper
 from services.deduplicator.reader import GathererReader
+from services.deduplicator.reopening import ReopeningDesk
 from services.deduplicator.settings import Settings
-from services.deduplicator.tasks import Housekeeping, Merging
+from services.deduplicator.tasks import Merging
 
 log = get_logger(__name__)
 
@@ -46,6 +48,8 @@ async def run(settings: Settings, runtime: Runtime) -> None:
             keeper = Housekeeping(board, writer, production, own, runtime.clock, partitions)
             working.append(tasks.start("housekeeping", keeper.run(runtime.stop)))
             working.append(tasks.start("summaries", keeper.run_summaries(runtime.stop)))
+            desk = ReopeningDesk(board, production, runtime.clock, runtime.metrics)
+            working.append(tasks.start("reopenings", desk.run(runtime.stop)))
             judge = Completeness(
                 board, merging.room, writer, production, runtime.clock, runtime.metrics
             )

@@ -1,4 +1,4 @@
-"""The writer's loop, the housekeeping beside it, and their single turns."""
+"""The writer's loop and its single turns."""
 
 import asyncio
 from collections import Counter
@@ -6,14 +6,11 @@ from dataclasses import replace
 
 from libs.flow.backoff import Backoff
 from libs.runtime.clock import Clock
+from libs.store.dropped import RangesDropped
 from libs.store.errors import SchemaMismatch, StoreUnavailable
 from libs.store.merge_errors import RowsRefused, WriterStopped
-from libs.store.merge_records import forget_merges
 from libs.store.merge_transaction import Merged
 from libs.store.merger import ProductionWriter
-from libs.store.partitions import ensure_partitions
-from libs.store.pool import Target, connect
-from libs.store.summaries import Summaries
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
@@ -24,13 +21,8 @@ from services.deduplicator.settings import DeduplicatorSettings
 
 log = get_logger(__name__)
 
-APPLICATION = "kalshi-data deduplicator"
 TAKE_OVER_POLL_S = 1.0
 """Seconds between two attempts to have production at most: a dead writer's successor comes that long after its lease."""
-SUMMARIES_S = 1.0
-"""Seconds between two summaries: a second's rows cost a search nothing, a minute's do."""
-MERGES_KEPT_S = 30 * 86_400.0
-"""Seconds a row of `merges` is kept: it only tells of the past, and there are ten a second."""
 
 
 class Merging:
@@ -85,6 +77,8 @@ class Merging:
             try:
                 if not self._board.ready.is_set() and not await self.begin_anew(stop):
                     return
+                if stop.is_set():
+                    self._board.give_up_parked()
                 if not await self.merge_once():
                     await self._idle()
             except WriterStopped as error:
@@ -167,26 +161,33 @@ class Merging:
             try:
                 if own:
                     await self._merge(own)
-            except RowsRefused:
-                await self._merge_by_batch(own)
+            except RowsRefused as refused:
+                if not self._park(own, refused):
+                    await self._merge_by_batch(own)
 
     async def _merge_by_batch(self, pages: list[Delivery]) -> None:
         """Merge what is sound before the refused batch, and set its gatherer aside with the batch named."""
-        for page in pages:
-            for batch in page.batches:
-                readings = {batch.lane: Reading(batch.batch_no, str(batch.family))}
-                rows = sum(map(len, batch.rows.values()))
-                part = replace(page, batches=[batch], readings=readings, rows=rows, pages=0)
-                if not self._board.is_current(page):
-                    return  # it is read again from where it stands
-                try:
-                    await self._merge([part])
-                except RowsRefused as refused:
-                    detail = f"lane={batch.lane} batch_no={batch.batch_no} {refused}"
-                    self._board.drop(page.feed)
-                    await self._writer.quarantine(page.gatherer, detail)
+        parts = [part for page in pages for part in _parts(page)]
+        for number, part in enumerate(parts):
+            if not self._board.is_current(part):
+                return  # it is read again from where it stands
+            try:
+                await self._merge([part])
+            except RowsRefused as refused:
+                if self._park(parts[number:], refused):
                     return
-            await self._merge([replace(page, batches=[], rows=0)])
+                (batch,) = part.batches
+                detail = f"lane={batch.lane} batch_no={batch.batch_no} {refused}"
+                self._board.drop(part.feed)
+                await self._writer.quarantine(part.gatherer, detail)
+                return
+
+    def _park(self, pages: list[Delivery], refused: RowsRefused) -> bool:
+        """Let one gatherer's pages wait when they only come too early: their ranges may yet be opened again."""
+        if not isinstance(refused, RangesDropped) or refused.failed:
+            return False
+        self._board.park(pages, refused.ranges)
+        return True
 
     async def _idle(self) -> None:
         """Wait for pages; keep the lease meanwhile."""
@@ -236,75 +237,16 @@ class Merging:
             self._metrics.merge_rows_read_total.labels(gatherer=zone, table=name).inc(count)
 
 
-class Housekeeping:
-    """Partitions ahead, copies of the cursors, releases, an end of old records; every look is cheap and may fail."""
-
-    def __init__(
-        self,
-        board: Board,
-        writer: ProductionWriter,
-        production: Target,
-        settings: DeduplicatorSettings,
-        clock: Clock,
-        partitions: PartitionKeeper,
-    ) -> None:
-        self._board = board
-        self._writer = writer
-        self._production = production
-        self._settings = settings
-        self._clock = clock
-        self._partitions = partitions
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Look after production until stop."""
-        while not stop.is_set():
-            await first_of(self._board.ready, stop)
-            if stop.is_set():
-                return
-            try:
-                await self.keep_partitions_once()
-                await self.release_once()
-                await self.forget_once()
-            except (StoreUnavailable, SchemaMismatch) as error:
-                log.warning("housekeeping_failed", error=str(error))
-            except WriterStopped:
-                self._board.doubt()
-            pause = min(self._settings.housekeeping_s, self._settings.cursor_copy_s)
-            await first_of(stop, timeout_s=pause)
-
-    async def keep_partitions_once(self) -> None:
-        """Create partitions ahead; rows in a default partition are an alarm, never a stop."""
-        async with connect(self._production, APPLICATION) as conn:
-            ensured = await ensure_partitions(conn, "production", self._clock.now())
-        self._partitions.forget()
-        await self._partitions.make_for(())
-        if ensured.default_rows:
-            log.warning("rows_in_default_partition", **ensured.default_rows)
-
-    async def forget_once(self) -> None:
-        """Keep what only tells of the past bounded."""
-        async with connect(self._production, APPLICATION) as conn:
-            await forget_merges(conn, MERGES_KEPT_S)
-
-    async def run_summaries(self, stop: asyncio.Event) -> None:
-        """Keep rows findable by merge_no while they are new, once a second, until stop."""
-        while not stop.is_set():
-            await first_of(self._board.ready, stop)
-            try:
-                async with connect(self._production, APPLICATION) as conn:
-                    summaries = Summaries("merge_no")
-                    while not stop.is_set():
-                        await summaries.keep_up(conn)
-                        await first_of(stop, timeout_s=SUMMARIES_S)
-            except (StoreUnavailable, SchemaMismatch) as error:
-                log.warning("housekeeping_failed", error=str(error))
-                await first_of(stop, timeout_s=self._settings.backoff_s_max)
-
-    async def release_once(self) -> None:
-        """Copy the cursors when a copy is due, and put the releases of the old enough one on the board."""
-        age = self._settings.release_after_s
-        await self._writer.copy_cursors(self._settings.cursor_copy_s, age)
-        releasable = await self._writer.releasable(age)
-        for feed in self._board.feeds.values():
-            if feed.gatherer is not None:
-                feed.releases = releasable.get(feed.gatherer, {})
+def _parts(page: Delivery) -> list[Delivery]:
+    """Return a page batch by batch, and at last what is left of it: how far its lanes were read."""
+    batches = [
+        replace(
+            page,
+            batches=[batch],
+            readings={batch.lane: Reading(batch.batch_no, str(batch.family))},
+            rows=sum(map(len, batch.rows.values())),
+            pages=0,
+        )
+        for batch in page.batches
+    ]
+    return [*batches, replace(page, batches=[], rows=0)]

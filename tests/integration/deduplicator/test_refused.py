@@ -1,10 +1,8 @@
 """Rows that production cannot hold: their gatherer is set aside with the batch named, nobody else waits for it."""
 
 import random
-from dataclasses import replace
 
 from libs.marketdata.tables import Family
-from libs.marketdata.units import HOUR
 from libs.store.pool import connect
 from libs.store.readmission import readmit
 from tests.integration.deduplicator.conftest import Databases
@@ -100,22 +98,3 @@ async def test_the_refused_batch_is_met_again_when_nothing_changed(databases: Da
     await deduplicator.drained("b", "c")
     await deduplicator.stop()
     assert await trade_ids(databases) == []
-
-
-async def test_rows_older_than_retention_set_their_gatherer_aside(databases: Databases) -> None:
-    """A zone that was away longer than retention keeps: nothing of it comes in twice, the operator is told what to do."""
-    now = CLOCK.now()
-    mark = now - HOUR
-    await databases.conn.execute("INSERT INTO retention_marks VALUES ('trades', $1)", mark)
-    await databases.zones["a"].write_other("trades", [trade(1, mark - 1)], Family.TRADES)
-    await databases.zones["a"].write_other("trades", [trade(2, now)], Family.TRADES)
-    await databases.zones["b"].write_other("trades", [trade(3, now)], Family.TRADES)
-    production = replace(databases.production, user="kd_writer")
-    async with running(databases.gatherers, production) as deduplicator:
-        entry = await quarantined(deduplicator, "a")
-        assert "batch_no=1 retention: trades" in entry["last_error"]
-        await deduplicator.drained("b", "c")
-        assert await trade_ids(databases) == ["trade-3"]
-        await readmit(databases.gatherers["a"], databases.production, skip_unsound=True)
-        await deduplicator.drained()
-    assert await trade_ids(databases) == ["trade-2", "trade-3"]
