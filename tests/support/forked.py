@@ -37,7 +37,6 @@ class Forked:
     """
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:
-        self._log = log
         self._process: ForkServerProcess = _CONTEXT.Process(
             target=_be, args=(list(arguments), str(log)), daemon=True
         )
@@ -48,9 +47,10 @@ class Forked:
         """True while it runs."""
         return self._process.is_alive()
 
-    def output(self) -> str:
-        """What it and those before it wrote into the same file."""
-        return self._log.read_text() if self._log.exists() else ""
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
 
     async def kill(self) -> None:
         """Kill -9."""

@@ -2,9 +2,10 @@
 
 import asyncio
 import random
+import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -42,26 +43,38 @@ def directory() -> Iterator[Path]:
     """Where configuration and log stand; the log is shown when a test fails."""
     with tempfile.TemporaryDirectory(prefix="kalshi-data-killed-") as found:
         yield Path(found)
-        for log in Path(found).glob("log"):
+        for log in Path(found).glob("*.log"):
             sys.stdout.write(log.read_text())
+
+
+def config_of(databases: Databases, health: int = 8080, metrics: int = 9090) -> dict[str, Any]:
+    """The configuration file of a deduplicator over these databases."""
+    gatherers = databases.gatherers.items()
+    return {
+        "gatherers": [{"zone": zone, "store": _store(db)} for zone, db in gatherers],
+        "production": _store(databases.production),
+        "deduplicator": asdict(OWN),
+        "health": {"host": "127.0.0.1", "port": health},
+        "metrics": {"host": "127.0.0.1", "port": metrics},
+        "log": {"format": "json", "level": "info"},
+    }
+
+
+def _store(target: Target) -> dict[str, Any]:
+    return {
+        "host": target.host, "port": target.port, "database": target.database, "user": target.user,
+        "password": target.password,
+    }  # fmt: skip
 
 
 class Deduplicator:
     """The real process over these databases, started and killed again and again."""
 
-    def __init__(self, databases: Databases, directory: Path) -> None:
-        self.log = directory / "log"
-        self._config = directory / "deduplicator.yaml"
+    def __init__(self, databases: Databases, directory: Path, name: str = "first") -> None:
+        self.log = directory / f"{name}.log"
+        self._config = directory / f"{name}.yaml"
         self._port, metrics = free_ports(2)
-        gatherers = databases.gatherers.items()
-        document = {
-            "gatherers": [{"zone": zone, "store": _store(db)} for zone, db in gatherers],
-            "production": _store(databases.production),
-            "deduplicator": asdict(OWN),
-            "health": {"host": "127.0.0.1", "port": self._port},
-            "metrics": {"host": "127.0.0.1", "port": metrics},
-            "log": {"format": "json", "level": "info"},
-        }
+        document = config_of(databases, self._port, metrics)
         self._config.write_text(yaml.safe_dump(document))
 
     def start(self) -> Forked:
@@ -75,12 +88,16 @@ class Deduplicator:
         except (OSError, ValueError):
             return {}
 
+    async def until(self, holds: Callable[[dict[str, Any]], Any]) -> None:
+        """Return once its /health fulfils a condition."""
+        async with asyncio.timeout(30):
+            while not holds(await self.health()):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.01)
 
-def _store(target: Target) -> dict[str, Any]:
-    return {
-        "host": target.host, "port": target.port, "database": target.database, "user": target.user,
-        "password": target.password,
-    }  # fmt: skip
+    async def drained(self) -> None:
+        """Return once everything committed by now is merged."""
+        asked = CLOCK.now()
+        await self.until(lambda health: (health.get("drained_at") or 0) > asked)
 
 
 async def write(zone: Zone, rows: list[Any], turn: int) -> None:
@@ -130,11 +147,8 @@ async def test_the_process_killed_at_random_moments_ends_exact(
                 tasks.create_task(write(zone, rows[share], turn))
             await until_merges(databases, done + chance.choice([0, 1, 1, 2, 3]))
             await process.kill()
-    asked = CLOCK.now()
     async with running(deduplicator):
-        async with asyncio.timeout(30):
-            while ((await deduplicator.health()).get("drained_at") or 0) < asked:
-                await databases.conn.execute("SELECT pg_sleep(0.01)")
+        await deduplicator.drained()
     expected = set().union(*(keys(rows[: KILLS * CHANGES_A_TURN]) for rows in heard))
     assert sorted(await merged_keys(databases.conn)) == sorted(expected)
     await check_the_books(databases, len(expected))
@@ -171,3 +185,41 @@ async def check_the_books(databases: Databases, deltas: int) -> None:
         assert len(ledger) == 2
         for row in ledger:
             assert cursors[row["lane"]] == row["last"] == row["n"]
+
+
+WAITS = "waiting for the lease of another deduplicator"
+
+
+async def test_a_writer_that_stood_still_finds_another_in_its_place_and_writes_nothing(
+    databases: Databases, directory: Path
+) -> None:
+    """Stopped in its tracks for longer than its lease; awake again it is fenced, waits, and follows when that one dies."""
+    truth = make_truth(19, 600)
+    rows, zones = hear(truth), databases.zones
+    first = Deduplicator(databases, directory)
+    second = Deduplicator(databases, directory, "second")
+    async with running(first) as sleeper:
+        await first.until(lambda health: health.get("epoch") == 1)
+        await zones["a"].write(rows[:200])
+        await first.drained()
+        sleeper.send(signal.SIGSTOP)
+        rival = second.start()
+        try:
+            await second.until(lambda health: health.get("epoch") == 2)
+            await zones["b"].write(rows[:400])
+            await second.drained()
+            sleeper.send(signal.SIGCONT)
+            await first.until(lambda health: health.get("reason") == WAITS)
+            await zones["c"].write(rows[300:500])
+            await second.drained()
+            assert (await first.health())["epoch"] == 1
+        finally:
+            await rival.kill()
+        await zones["a"].write(rows[400:])
+        await first.until(lambda health: health.get("epoch") == 3)
+        await first.drained()
+    assert sorted(await merged_keys(databases.conn)) == sorted(keys(rows))
+    inserted = await databases.conn.fetchval("SELECT sum(rows_inserted) FROM merges")
+    assert inserted == len(rows)
+    log = first.log.read_text()
+    assert "writer_stopped" in log and "epoch 2 holds production, ours was 1" in log

@@ -229,14 +229,20 @@ class Running:
         """Its /health document."""
         return self.runtime.health.document()
 
-    async def until(self, holds: Callable[[dict[str, Any]], Any], timeout_s: float = 20.0) -> None:
+    async def started(
+        self, holds: Callable[[dict[str, Any]], Any], timeout_s: float = 20.0
+    ) -> None:
         """Return once its document fulfils a condition."""
         async with asyncio.timeout(timeout_s):
-            while "gatherers" not in self.health or not holds(self.health):
+            while not holds(self.health):
                 if self.task.done():
                     await self.task
                     raise AssertionError("the deduplicator has ended")
                 await asyncio.sleep(0.005)
+
+    async def until(self, holds: Callable[[dict[str, Any]], Any], timeout_s: float = 20.0) -> None:
+        """Return once its document tells of gatherers and fulfils a condition."""
+        await self.started(lambda health: "gatherers" in health and holds(health), timeout_s)
 
     async def drained(self, *zones: str) -> None:
         """Return once these zones (all by default) were read to their end after this moment, and merged."""
