@@ -98,6 +98,25 @@ async def insist_open(conn: AnyConnection, rows: Mapping[str, Sequence[Segment]]
     below = {
         one for name, mark in marks if name in rows for one in ranges_below(name, rows[name], mark)
     }
+    await _insist(conn, below)
+
+
+async def insist_merge_open(conn: AnyConnection, table_name: str, merge_no: int) -> None:
+    """As insist_open, of the rows of one table that a merge of this number has brought; it looks below the mark only."""
+    mark = await conn.fetchval(f"{_MARKS} WHERE table_name = $1", table_name, column=1)
+    if mark is None or mark <= 0:
+        return
+    table, span = GATHERER_TABLES[table_name], _span(table_name)
+    column, width = table.time_column, width_of(table, "production")
+    rows = await conn.fetch(
+        f"SELECT DISTINCT {column} / {width} * {width} AS start FROM {table_name}"
+        f" WHERE {column} >= {CALENDAR_FROM} AND {column} < $1 AND merge_no = $2",
+        min(mark + span, CALENDAR_TO), merge_no,
+    )  # fmt: skip
+    await _insist(conn, {one for row in rows for one in _near(table, row["start"], span, mark)})
+
+
+async def _insist(conn: AnyConnection, below: set[Range]) -> None:
     if not below:
         return
     dropped = await dropped_ranges(conn, sorted(below))
@@ -117,16 +136,24 @@ def ranges_below(table_name: str, segments: Sequence[Segment], mark: int) -> set
     table = GATHERER_TABLES[table_name]
     if not table.partitioned_in_production or mark <= 0:
         return set()
-    span = TRADE_TIME_SPAN if table_name == "trades" else 0
+    span = _span(table_name)
     limit = min(mark + span, CALENDAR_TO).to_bytes(8, "big")
     # Moments before 1970 begin with a set bit and stand above every limit: nothing of them is ever dropped.
     times = map(itemgetter(_time_slice(table)), _payloads(segments))
     found: set[Range] = set()
     for packed in {time for time in times if time < limit}:
-        moment = int.from_bytes(packed, "big")
-        near = {max(moment - span, CALENDAR_FROM), moment, moment + span}
-        found |= {one for at in near if (one := range_of(table, at)).start < mark}
+        found |= _near(table, int.from_bytes(packed, "big"), span, mark)
     return found
+
+
+def _span(table_name: str) -> int:
+    return TRADE_TIME_SPAN if table_name == "trades" else 0
+
+
+def _near(table: Table, moment: int, span: int, mark: int) -> set[Range]:
+    """The ranges below the mark that a look-up from this moment reads."""
+    near = {max(moment - span, CALENDAR_FROM), moment, moment + span}
+    return {one for at in near if (one := range_of(table, at)).start < mark}
 
 
 def _payloads(segments: Sequence[Segment]) -> Iterable[bytes]:

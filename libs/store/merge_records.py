@@ -1,10 +1,9 @@
 """What stands beside the rows of a merge: cursors, the merge itself, coverage, lags, conflicts, events, marks of retention."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from libs.store import merge_sql as sql
-from libs.store.merge_errors import RowsRefused
 from libs.store.merge_transaction import EventRow, Merged, MergeTransaction
 from libs.store.pool import Connection, map_store_errors
 
@@ -32,25 +31,6 @@ async def record_events(conn: Connection, events: Sequence[EventRow]) -> None:
     """Write event rows inside the caller's transaction."""
     if events:
         await conn.executemany(sql.WRITE_EVENT, events)
-
-
-async def refuse_dropped(conn: Connection, names: Iterable[str], merge_no: int) -> None:
-    """Refuse a transaction that inserted rows where retention has dropped: they would be facts a second time.
-
-    Called after the rows are in: a partition that holds one of them cannot be dropped before we end, and if it was
-    dropped before, its mark is seen now.
-    """
-    records = await conn.fetch(sql.RETENTION_MARKS)
-    marks: dict[str, int] = {record["table_name"]: record["dropped_before"] for record in records}
-    for name in names:
-        query = sql.below_mark(name) if name in marks else None
-        found = None if query is None else await conn.fetchval(query, marks[name], merge_no)
-        if found is not None:
-            raise RowsRefused(
-                f"retention: {name} has a row of {found}, production's partitions before {marks[name]} are archived and"
-                " dropped; load that window back and lower its row of retention_marks, then readmit, or give the batch"
-                " up with readmit --skip-unsound"
-            )
 
 
 async def forget_merges(conn: Connection, keep_s: float) -> int:

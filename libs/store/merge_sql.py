@@ -102,22 +102,6 @@ def copy_bytes(table_name: str, segments: Sequence[Segment], merge_no: int) -> b
     return b"".join(parts)
 
 
-RETENTION_MARKS = "SELECT table_name, dropped_before FROM retention_marks"
-
-
-@functools.cache
-def below_mark(table_name: str) -> str | None:
-    """Return the query for a row that transaction $2 inserted below the time $1; None for a table without partitions.
-
-    It looks into the default partition and the remains before the mark only.
-    """
-    table = GATHERER_TABLES[table_name]
-    if not table.partitioned_in_production:
-        return None
-    column = table.time_column
-    return f"SELECT {column} FROM {table_name} WHERE {column} < $1 AND merge_no = $2 LIMIT 1"
-
-
 LOCK_LEASE = "SELECT epoch, holder, merge_no FROM writer_lease FOR UPDATE"
 
 TAKE_LEASE = """

@@ -11,9 +11,10 @@ from uuid import UUID
 from libs.archive.manifest import Gatherer
 from libs.marketdata.tables import TRADES, Table, production_columns
 from libs.store import merge_sql as sql
+from libs.store.dropped import insist_merge_open
 from libs.store.loading import load_rows
 from libs.store.merge_errors import RowsRefused
-from libs.store.merge_records import record_events, refuse_dropped
+from libs.store.merge_records import record_events
 from libs.store.merge_transaction import EventRow
 from libs.store.partitions import act_as_owner
 from libs.store.pool import Connection, map_store_errors
@@ -60,7 +61,7 @@ async def merge_superseded(
                 fresh = await _unknown_trades(conn, rows) if table.name == "trades" else rows
                 inserted += await _insert(conn, table, fresh, merge_no, numbers)
             if inserted:
-                await refuse_dropped(conn, [table.name], merge_no)
+                await insist_merge_open(conn, table.name, merge_no)
                 await conn.execute(sql.WRITE_MERGE, merge_no, read, inserted)
                 await conn.execute("UPDATE writer_lease SET merge_no = $1", merge_no)
                 detail = f"{name}: {inserted} of {read} rows"

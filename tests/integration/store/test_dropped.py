@@ -7,7 +7,7 @@ import pytest
 
 from libs.marketdata.tables import ORDERBOOK_DELTAS, TRADES
 from libs.marketdata.units import DAY, HOUR
-from libs.store.dropped import Range, RangesDropped, range_of
+from libs.store.dropped import Range, RangesDropped, insist_merge_open, range_of
 from libs.store.merger import ProductionWriter
 from libs.store.partition_drop import drop_partitions_archived
 from libs.store.partitions import Horizon, ensure_partitions, existing_partitions
@@ -132,6 +132,29 @@ async def test_a_trade_waits_for_every_day_its_look_up_reads(
     await opened(conn, [days[2]])
     await writer.merge(transaction(2, trades=[trade("y", NIGHT + DAY + 7)]))
     assert await count(conn, "trades") == 2
+
+
+async def test_what_a_merge_has_brought_is_judged_likewise(
+    conn: Connection, writer: ProductionWriter
+) -> None:
+    """By its number: only its own rows, of trades with the days around them."""
+    days = [range_of(TRADES, NIGHT + number * DAY) for number in range(3)]
+    await writer.merge(transaction(1, trades=[trade("x", NIGHT + 7)]))
+    await writer.merge(transaction(2, trades=[trade("y", NIGHT + DAY + 7)]))
+    await writer.merge(transaction(3, trades=[trade("z", NIGHT + 2 * DAY + 7)]))
+    for day in days:
+        await archived(conn, *day)
+    await mark(conn, "trades", days[0].end)
+    for merge_no, wanted in ((1, days[:1]), (2, days[:1]), (3, [])):
+        if not wanted:
+            await insist_merge_open(conn, "trades", merge_no)
+            continue
+        with pytest.raises(RangesDropped) as got:
+            await insist_merge_open(conn, "trades", merge_no)
+        assert list(got.value.ranges) == wanted
+    await opened(conn, days[:1])
+    await insist_merge_open(conn, "trades", 1)
+    await insist_merge_open(conn, "tickers", 1)
 
 
 async def test_a_dropped_range_is_not_made_again_empty(conn: Connection) -> None:
