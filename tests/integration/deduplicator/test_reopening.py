@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 import libs.store.reopening as reopening_module
+from libs.archive.errors import ArchiveError
 from libs.archive.objects import ObjectStore
 from libs.archive.reading import read_groups
 from libs.marketdata.tables import (
@@ -30,6 +31,7 @@ from libs.runtime.service import Runtime
 from libs.store.dropped import Range, range_of
 from libs.store.leases import Lease
 from libs.store.pool import Pool, open_pool
+from libs.store.readmission import readmit
 from libs.telemetry.metrics import Metrics
 from services.archiver.reopening import Reopener
 from services.archiver.settings import ArchiverSettings
@@ -169,6 +171,18 @@ async def states(archive: Archive) -> dict[Range, str]:
     return {Range(*row[:3]): row["state"] for row in rows}
 
 
+async def details(archive: Archive) -> list[str]:
+    rows = await archive.pool.fetch("SELECT detail FROM archive_reopenings WHERE detail <> ''")
+    return [row["detail"] for row in rows]
+
+
+async def status(deduplicator: Running, wanted: str) -> dict[str, Any]:
+    """Return zone c's entry once it has this status."""
+    await deduplicator.until(lambda health: health["gatherers"]["c"]["status"] == wanted)
+    entry: dict[str, Any] = deduplicator.health["gatherers"]["c"]
+    return entry
+
+
 async def test_copies_and_new_rows_of_a_dropped_window(
     databases: Databases, tmp_path: Path
 ) -> None:
@@ -292,3 +306,87 @@ async def test_a_crash_at_any_step_changes_nothing(
         await archive.drop()
         everything = [change for truth in truths for change in truth]
         assert Counter(await archive.deltas()) == Counter(true_keys(everything))
+
+
+async def test_an_object_that_is_wrong_sets_the_gatherer_aside_until_it_is_right(
+    databases: Databases, tmp_path: Path
+) -> None:
+    """Its hash, or that it is gone: loud, tried again; brought back, everything goes on by itself and nothing is lost."""
+    truth = truth_at(LATE)
+    async with archive_of(databases, tmp_path) as archive:
+        await week_passed(databases, archive, truth)
+        query = "SELECT object FROM archive_manifests WHERE table_name = 'orderbook_deltas'"
+        file = tmp_path / str(await archive.pool.fetchval(query))
+        right = file.read_bytes()
+        async with running(databases.gatherers, databases.production) as deduplicator:
+            await databases.zones["c"].write(hear(truth))
+            await deduplicator.until(waits)
+            for wrong in (right[:99] + bytes([right[99] ^ 1]) + right[100:], None):
+                if wrong is None:
+                    file.unlink()
+                else:
+                    file.write_bytes(wrong)
+                await archive.reopen()
+                entry = await status(deduplicator, "quarantined")
+                assert "batch_no=1 reopening: orderbook_deltas_p" in entry["last_error"]
+                assert ("sha256" if wrong else "could not be read") in (await details(archive))[0]
+            assert list((await states(archive)).values()) == ["failed"]
+            failed = "SELECT count(*) FROM operational_events WHERE kind = 'reopening_failed'"
+            assert await archive.pool.fetchval(failed) == 1
+            file.write_bytes(right)
+            await caught_up(deduplicator, archive)
+        await archive.export()
+        await archive.drop()
+        assert sorted(await archive.deltas()) == sorted(true_keys(truth))
+
+
+async def test_an_operator_gives_up_what_cannot_be_opened(
+    databases: Databases, tmp_path: Path
+) -> None:
+    """The batches that need the lost object are given up, with a gap; what else the gatherer has is merged."""
+    truth, now = truth_at(LATE), make_truth(8, 20)
+    async with archive_of(databases, tmp_path) as archive:
+        await week_passed(databases, archive, truth)
+        query = "SELECT object FROM archive_manifests WHERE table_name = 'orderbook_deltas'"
+        (tmp_path / str(await archive.pool.fetchval(query))).unlink()
+        async with running(databases.gatherers, databases.production) as deduplicator:
+            await databases.zones["c"].write(hear(truth), batch_max=10**6)
+            await databases.zones["c"].write(hear(now))
+            await deduplicator.until(waits)
+            await archive.reopen()
+            await status(deduplicator, "quarantined")
+            await readmit(databases.gatherers["c"], databases.production, skip_unsound=True)
+            await deduplicator.drained()
+        assert sorted(await merged_keys(databases.conn)) == sorted(true_keys(now))
+
+
+async def test_a_store_that_is_away_is_waited_for(
+    databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request stands, nobody is set aside, the others go on, a stop does not wait for it."""
+    truth, now = truth_at(LATE), make_truth(8, 20)
+
+    def away(*_: object) -> str:
+        raise ArchiveError("the bucket could not be read: connection refused")
+
+    async with archive_of(databases, tmp_path) as archive:
+        await week_passed(databases, archive, truth)
+        async with running(databases.gatherers, databases.production) as deduplicator:
+            await databases.zones["c"].write(hear(truth))
+            await deduplicator.until(waits)
+            with monkeypatch.context() as patch:
+                patch.setattr(ObjectStore, "download", away)
+                for _ in range(3):
+                    await archive.reopen()
+            assert list((await states(archive)).values()) == ["requested"]
+            await databases.zones["a"].write(hear(now))
+            await deduplicator.drained("a", "b")
+            entry = deduplicator.health["gatherers"]["c"]
+            assert entry["status"] == "reopening"
+            assert set(await merged_keys(databases.conn)) == true_keys(now)
+            began = CLOCK.monotonic()
+            await deduplicator.stop()
+            assert CLOCK.monotonic() - began < 8  # the grace is 10 s
+        async with running(databases.gatherers, databases.production) as deduplicator:
+            await caught_up(deduplicator, archive)
+        assert set(await merged_keys(databases.conn)) == true_keys(now) | true_keys(truth)
