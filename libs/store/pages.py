@@ -21,6 +21,7 @@ from libs.marketdata.binary import read_copy, rows_hash
 from libs.marketdata.tables import GATHERER_TABLES, Family
 from libs.store.batches import SCHEMA_VERSION
 from libs.store.errors import GathererUnsound, SchemaMismatch
+from libs.store.page_query import Part, rows_query
 from libs.store.pool import AnyConnection, map_store_errors
 
 LEDGER_ROWS_MAX: Final = 256
@@ -237,7 +238,7 @@ class _Content:
 
 async def _read_content(conn: AnyConnection, chosen: Sequence[asyncpg.Record]) -> _Content:
     """Read the rows of the chosen batches, one COPY per table that any of them has."""
-    spans: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    spans: dict[str, list[Part]] = defaultdict(list)
     for row in chosen:
         columns = zip(row["table_names"], row["times_from"], row["times_to"], strict=True)
         for table_name, time_from, time_to in columns:
@@ -252,25 +253,6 @@ async def _read_content(conn: AnyConnection, chosen: Sequence[asyncpg.Record]) -
         await conn.copy_from_query(rows_query(table_name, parts), output=keep, format="binary")
         content.add(table_name, b"".join(chunks))
     return content
-
-
-def rows_query(table_name: str, parts: Sequence[tuple[int, int, int]]) -> str:
-    """Return the query for a table's rows of the batches (batch_id, time_from, time_to), batch_id first.
-
-    COPY takes no parameters, so the numbers stand in the text: that they are integers is what makes it safe. The bounds
-    are there for the plan: of the time column to leave out chunks, of batch_id to pass the BRIN index once.
-    """
-    ids = sorted(int(part[0]) for part in parts)
-    table = GATHERER_TABLES[table_name]
-    return " ".join(
-        (
-            "select batch_id,", ", ".join(table.column_names), "from", table.name,
-            "where batch_id between", str(ids[0]), "and", str(ids[-1]),
-            "and batch_id in (", ",".join(map(str, ids)), ")",
-            "and", table.time_column, "between", str(min(int(part[1]) for part in parts)),
-            "and", str(max(int(part[2]) for part in parts)),
-        )
-    )  # fmt: skip
 
 
 def _batch(row: asyncpg.Record, content: _Content) -> ReadBatch:

@@ -12,6 +12,7 @@ import pytest
 
 from libs.marketdata.binary import codec
 from libs.marketdata.rows import GapRow, SnapshotRow
+from libs.marketdata.units import HOUR
 from libs.store import pages
 from libs.store.acknowledgements import (
     read_acknowledged_merge_no,
@@ -22,12 +23,12 @@ from libs.store.acknowledgements import (
 from libs.store.batches import seal
 from libs.store.errors import GathererUnsound, SchemaMismatch
 from libs.store.lanes import LaneWriter, close_dead_lanes
+from libs.store.page_query import rows_query
 from libs.store.pages import (
     PLAN_BY_NUMBER,
     Page,
     read_identity,
     read_page,
-    rows_query,
 )
 from libs.store.partitions import ensure_partitions
 from libs.store.pool import AnyConnection, Connection, Pool, Target, connect
@@ -353,6 +354,35 @@ async def test_the_rows_of_a_page_are_found_by_their_number(gatherer_db: Target)
             map(int, re.findall(r"Rows Removed by (?:Index Recheck|Filter): (\d+)", plan))
         )
         assert looked_at < 10_000, plan
+
+
+async def test_batches_hours_apart_leave_the_chunks_between_them_alone(gatherer_db: Target) -> None:
+    """A backlog beside the present: exactly the chunks of their times are read, on either kind of server."""
+    async with opened(gatherer_db) as (pool, conn):
+        for hour in range(6):
+            await ensure_partitions(conn, "gatherer", NOON + hour * HOUR)
+        writer = writer_of(pool)
+        moments = [NOON, NOON + 5, NOON + 4 * HOUR, NOON + HOUR // 2, NOON + 4 * HOUR + 7]
+        for number, moment in enumerate((*moments, NOON + 2 * HOUR, NOON + 3 * HOUR)):
+            await writer.write(seal({"orderbook_deltas": [delta(number, exchange_ts=moment)]}))
+        ledger = await ledger_of(conn, writer.lane)
+        parts = [(row["batch_id"], row["times_from"][0], row["times_to"][0]) for row in ledger[:5]]
+        async with conn.transaction():
+            await conn.execute(PLAN_BY_NUMBER)
+            query = rows_query("orderbook_deltas", parts)
+            plan = "\n".join(row[0] for row in await conn.fetch("explain (costs off) " + query))
+        read = set(re.findall(r"Heap Scan on (\S+)", plan))
+        tables = await conn.fetch(
+            "select distinct tableoid::regclass::text as name from orderbook_deltas where seq < 5"
+        )
+        assert {name.split(".")[-1] for name in read} == {
+            row["name"].split(".")[-1] for row in tables
+        }, plan
+        assert len(tables) == 2
+        page = await read_page(conn, {}, 5000)
+        assert seqs(page.batches) == list(range(7))
+        assert len(rows_query("orderbook_deltas", parts[:2]).split(" or ")) == 1
+        await writer.close()
 
 
 async def test_new_rows_are_summarised_once(gatherer_db: Target) -> None:
