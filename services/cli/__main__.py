@@ -20,6 +20,13 @@ VERBS = {
     "local": Verb("services.local.command", "run the whole platform on this machine"),
     "migrate": Verb("services.migrate.command", "bring a database's schema to this version"),
     "status": Verb("services.local.status_command", "show what a running platform is doing"),
+    "gaps": Verb(
+        "services.coverage.gaps_command", "show who listened, and what nobody heard and why"
+    ),
+    "coverage": Verb(
+        "services.coverage.coverage_command",
+        "show facts by who delivered them, lag and share listened; draw them over time",
+    ),
     "readmit": Verb(
         "services.deduplicator.readmit", "let a quarantined gatherer back into the merge"
     ),
