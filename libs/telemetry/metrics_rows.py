@@ -38,3 +38,10 @@ class RowMetrics(MetricKinds):
         self.spool_faults_total = self._counter(
             "spool_faults_total", "Errors of the disk under the spool.", "family"
         )
+        self.storage_bytes = self._gauge("storage_bytes", "Bytes of the zone's database.")
+        self.storage_bytes_max = self._gauge(
+            "storage_bytes_max", "Bytes it may take, 0 for no limit; alert above 90 % of them."
+        )
+        self.storage_level = self._gauge(
+            "storage_level", "0: room; 1: above 90 % of the limit; 2: deltas and tickers are held."
+        )

@@ -21,6 +21,8 @@ from services.connector.drops import Drops, ended_in
 from services.connector.openings import Openings, with_openings
 
 BYTES_MAX = 256 << 20
+ROOM_AFTER_DROP = 0.75
+"""Part of memory that may be taken when batches are accepted again after a drop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +88,19 @@ class Buffer:
         Returns:
             Gap rows to be written now: what was dropped before a batch that found room again.
         """
-        is_full = self.rows + batch.count > self.rows_max or self.size_bytes >= self.bytes_max
-        if is_full and self._tail:
+        if self._tail and not self._has_room(batch.count):
             self.drops.add(batch, now)
             return []
         if self.drops.lost:
             self.drops.lost = restate([batch], self.drops.lost, now)
         self._append(batch)
         return self.take_gaps(now)
+
+    def _has_room(self, rows: int) -> bool:
+        """True when so many rows more may wait; after a drop only when a quarter is free again: one drop, one gap."""
+        part = ROOM_AFTER_DROP if self.drops.is_open else 1
+        fits = self.rows + rows <= self.rows_max * part
+        return fits and self.size_bytes < self.bytes_max * part
 
     def take_gaps(self, now: int) -> list[GapRow]:
         """Return what was dropped and not said yet, as gap rows to be written now; put() does it by itself."""

@@ -21,6 +21,12 @@ CHANNEL_OF_TABLE = {
 }
 """The channel whose frames fill a table; in the order in which tables name a drop's channel."""
 
+WHY = {
+    "spool_full": "the database is away, and neither memory nor the spool has room",
+    "storage_full": "the database has all the bytes it may take, and neither memory nor the spool has room",
+}
+"""The reasons of a drop, and what they mean."""
+
 
 @dataclass(slots=True)
 class Drop:
@@ -36,15 +42,16 @@ class Drop:
     seq_from: int | None = None
     seq_to: int | None = None
     rows: int = 0
+    reason: str = "spool_full"
 
     def row(self, now: int) -> GapRow:
         """The gap that names the cause."""
         return gap(
             now,
             self.channel,
-            "spool_full",
+            self.reason,
             slot=self.slot,
-            detail="the database is away, and neither memory nor the spool has room",
+            detail=WHY[self.reason],
             from_ts=self.from_ts,
             to_ts=self.to_ts,
             received_from=self.received_from,
@@ -63,12 +70,14 @@ class Drops:
 
     Attributes:
         rows: rows dropped since the start, by table.
+        reason: why there is no room now, one of WHY; a drop keeps the one it began with.
         lost: sids whose streams the next batch restates.
         ended: sids that are over. gone: number of the newest stream that ended in a drop, by sid and ticker.
     """
 
     family: Family
     rows: Counter[str] = field(default_factory=Counter)
+    reason: str = "spool_full"
     lost: dict[SidKey, Source] = field(default_factory=dict)
     ended: list[SidKey] = field(default_factory=list)
     gone: dict[tuple[SidKey, str | None], int] = field(default_factory=dict)
@@ -79,6 +88,11 @@ class Drops:
     def facts(self) -> int:
         """Rows dropped but those that say what was heard; what the gap rows count."""
         return sum(rows for name, rows in self.rows.items() if name not in LISTEN_TABLES)
+
+    @property
+    def is_open(self) -> bool:
+        """True while something was dropped and no batch found room since."""
+        return bool(self._drops or self._gaps)
 
     def take_gaps(self, now: int) -> list[GapRow]:
         """Return what was dropped and not said yet, as gap rows to be written now."""
@@ -120,7 +134,9 @@ class Drops:
         if drop is None:
             source = batch.sources.get(key) if key else None
             slot = source.slot if source else ""
-            drop = self._drops[key] = Drop(key, channel, slot, batch.first_at, now)
+            drop = self._drops[key] = Drop(
+                key, channel, slot, batch.first_at, now, reason=self.reason
+            )
         drop.received_to = now
         return drop
 

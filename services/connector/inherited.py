@@ -52,6 +52,8 @@ class Heir:
     bucket: TokenBucket
     lane_of: Callable[[Family], LaneWriter]
     write_gap: Callable[[GapRow], None]
+    holds: Callable[[Family], bool] = lambda _: False
+    """True while a family's batches are not to be committed."""
     identity: str = ""
     known: dict[SidKey, GapRow] = field(default_factory=dict)
     """Gaps of sids that these runs may know better: where hearing stopped by what the database has."""
@@ -143,6 +145,9 @@ class Legacy:
         if wait_s:
             await asyncio.sleep(wait_s)
         while True:
+            if self._heir.holds(self._family):
+                await asyncio.sleep(RETRY_S)
+                continue
             rows = self._openings.restate(record, self._heir.clock.now(), {})
             offered = replace(record, sealed=with_openings(record.sealed, rows)) if rows else record
             try:

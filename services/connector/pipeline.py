@@ -23,8 +23,12 @@ from libs.telemetry.metrics import Metrics
 from services.connector.buffer import Buffer
 from services.connector.outlets import Outlets
 from services.connector.spooling import Spooling
+from services.connector.storage import Storage
 
 log = get_logger(__name__)
+
+HELD_TURN_S = 0.25
+"""Seconds between two batches of a family that is held back, unless they are full before."""
 
 
 class Pipeline:
@@ -43,6 +47,7 @@ class Pipeline:
         clock: Clock,
         metrics: Metrics,
         spooling: Spooling | None = None,
+        storage: Storage | None = None,
     ) -> None:
         self.family = family
         self.batcher: Batcher = outlets.batchers[family]
@@ -51,6 +56,7 @@ class Pipeline:
         self.written: Counter[str] = Counter()
         self.spooling = spooling
         self.lag_ms: float | None = None
+        self._storage = storage
         self._outlets = outlets
         self._clock = clock
         self._metrics = metrics
@@ -80,8 +86,17 @@ class Pipeline:
         return self.buffer.taken
 
     def has_written(self, mark: int) -> bool:
-        """True when everything collected before the mark is committed, or dropped and written down as a gap."""
-        return self.buffer.done >= mark
+        """True when everything collected before the mark is committed, or dropped and written down as a gap.
+
+        What is held back is waited for by nobody: that may take days, and what then becomes of it is told by its rows.
+        """
+        return self.buffer.done >= mark or self.is_held
+
+    @property
+    def is_held(self) -> bool:
+        """True while nothing is to be committed, because the database is too large; not at the end without a disk."""
+        is_left = self.spooling is not None or not self._finish.is_set()
+        return is_left and self._storage is not None and self._storage.holds(self.family)
 
     def cut_due(self, now: int) -> None:
         """Cut a batch if it is full or old enough; for the spool, while the writer waits for the database."""
@@ -91,6 +106,7 @@ class Pipeline:
     def _cut(self, now: int) -> None:
         batch = self.batcher.cut(now)
         if batch is not None:
+            self.buffer.drops.reason = "storage_full" if self.is_held else "spool_full"
             self._note_gaps(self.buffer.put(batch, now), now)
             if self.buffer.dropped != self._dropped:
                 self._count_drops()
@@ -109,28 +125,34 @@ class Pipeline:
     def _count_drops(self) -> None:
         if not self._dropped:
             log.error("buffer_full", family=self.family.value, rows=self.buffer.rows)
+        reason = self.buffer.drops.reason
         for table, rows in (self.buffer.dropped - self._dropped).items():
-            self._metrics.rows_dropped_total.labels(table=table, reason="spool_full").inc(rows)
+            self._metrics.rows_dropped_total.labels(table=table, reason=reason).inc(rows)
         self._dropped = Counter(self.buffer.dropped)
 
     # --- the writer ---
 
     async def run(self) -> None:
-        """Write batches until finish() was called and everything is committed."""
+        """Write batches until finish() was called and everything is committed; what is held back is left then."""
         while True:
             finishing = self._finish.is_set()
             now = self._clock.now()
             if finishing or self.batcher.is_due(now):
                 self._cut(now)
-            while (record := await self._next()) is not None:
+            while not self.is_held and (record := await self._next()) is not None:
                 await self._write(record)
             self._waiting.set(self.batcher.count)
             if finishing and not self._tell_drops(self._clock.now()) and not self.batcher.count:
                 return
             if finishing:
                 continue
-            await first_of(self._wake, timeout_s=self.batcher.due_in(self._clock.now()) / 1_000_000)
+            await first_of(self._wake, timeout_s=self._due_in_s())
             self._wake.clear()
+
+    def _due_in_s(self) -> float:
+        """Seconds to the next look; while held there is no hurry, and batches are better few."""
+        due_s = self.batcher.due_in(self._clock.now()) / 1_000_000
+        return max(due_s, HELD_TURN_S) if self.is_held else due_s
 
     def finish(self) -> None:
         """Let run() end once everything collected so far is committed.

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -14,7 +15,7 @@ from libs.marketdata.rows import GapRow
 from libs.marketdata.tables import Family
 from libs.runtime.clock import Clock
 from libs.runtime.errors import ConfigInvalid
-from libs.runtime.service import Runtime
+from libs.runtime.service import EternalTasks, Runtime
 from libs.store import control
 from libs.store.errors import StoreError, StoreUnavailable
 from libs.store.lanes import LaneWriter
@@ -26,6 +27,7 @@ from libs.store.schema import check_level
 from libs.telemetry.logging import get_logger
 from services.connector import tasks
 from services.connector.buffer import Buffer
+from services.connector.draining import live_until_stopped
 from services.connector.holdings import Holdings
 from services.connector.outlets import Outlets
 from services.connector.pipeline import Pipeline
@@ -34,6 +36,7 @@ from services.connector.report import describe, keep_reporting
 from services.connector.settings import Settings
 from services.connector.slot import Wiring
 from services.connector.spools import Spools
+from services.connector.storage import Storage, keep_looking
 from services.connector.successor import succeed
 from services.connector.tasks import Shard
 from services.connector.wiring import Budget
@@ -110,7 +113,7 @@ class WiringFactory:
             stable_s=exchange.stable_s,
             late_s_max=exchange.late_s_max,
             late_for_s=exchange.late_for_s,
-            extra=Budget(self._settings.connector.extra_connections_max),
+            extra=Budget(0),  # until some are reserved
         )
 
 
@@ -121,56 +124,94 @@ async def _run_with_pool(
     factory: WiringFactory,
     remembered: dict[str, frozenset[str]],
 ) -> None:
-    own, instance = settings.connector, uuid4()
-    outlets = Outlets(settings.limits(), own.rejected_bytes_per_hour)
-    notifier = Notifier(pool)
-    lane_of = functools.partial(_lane, pool, own.shard, instance, notifier)
-    pipelines = {
-        family: Pipeline(
-            family,
-            outlets,
-            Buffer(family, settings.batches.buffer_rows_max),
-            lane_of(family),
-            runtime.clock,
-            runtime.metrics,
-        )
-        for family in Family
-    }
-    write_gap = functools.partial(_write_gap, outlets, runtime.clock)
-    spools = Spools(
-        settings, runtime, instance, pipelines, lane_of=lane_of, write_gap=write_gap, pool=pool
-    )
-    wiring = factory.make(outlets, pipelines)
-    assignments = Listener(pool, control.ASSIGNMENTS)
-    markets = Listener(pool, control.MARKETS)
-    async with spools, runtime.tasks() as eternal, asyncio.TaskGroup() as slot_tasks:
-        holdings = Holdings(own.shard, wiring, slot_tasks, settings.slot_names())
-        shard = Shard(settings, runtime, pool, instance, holdings, Planner(own.shard))
+    own = settings.connector
+    capture = Capture.of(settings, runtime, pool)
+    wiring = factory.make(capture.outlets, capture.pipelines)
+    async with capture.spools as spools, runtime.tasks() as eternal, asyncio.TaskGroup() as slots:
+        holdings = Holdings(own.shard, wiring, slots, settings.slot_names())
+        shard = Shard(settings, runtime, pool, capture.instance, holdings, Planner(own.shard))
         describe(shard, wiring)
         runtime.health.set("spool", spools.describe)
+        runtime.health.set("storage", capture.storage.describe)
         for name, tickers in remembered.items():
             holdings.serve(name, tickers)
-        asking = [
-            eternal.start("notify-batches", notifier.run(shard.ended)),
-            eternal.start("listen-assignments", assignments.run(shard.ended)),
-            eternal.start("listen-markets", markets.run(shard.ended)),
-            eternal.start("heartbeat", tasks.keep_heartbeat(shard)),
-            eternal.start("follow", _begin(shard, outlets, spools, assignments)),
-        ]
-        eternal.start("relay-markets", tasks.relay(shard, markets, assignments))
-        writers = {
-            family: eternal.start(f"write-{family.value}", pipeline.run())
-            for family, pipeline in pipelines.items()
-        }
-        for name, work in spools.tasks(shard.ended):
-            eternal.start(name, work)
+        asking = _start_asking(eternal, shard, capture)
+        _start_writing(eternal, shard, capture)
         eternal.start("report", keep_reporting(shard, wiring))
-        eternal.start("lifetime", _lifetime(shard, pipelines, writers, spools))
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
         await shard.ended.wait()
         await _let_go(asking)
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """What a process's rows go through on their way to the database. instance: the UUID of this start of the process."""
+
+    instance: UUID
+    outlets: Outlets
+    notifier: Notifier
+    storage: Storage
+    pipelines: dict[Family, Pipeline]
+    spools: Spools
+
+    @classmethod
+    def of(cls, settings: Settings, runtime: Runtime, pool: Pool) -> "Capture":
+        """Put it together; nothing of it runs yet."""
+        own, instance = settings.connector, uuid4()
+        outlets = Outlets(settings.limits(), own.rejected_bytes_per_hour)
+        notifier, storage = Notifier(pool), Storage(own.storage_bytes_max)
+        lane_of = functools.partial(_lane, pool, own.shard, instance, notifier)
+        pipelines = {
+            family: Pipeline(
+                family,
+                outlets,
+                Buffer(family, settings.batches.buffer_rows_max),
+                lane_of(family),
+                runtime.clock,
+                runtime.metrics,
+                storage=storage,
+            )
+            for family in Family
+        }
+        write_gap = functools.partial(_write_gap, outlets, runtime.clock)
+        spools = Spools(
+            settings, runtime, instance, pipelines, lane_of=lane_of, write_gap=write_gap, pool=pool,
+            storage=storage,
+        )  # fmt: skip
+        return cls(instance, outlets, notifier, storage, pipelines, spools)
+
+
+def _start_asking(
+    eternal: EternalTasks, shard: Shard, capture: Capture
+) -> list[asyncio.Task[None]]:
+    """Start the loops that ask the database about anything but rows."""
+    ended, pool = shard.ended, shard.pool
+    assignments = Listener(pool, control.ASSIGNMENTS)
+    markets = Listener(pool, control.MARKETS)
+    eternal.start("relay-markets", tasks.relay(shard, markets, assignments))
+    looking = keep_looking(capture.storage, pool, shard.runtime, ended)
+    return [
+        eternal.start("notify-batches", capture.notifier.run(ended)),
+        eternal.start("listen-assignments", assignments.run(ended)),
+        eternal.start("listen-markets", markets.run(ended)),
+        eternal.start("heartbeat", tasks.keep_heartbeat(shard)),
+        eternal.start("follow", _begin(shard, capture.outlets, capture.spools, assignments)),
+        eternal.start("storage", looking),
+    ]
+
+
+def _start_writing(eternal: EternalTasks, shard: Shard, capture: Capture) -> None:
+    """Start what brings rows to the database, and what ends it."""
+    writers = {
+        family: eternal.start(f"write-{family.value}", pipeline.run())
+        for family, pipeline in capture.pipelines.items()
+    }
+    for name, work in capture.spools.tasks(shard.ended):
+        eternal.start(name, work)
+    lifetime = live_until_stopped(shard, capture.pipelines, writers, capture.spools)
+    eternal.start("lifetime", lifetime)
 
 
 async def _let_go(tasks_left: list[asyncio.Task[None]]) -> None:
@@ -207,78 +248,3 @@ async def _begin(shard: Shard, outlets: Outlets, spools: Spools, wake: Listener)
                 log.warning("waiting_for_database", reason=said)
             await asyncio.sleep(RETRY_S)
     await tasks.keep_following(shard, wake)
-
-
-async def _lifetime(
-    shard: Shard,
-    pipelines: dict[Family, Pipeline],
-    writers: dict[Family, asyncio.Task[None]],
-    spools: Spools,
-) -> None:
-    """Wait for SIGTERM; hand the slots over, flush, close the lanes, and let everything end."""
-    runtime, own, clock = shard.runtime, shard.settings.connector, shard.runtime.clock
-    await runtime.stop.wait()
-    until = clock.monotonic() + own.grace_s
-    shard.draining = True
-    runtime.health.set_ready(False, "draining")
-    await _hand_over(shard, until)
-    await shard.holdings.close("drained")
-    await spools.settle(max(own.flush_s, until - clock.monotonic()))
-    late = await _flush(pipelines, writers, max(own.flush_s, until - clock.monotonic()))
-    if late:
-        rows = {p.family.value: p.buffer.rows + p.batcher.count for p in pipelines.values()}
-        log.error("rows_left_behind", **rows)
-        for task in late:
-            task.cancel()
-        await asyncio.wait(late)
-        await spools.keep_all()
-    else:
-        await _close_lanes(shard, pipelines)
-    shard.ended.set()
-
-
-async def _flush(
-    pipelines: dict[Family, Pipeline], writers: dict[Family, asyncio.Task[None]], timeout_s: float
-) -> set[asyncio.Task[None]]:
-    """Let all writers end, `rest` last because it carries the others' gaps; return those that did not in time."""
-    until = asyncio.get_running_loop().time() + timeout_s
-    late: set[asyncio.Task[None]] = set()
-    for families in ([f for f in pipelines if f is not Family.REST], [Family.REST]):
-        for family in families:
-            pipelines[family].finish()
-        left = max(0.0, until - asyncio.get_running_loop().time())
-        late |= (await asyncio.wait([writers[f] for f in families], timeout=left))[1]
-    return late
-
-
-async def _hand_over(shard: Shard, until: float) -> None:
-    """Keep capturing until every slot is live elsewhere or the grace is over: who is to take them may be about to start."""
-    clock = shard.runtime.clock
-    holdings = shard.holdings
-    while (holdings.slots or holdings.leaving) and clock.monotonic() < until:
-        try:
-            async with asyncio.timeout(until - clock.monotonic()):
-                await tasks.heartbeat_once(shard)
-                with map_store_errors():
-                    async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
-                        await shard.planner.give_up(conn)
-        except StoreUnavailable as error:
-            shard.away("drain", error)
-        except TimeoutError:
-            log.warning(
-                "grace_over", slots=len(holdings.slots), reason="the database does not answer"
-            )
-        await asyncio.sleep(RETRY_S / 2)
-
-
-async def _close_lanes(shard: Shard, pipelines: dict[Family, Pipeline]) -> None:
-    try:
-        async with asyncio.timeout(shard.settings.connector.flush_s):
-            for pipeline in pipelines.values():
-                await pipeline.lane.close()
-            with map_store_errors():
-                async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
-                    await shard.holdings.tell_released(conn)
-                    await control.deregister(conn, shard.name, shard.instance)
-    except (StoreUnavailable, TimeoutError) as error:
-        log.warning("lanes_left_open", error=str(error))

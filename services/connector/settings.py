@@ -99,6 +99,10 @@ class ConnectorSettings:
     """Seconds that the last batches may take to be committed at the end."""
     rejected_bytes_per_hour: Count = 64 * 1024 * 1024
     """Bytes of unreadable frames kept per hour. 64 MiB, so that a change at the exchange cannot fill the disk."""
+    storage_bytes_max: Bytes = 0
+    """Bytes that the zone's database may take (all its files but the write-ahead log). Above it deltas and tickers are not
+    committed any more but spooled, trades and the rest are; below 95 % of it everything resumes; above 90 % somebody is
+    told. Say 85 % of the volume. 0: no limit, as on a laptop."""
     state_dir: str = ""
     """Directory of what outlives the process: the last assignment, from which a restarted connector captures without a
     database, and the spool. Empty: neither, and what does not fit into memory while the database is away is a gap."""

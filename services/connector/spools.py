@@ -25,6 +25,7 @@ from services.connector.inherited import Heir, Legacy
 from services.connector.pipeline import Pipeline
 from services.connector.settings import Settings
 from services.connector.spooling import Spooling
+from services.connector.storage import HELD, Storage
 
 log = get_logger(__name__)
 
@@ -51,6 +52,7 @@ class Spools:
         lane_of: Callable[[Family], LaneWriter],
         write_gap: Callable[[GapRow], None],
         pool: Pool,
+        storage: Storage,
     ) -> None:
         self.is_settled = asyncio.Event()
         self._settings = settings
@@ -62,7 +64,7 @@ class Spools:
         rate = float(settings.connector.spool.replay_rows_per_s)
         self._heir = Heir(
             pool, settings.connector.shard, settings.zone, runtime.clock, runtime.metrics,
-            TokenBucket(rate, rate / 10), lane_of, write_gap,
+            TokenBucket(rate, rate / 10), lane_of, write_gap, storage.holds,
         )  # fmt: skip
         self._adopted = asyncio.Event()
         self._identity = ""
@@ -151,7 +153,8 @@ class Spools:
         heir, spool = self._heir, self._spool
         if spool is not None and self._runs:
             log.warning("spool_inherited", runs=self._runs, bytes=self._bytes_inherited())
-            for part in spool.families.values():
+            # What may be held back holds nothing else back.
+            for part in sorted(spool.families.values(), key=lambda part: part.family in HELD):
                 for run in list(part.inherited):
                     if run.header.zone != heir.zone:
                         log.error("spool_refused", reason=f"{part.refuse(run)}: of another zone")
@@ -191,7 +194,11 @@ class Spools:
         yield "spool-inherited", self._inherit(ended)
 
     async def settle(self, timeout_s: float) -> None:
-        """Wait until what an earlier process left is committed; not longer than that: then it is left to the next one."""
+        """Wait until what an earlier process left is committed; not longer than that, and not for what is held back: then
+        it is left to the next one.
+        """
+        if any(map(self._heir.holds, HELD)):
+            timeout_s = 0.0
         if not await first_of(self.is_settled, timeout_s=timeout_s) and self._inheriting:
             self._inheriting.cancel()
 

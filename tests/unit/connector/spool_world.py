@@ -162,15 +162,18 @@ class Process:
         """
         # Their lanes are closed first, as the successor does.
         self.database.closed |= self.database.known - {self.lane.lane}
-        heir = Heir(
-            cast(Pool, Connections(self.database)), "s", "a", self.clock, self.metrics, TokenBucket(1e9, 1e9),
-            lane_of=lambda _: cast(LaneWriter, Lane(self.database, self.rng, dies)),
-            write_gap=self.gaps.append,
-        )  # fmt: skip
-        done = []
+        heir, done = self.heir(dies), []
         for run in list(self.spool.inherited):
             legacy = Legacy(heir, self.spool, run)
             await legacy.commit()
             await legacy.dispose()
             done.append(legacy)
         return done
+
+    def heir(self, dies: float = 0.0) -> Heir:
+        """What is needed to commit what earlier processes left."""
+        return Heir(
+            cast(Pool, Connections(self.database)), "s", "a", self.clock, self.metrics, TokenBucket(1e9, 1e9),
+            lane_of=lambda _: cast(LaneWriter, Lane(self.database, self.rng, dies)),
+            write_gap=self.gaps.append,
+        )  # fmt: skip

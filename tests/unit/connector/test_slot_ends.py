@@ -13,9 +13,9 @@ from libs.store.batches import SealedBatch
 from libs.store.lanes import Committed, LaneWriter
 from libs.telemetry.metrics import Metrics
 from services.connector.buffer import Buffer
+from services.connector.draining import flush
 from services.connector.outlets import Outlets
 from services.connector.pipeline import Pipeline
-from services.connector.service import _flush
 
 
 class FakeLane:
@@ -57,6 +57,6 @@ async def test_the_last_drop_is_written_down_though_nothing_follows_it(
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         writers = {f: group.create_task(p.run()) for f, p in pipelines.items()}
         opened.set()
-        assert await _flush(pipelines, writers, 5.0) == set()
+        assert await flush(pipelines, writers, 5.0) == set()
     assert lanes[Family.REST].tables.count("gaps") == 1
     assert lanes[family].tables.count(table) == 1

@@ -1,0 +1,105 @@
+"""The end of a connector's life: hand the slots over, flush, close the lanes; what cannot be committed is kept on disk."""
+
+import asyncio
+from collections.abc import Mapping
+
+from libs.marketdata.tables import Family
+from libs.store import control
+from libs.store.errors import StoreUnavailable
+from libs.store.pool import map_store_errors
+from libs.telemetry.logging import get_logger
+from services.connector import tasks
+from services.connector.pipeline import Pipeline
+from services.connector.spools import Spools
+from services.connector.tasks import Shard
+
+log = get_logger(__name__)
+
+HAND_OVER_S = 0.5
+"""Seconds between two looks at what was taken over."""
+
+Writers = Mapping[Family, asyncio.Task[None]]
+Pipelines = Mapping[Family, Pipeline]
+
+
+async def live_until_stopped(
+    shard: Shard, pipelines: Pipelines, writers: Writers, spools: Spools
+) -> None:
+    """Wait for SIGTERM; hand the slots over, flush, close the lanes, and let everything end."""
+    runtime, own, clock = shard.runtime, shard.settings.connector, shard.runtime.clock
+    await runtime.stop.wait()
+    until = clock.monotonic() + own.grace_s
+    shard.draining = True
+    runtime.health.set_ready(False, "draining")
+    await _hand_over(shard, until)
+    await shard.holdings.close("drained")
+    await spools.settle(max(own.flush_s, until - clock.monotonic()))
+    late = await flush(pipelines, writers, max(own.flush_s, until - clock.monotonic()))
+    if late:
+        rows = {p.family.value: p.buffer.rows + p.batcher.count for p in pipelines.values()}
+        log.error("rows_left_behind", **rows)
+        for task in late:
+            task.cancel()
+        await asyncio.wait(late)
+        await spools.keep_all()
+    else:
+        await _close(shard, pipelines, spools)
+    shard.ended.set()
+
+
+async def flush(
+    pipelines: Pipelines, writers: Writers, timeout_s: float
+) -> set[asyncio.Task[None]]:
+    """Let all writers end, `rest` last because it carries the others' gaps; return those that did not in time."""
+    until = asyncio.get_running_loop().time() + timeout_s
+    late: set[asyncio.Task[None]] = set()
+    for families in ([f for f in pipelines if f is not Family.REST], [Family.REST]):
+        for family in families:
+            pipelines[family].finish()
+        left = max(0.0, until - asyncio.get_running_loop().time())
+        late |= (await asyncio.wait([writers[f] for f in families], timeout=left))[1]
+    return late
+
+
+async def _hand_over(shard: Shard, until: float) -> None:
+    """Keep capturing until every slot is live elsewhere or the grace is over: who is to take them may be about to start."""
+    clock = shard.runtime.clock
+    holdings = shard.holdings
+    while (holdings.slots or holdings.leaving) and clock.monotonic() < until:
+        try:
+            async with asyncio.timeout(until - clock.monotonic()):
+                await tasks.heartbeat_once(shard)
+                with map_store_errors():
+                    async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
+                        await shard.planner.give_up(conn)
+        except StoreUnavailable as error:
+            shard.away("drain", error)
+        except TimeoutError:
+            log.warning(
+                "grace_over", slots=len(holdings.slots), reason="the database does not answer"
+            )
+        await asyncio.sleep(HAND_OVER_S)
+
+
+async def _close(shard: Shard, pipelines: Pipelines, spools: Spools) -> None:
+    """Close the lanes and deregister; what is held back is kept on disk for the next process.
+
+    What the disk does not take is gone: then the lanes stay open, and whoever closes them writes down where they ended.
+    """
+    held = [pipeline for pipeline in pipelines.values() if pipeline.buffer]
+    if held:
+        await spools.keep_all()
+        log.warning("rows_held_back", **{p.family.value: len(p.buffer) for p in held})
+    if rows := {p.family.value: p.buffer.rows for p in held if p.buffer.rows}:
+        log.error("rows_left_behind", **rows)
+        return
+    try:
+        async with asyncio.timeout(shard.settings.connector.flush_s):
+            for pipeline in pipelines.values():
+                await pipeline.lane.close()
+            with map_store_errors():
+                async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
+                    await shard.holdings.tell_released(conn)
+                    await control.deregister(conn, shard.name, shard.instance)
+    except (StoreUnavailable, TimeoutError) as error:
+        log.warning("lanes_left_open", error=str(error))
