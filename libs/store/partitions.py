@@ -8,6 +8,7 @@ its own lock, and only when what it holds is proved to be elsewhere.
 from dataclasses import dataclass
 
 from libs.marketdata.tables import Table
+from libs.store.default_rows import CHUNKS, count_default_rows, has_timescale
 from libs.store.dropped import Range, dropped_ranges
 from libs.store.errors import StoreUnavailable
 from libs.store.partition_plan import (
@@ -59,14 +60,6 @@ SELECT p.relname AS parent, c.relname AS name, pg_get_expr(c.relpartbound, c.oid
  ORDER BY p.relname, c.relname
 """
 
-_CHUNKS = """
-SELECT hypertable_name AS parent, format('%I.%I', chunk_schema, chunk_name) AS name,
-       range_start_integer AS start, range_end_integer AS end
-  FROM timescaledb_information.chunks
- WHERE hypertable_schema = 'public'
- ORDER BY hypertable_name, range_start_integer
-"""
-
 _MAKE_ONE = """
 CREATE TABLE {name} (LIKE {table} INCLUDING ALL);
 LOCK TABLE {table}_default IN ACCESS EXCLUSIVE MODE;
@@ -81,14 +74,6 @@ def timescale_statements() -> tuple[str, ...]:
     return (_OFFERED,)
 
 
-async def has_timescale(conn: AnyConnection) -> bool:
-    """True when this database has hypertables: the extension was there when it was migrated."""
-    found = await conn.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')"
-    )
-    return bool(found)
-
-
 async def act_as_owner(conn: AnyConnection) -> None:
     """Become kd_owner until the transaction ends; only it may make and drop partitions."""
     if await conn.fetchval(_OWNER):
@@ -98,7 +83,7 @@ async def act_as_owner(conn: AnyConnection) -> None:
 async def existing_partitions(conn: AnyConnection) -> list[Partition]:
     """Return all partitions or chunks of this database but the default ones; `name` is ready for SQL."""
     if await has_timescale(conn):
-        rows = await conn.fetch(_CHUNKS)
+        rows = await conn.fetch(CHUNKS)
         return [Partition(r["parent"], r["name"], r["start"], r["end"]) for r in rows]
     found = []
     for row in await conn.fetch(_NATIVE):
@@ -111,7 +96,7 @@ async def existing_partitions(conn: AnyConnection) -> list[Partition]:
 
 @dataclass(frozen=True, slots=True)
 class Ensured:
-    """What ensure_partitions did, and the alarm figure: rows that lie in default partitions, by table."""
+    """What ensure_partitions did, and the alarm figure (default_rows.py) by table."""
 
     made: tuple[Partition, ...]
     default_rows: dict[str, int]
@@ -130,7 +115,7 @@ async def ensure_partitions(
     """
     with map_store_errors():
         if await has_timescale(conn):
-            return Ensured((), {})
+            return Ensured((), await count_default_rows(conn, kind, now))
         existing = await existing_partitions(conn)
         made: list[Partition] = []
         busy: StoreUnavailable | None = None
@@ -145,7 +130,7 @@ async def ensure_partitions(
                 busy = error
         if busy is not None:
             raise busy
-        return Ensured(tuple(made), await count_default_rows(conn, kind))
+        return Ensured(tuple(made), await count_default_rows(conn, kind, now))
 
 
 def _of(table: Table, partitions: list[Partition]) -> list[Partition]:
@@ -181,14 +166,3 @@ async def _make(
         if script:
             await conn.execute(script)
     return new
-
-
-async def count_default_rows(conn: AnyConnection, kind: DatabaseKind) -> dict[str, int]:
-    """Return how many rows lie in each default partition that is not empty: an alarm, never a stop."""
-    if await has_timescale(conn):
-        return {}
-    names = list(partitioned_tables(kind))
-    query = " UNION ALL ".join(
-        f"SELECT '{name}' AS name, count(*) AS rows FROM {name}_default" for name in names
-    )
-    return {row["name"]: row["rows"] for row in await conn.fetch(query) if row["rows"]}

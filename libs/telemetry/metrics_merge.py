@@ -32,6 +32,11 @@ class MergeMetrics(MetricKinds):
             "1 while a gatherer is not merged because its data is wrong.",
             "gatherer",
         )
+        self.default_partition_rows = self._gauge(
+            "default_partition_rows",
+            "Rows of production that lie where no partition is made: their time is far from their receipt.",
+            "table",
+        )
         self.gatherer_reopening = self._gauge(
             "gatherer_reopening",
             "Ranges of production that are to be opened again before a gatherer is merged on.",

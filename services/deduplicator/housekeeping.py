@@ -12,7 +12,9 @@ from libs.store.pool import Target, connect
 from libs.store.summaries import Summaries
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
+from libs.telemetry.metrics import Metrics
 from services.deduplicator.board import Board
+from services.deduplicator.default_alarm import DefaultAlarm
 from services.deduplicator.partitions import PartitionKeeper
 from services.deduplicator.settings import DeduplicatorSettings
 
@@ -36,6 +38,7 @@ class Housekeeping:
         settings: DeduplicatorSettings,
         clock: Clock,
         partitions: PartitionKeeper,
+        metrics: Metrics,
     ) -> None:
         self._board = board
         self._writer = writer
@@ -43,6 +46,7 @@ class Housekeeping:
         self._settings = settings
         self._clock = clock
         self._partitions = partitions
+        self._alarm = DefaultAlarm(metrics)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look after production until stop."""
@@ -65,10 +69,9 @@ class Housekeeping:
         """Create partitions ahead; rows in a default partition are an alarm, never a stop."""
         async with connect(self._production, APPLICATION) as conn:
             ensured = await ensure_partitions(conn, "production", self._clock.now())
+            await self._alarm.note(conn, ensured.default_rows)
         self._partitions.forget()
         await self._partitions.make_for(())
-        if ensured.default_rows:
-            log.warning("rows_in_default_partition", **ensured.default_rows)
 
     async def forget_once(self) -> None:
         """Keep what only tells of the past bounded."""

@@ -45,7 +45,9 @@ async def run(settings: Settings, runtime: Runtime) -> None:
                 for reader, source in zip(readers, settings.gatherers, strict=True)
             ]
             working.append(tasks.start("merge", merging.run(runtime.stop)))
-            keeper = Housekeeping(board, writer, production, own, runtime.clock, partitions)
+            keeper = Housekeeping(
+                board, writer, production, own, runtime.clock, partitions, runtime.metrics
+            )
             working.append(tasks.start("housekeeping", keeper.run(runtime.stop)))
             working.append(tasks.start("summaries", keeper.run_summaries(runtime.stop)))
             desk = ReopeningDesk(board, production, runtime.clock, runtime.metrics)

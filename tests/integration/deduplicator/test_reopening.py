@@ -95,12 +95,16 @@ class Archive:
 
     async def drop(self) -> None:
         """Let retention do its work; nothing as old as the rows here may be left."""
-        await Archiver(*self._parts()).drop_once()
+        await self.retain()
         for table in GATHERER_TABLES.values():
             if table.partitioned_in_production:
                 column = table.time_column
                 query = f"SELECT count(*) FROM {table.name} WHERE {column} < $1"
                 assert await self.pool.fetchval(query, LATE + 2 * DAY) == 0, table.name
+
+    async def retain(self) -> None:
+        """Let retention do its work."""
+        await Archiver(*self._parts()).drop_once()
 
     async def reopen(self) -> None:
         await Reopener(*self._parts()).reopen_once()
