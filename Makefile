@@ -3,7 +3,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 DEMO_SECONDS ?= 60
-TEST_WORKERS ?= 2
+# More than two cores have: most tests wait for something. Who is done takes over from the others.
+TEST_WORKERS ?= 4
 SEEDS ?= 1000
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
@@ -29,12 +30,12 @@ demo: env ## The whole platform on this machine for DEMO_SECONDS, then the verdi
 	$(BIN)/kalshi-data local --demo --seconds $(DEMO_SECONDS)
 
 test: env ## The test suite
-	$(BIN)/python -m pytest -n $(TEST_WORKERS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 seeds: env ## SEEDS worlds of random faults in virtual time; the first that fails is named
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
-soaks: env ## The soak scenarios with small figures, some minutes
+soaks: env ## Of the test suite the soak scenarios alone: small figures, some minutes
 	$(BIN)/python -m pytest -m soak
 
 soak: env ## The full figures of what a zone must bear, about 40 minutes; SOAK="kills rolling" for some of it

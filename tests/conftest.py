@@ -11,6 +11,13 @@ hypothesis.settings.register_profile("suite", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("suite")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes long in front, so that no worker is left alone with it at the end."""
+    items.sort(
+        key=lambda item: [item.get_closest_marker(name) is None for name in ("soak", "slow")]
+    )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_settings_of_the_shell() -> Iterator[None]:
     """Variables KALSHI_DATA_* and an OTLP endpoint of the shell must not reach a test or its child processes."""
