@@ -27,7 +27,7 @@ from tests.integration.deduplicator.world import (
     merged_keys,
     running,
 )
-from tests.support.postgres import plain_only
+from tests.support.postgres import plain_only, with_timescale
 
 EARLIER = LATE - 400 * DAY
 """More than a year before anybody listened."""
@@ -80,14 +80,15 @@ async def test_far_rows_are_told_archived_and_opened_like_any_others(
             assert "default_partition_filled" in await event_kinds(conn)
             await archive.export()
             await archive.retain()
-            # What lay in its own partition went, what lay in the default one is here and in the archive.
-            assert set(await merged_keys(conn)) == first
+            # What lay in a partition of its own went (a chunk is always one), what lay in the default one is still here.
+            assert set(await merged_keys(conn)) == (set() if with_timescale() else first)
             assert set(await archive.deltas()) == everything | first
             second = await far(databases, "c", 2)
             await deduplicator.until(waits)
             await caught_up(deduplicator, archive)
             assert sorted(await merged_keys(conn)) == sorted(first | second)  # type: ignore[type-var]
-            await deduplicator.until(lambda _: figure(metrics, "orderbook_deltas") == 0)
+            if not with_timescale():
+                await deduplicator.until(lambda _: figure(metrics, "orderbook_deltas") == 0)
             await archive.export()
             await archive.drop()
         found = await archive.deltas()

@@ -50,6 +50,7 @@ from tests.integration.deduplicator.world import (
     trade,
     true_keys,
 )
+from tests.support.postgres import with_timescale
 
 CHANGES = 60
 UNHEARD = (20, 35)
@@ -289,6 +290,8 @@ async def test_a_crash_at_any_step_changes_nothing(
         (Lease, "holds"),
         (service, "reopen"),
     ]
+    if with_timescale():
+        del steps[1]  # a chunk is made by its rows
     async with archive_of(databases, tmp_path) as archive:
         await week_passed(databases, archive, [change for truth in truths for change in truth])
         for truth, (owner, name) in zip(truths, steps, strict=False):

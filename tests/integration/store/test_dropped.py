@@ -14,6 +14,7 @@ from libs.store.partitions import Horizon, ensure_partitions, existing_partition
 from libs.store.pool import Connection, Target, connect
 from libs.store.reopening_requests import want_open
 from tests.integration.store.test_merger import delta, gap, trade, transaction
+from tests.support.postgres import plain_only
 
 NIGHT = 1_700_006_400_000_000 // DAY * DAY
 """Midnight of some day."""
@@ -157,6 +158,7 @@ async def test_what_a_merge_has_brought_is_judged_likewise(
     await insist_merge_open(conn, "tickers", 1)
 
 
+@plain_only
 async def test_a_dropped_range_is_not_made_again_empty(conn: Connection) -> None:
     """An empty partition in its place would hide that its rows are elsewhere; where none were it may be made."""
     await ensure_partitions(conn, "production", HOUR_FIVE, SMALL)
@@ -171,7 +173,7 @@ async def test_a_dropped_range_is_not_made_again_empty(conn: Connection) -> None
     assert ("orderbook_deltas", HOUR_FIVE) not in there and ("tickers", HOUR_FIVE) in there
 
 
-async def test_a_range_in_use_is_not_dropped(conn: Connection) -> None:
+async def test_a_range_in_use_is_not_dropped(conn: Connection, writer: ProductionWriter) -> None:
     """Asked for, failed, or open and used within the quiet time; after it, it goes by the ordinary rule."""
     hour = range_of(ORDERBOOK_DELTAS, HOUR_FIVE)
 
@@ -181,6 +183,8 @@ async def test_a_range_in_use_is_not_dropped(conn: Connection) -> None:
         return "orderbook_deltas" in {p.table for p in done.dropped}
 
     await ensure_partitions(conn, "production", HOUR_FIVE, SMALL)
+    await writer.merge(transaction(1, **deltas(HOUR_FIVE)))
+    await archived(conn, *hour)
     for state in ("requested", "failed", "open"):
         await opened(conn, [hour], state)
         assert not await gone(3600)
