@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from libs.archive.keys import parse_key
 from libs.archive.manifest import decode_manifest
 from libs.archive.objects import ObjectStore
 from libs.marketdata.tables import ORDERBOOK_DELTAS
-from libs.marketdata.units import SECOND
+from libs.marketdata.units import DAY, HOUR, SECOND
 from libs.runtime.clock import SystemClock
+from libs.store.partition_drop import drop_partitions_archived
+from libs.store.partition_plan import Horizon
+from libs.store.partitions import ensure_partitions
 from libs.store.pool import Pool, Target, open_pool
 from services.archiver.export import export_window
 from services.archiver.settings import storage_options
@@ -117,7 +121,7 @@ async def test_a_window_stays_pending_while_the_store_refuses(
 async def test_a_re_export_is_byte_identical(
     production_db: Target, pool: Pool, tmp_path: Path
 ) -> None:
-    """The same window, exported again after its manifest was taken back, is the same bytes."""
+    """The same window is the same bytes, also when its rows came in another order."""
     now = SystemClock().now()
     production = Production(production_db, now)
     await production.merge(*range(1, 200), ticker="B")
@@ -126,6 +130,10 @@ async def test_a_re_export_is_byte_identical(
     await archiver(pool, one, now).export_once(closing=True)
     (key,) = [k for k in one.names() if k.endswith(".parquet")]
     await pool.execute("DELETE FROM archive_manifests")
+    await pool.execute(
+        "WITH gone AS (DELETE FROM orderbook_deltas RETURNING *)"
+        " INSERT INTO orderbook_deltas SELECT * FROM gone ORDER BY hashint8(exchange_ts)"
+    )
     window = parse_key(key).window
     assert await export_window(pool, two, ORDERBOOK_DELTAS, window, own_lease(pool)) is not None
     assert one.get(key) == two.get(key)
@@ -163,6 +171,8 @@ async def test_the_archiver_outlives_s3(production_db: Target, pool: Pool, s3: S
     now = SystemClock().now()
     production = Production(production_db, now)
     await production.merge(1, 2)
+    async with pool.acquire() as conn:
+        await ensure_partitions(conn, "production", production.start, Horizon(0, 0))
     once = {"config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 2}}
     store = ObjectStore("s3://archive/kalshi", storage_options(s3.settings) | once)
     work = archiver(pool, store, now)
@@ -170,11 +180,49 @@ async def test_the_archiver_outlives_s3(production_db: Target, pool: Pool, s3: S
     s3.stop()
     await production.merge(15 * SECOND)
     await work._round(closing=True)
-    assert not work._runtime.health.ready
+    assert work._runtime.health.ready is False
+    assert "archive/kalshi" in str(work._runtime.health.document()["error"])
+    assert await kept_by_retention(pool, production.start) == "1 rows lie in no archived window"
     with pytest.raises(ArchiveError):
         await asyncio.to_thread(lambda: list(store.names()))
     assert await manifests(pool) == [(0, 2, 0, 1)]
     assert await pool.fetchval("SELECT count(*) FROM archive_pending") == 1
     s3.start()
     await work._round(closing=True)
+    assert work._runtime.health.document()["error"] == ""
     assert await manifests(pool) == [(0, 2, 0, 1), (0, 1, 0, 2)]
+    assert await kept_by_retention(pool, production.start) is None
+
+
+async def kept_by_retention(pool: Pool, moment: int) -> str | None:
+    """Let retention try the partition of this moment; return why it was kept, None when it went."""
+    async with pool.acquire() as conn:
+        tried = await drop_partitions_archived(conn, moment - moment % HOUR + HOUR)
+    for partition, why in tried.kept:
+        if partition.table == "orderbook_deltas" and partition.start <= moment < partition.end:
+            return why
+    assert any(p.table == "orderbook_deltas" and p.start <= moment < p.end for p in tried.dropped)
+    return None
+
+
+async def test_versions_of_markets_are_archived_by_days(
+    production_db: Target, pool: Pool, tmp_path: Path
+) -> None:
+    """One object a UTC day, whatever the width of the other tables' windows."""
+    now = SystemClock().now()
+    day = now - now % DAY - 2 * DAY
+    for number, moment in enumerate((day, day + 5 * HOUR, day + DAY - 1, day + DAY)):
+        await pool.execute(
+            "INSERT INTO market_versions VALUES (1, $1, $2, 'market', 'A', '{}', 1, 1)",
+            moment,
+            number,
+        )
+    await pool.execute("UPDATE writer_lease SET merge_no = 1")
+    store = ObjectStore(str(tmp_path))
+    work = archiver(pool, store, now)
+    work._settings = replace(work._settings, tables=("market_versions",))
+    assert await work.export_once() == 2
+    rows = await pool.fetch(
+        "SELECT window_from, window_to, rows FROM archive_manifests ORDER BY window_from"
+    )
+    assert [tuple(r) for r in rows] == [(day, day + DAY, 3), (day + DAY, day + 2 * DAY, 1)]

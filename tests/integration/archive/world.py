@@ -113,8 +113,10 @@ class S3Server:
         self.settings = S3Settings(
             f"http://{host}:{port}", "us-east-1", Secret("key"), Secret("secret")
         )
-        bucket = urllib.request.Request(f"{self.settings.endpoint_url}/archive", method="PUT")
-        urllib.request.urlopen(bucket, timeout=10).close()
+        # What the process's servers hold is one and the same: begin with nothing of another test's.
+        for method, path in (("POST", "moto-api/reset"), ("PUT", "archive")):
+            asked = urllib.request.Request(f"{self.settings.endpoint_url}/{path}", method=method)
+            urllib.request.urlopen(asked, timeout=10).close()
 
     def stop(self) -> None:
         """Refuse every connection from now on."""

@@ -57,6 +57,31 @@ def test_the_same_rows_are_the_same_bytes(tmp_path: Path) -> None:
     assert meta.row_group(0).column(0).compression == "ZSTD"
 
 
+def test_one_market_touches_at_most_two_row_groups(tmp_path: Path) -> None:
+    """Of a window of 300,000 rows, by the statistics that every reader goes by; pages carry an index besides."""
+    connection, source, target = CONNECTION, tmp_path / "w.csv", tmp_path / "w.parquet"
+    markets = [f"M-{number:04d}" for number in range(600)]
+    source.write_text(
+        "".join(
+            f"{at},{at},-1,{at},52000,1,1,t,{connection},{market},,,2,1\n"
+            for market in markets
+            for at in range(500)
+        )
+    )
+    parquet.write_parquet(ORDERBOOK_DELTAS, source, target)
+    meta = pyarrow.parquet.ParquetFile(target).metadata
+    place = meta.schema.names.index("ticker")
+    groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
+    assert [group.num_rows for group in groups] == [131_072, 131_072, 37_856]
+    spans = [(said.min, said.max) for g in groups if (said := g.column(place).statistics)]
+    assert len(spans) == 3
+    touched = {m: sum(str(low) <= m <= str(high) for low, high in spans) for m in markets}
+    assert (max(touched.values()), min(touched.values())) == (2, 1)
+    assert sum(touched.values()) == len(markets) + 2
+    assert all(group.column(place).has_column_index for group in groups)
+    assert all(group.column(place).has_offset_index for group in groups)
+
+
 def test_ladders_bytes_and_text_with_newlines_survive(tmp_path: Path) -> None:
     """JSON ladders become lists, hex becomes bytes, an empty side is not NULL, quotes and newlines stay."""
     source, target = tmp_path / "s.csv", tmp_path / "s.parquet"
