@@ -24,7 +24,7 @@ from services.local.demo import finish
 from services.local.judge import judge_run
 from services.local.processes import ProcessFailed, ProcessSpec
 from services.local.run import LocalRun, Options
-from services.local.topology import connector_process, process, production_processes
+from services.local.topology import PRODUCTION, connector_process, process
 from services.local.troubles import Trouble
 from services.local.verdict import Verdict
 
@@ -35,12 +35,17 @@ BACK_S_MAX = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a run needs: connectors of the zone, and settings over the committed local ones."""
+    """What a run needs: zones, connectors of each, and settings over the committed local ones.
+
+    deduplicator: variables of its environment.
+    """
 
     connectors: int = 2
     gatherer: Mapping[str, Any] = field(default_factory=dict)
     simulated: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 1
+    zones: tuple[str, ...] = (ZONE,)
+    deduplicator: Mapping[str, str] = field(default_factory=dict)
 
 
 class Ground:
@@ -188,25 +193,25 @@ class Ground:
         self.run.note("killed", "database")
         await self.run.servers[ZONE].kill()
 
-    async def stop_database(self) -> None:
-        self.run.note("stopping", "database")
-        await self.run.servers[ZONE].stop()
+    async def stop_database(self, name: str = ZONE) -> None:
+        self.run.note("stopping", f"database {name}")
+        await self.run.servers[name].stop()
 
-    async def start_database(self) -> None:
-        await self.run.servers[ZONE].start()
-        self.run.note("started", "database")
+    async def start_database(self, name: str = ZONE) -> None:
+        await self.run.servers[name].start()
+        self.run.note("started", f"database {name}")
 
-    async def copy_database(self) -> Path:
+    async def copy_database(self, name: str = ZONE) -> Path:
         """Copy the stopped server's directory."""
-        server = self.run.servers[ZONE]
+        server = self.run.servers[name]
         assert not server.alive
         copy = server.home / "older"
         await asyncio.to_thread(_copy, server.data, copy)
         return copy
 
-    async def replace_database(self, copy: Path) -> None:
+    async def replace_database(self, copy: Path, name: str = ZONE) -> None:
         """Put the copy in the stopped server's place."""
-        server = self.run.servers[ZONE]
+        server = self.run.servers[name]
         assert not server.alive
         await asyncio.to_thread(_replace, server.data, copy)
 
@@ -255,13 +260,15 @@ async def running_ground(
         is_kept: False where the directory does not outlive the run: nothing waits for the disk then.
     """
     options = Options(
-        state_dir=directory, zones=(ZONE,), fresh=True, seed=terms.seed, connectors=terms.connectors,
+        state_dir=directory, zones=terms.zones, fresh=True, seed=terms.seed, connectors=terms.connectors,
         gatherer=terms.gatherer, simulated=terms.simulated, sync_init=is_kept,
     )  # fmt: skip
     async with LocalRun(options, SystemClock()) as run:
         await run.start_databases()
         run.write_configs(await run.start_simulator())
-        await run.supervisor.start(production_processes(run.configs.paths["production"])[:1])
+        config = run.configs.paths[PRODUCTION]
+        deduplicator = process("deduplicator", "deduplicator", config, **terms.deduplicator)
+        await run.supervisor.start([deduplicator])
         yield Ground(run, console)
 
 
