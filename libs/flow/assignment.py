@@ -43,7 +43,7 @@ class Shard:
 
     is_alive: its lease has not expired, by the database's clock. epoch: raised at every start of
     any shard, so that the largest started last. expired_for: how long the planner has seen it
-    expired, microseconds.
+    expired, microseconds. extra_connections: what it has or may open beyond one per row.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Shard:
     capacity: int = 1
     epoch: int = 0
     expired_for: int = 0
+    extra_connections: int = 0
 
     @property
     def is_member(self) -> bool:
@@ -122,7 +123,7 @@ def plan(
         slots: every slot of the zone, `kind/number`.
         shards: every shard the zone knows, alive or not.
         rows: every row of slot_assignments.
-        moves_max: most slots with two connections at once (connections_max - slots, and 25).
+        moves_max: most slots with two connections at once (connections_max - slots - extra connections, and 25).
         weights: observed load per slot; pins: slot -> shard, given by hand.
     """
     return _Planner(slots, shards, rows, moves_max, weights or {}, pins or {}).run()

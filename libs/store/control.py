@@ -24,7 +24,7 @@ insert into shards (shard, instance, template_hash, capacity, draining, epoch, e
 values ($1, $2, $3, $4, false, 1 + coalesce((select max(epoch) from shards), 0), clock_timestamp() + $5)
 on conflict (shard) do update set instance = excluded.instance, template_hash = excluded.template_hash,
     capacity = excluded.capacity, draining = false, epoch = excluded.epoch,
-    heartbeat_at = clock_timestamp(), expires_at = excluded.expires_at
+    heartbeat_at = clock_timestamp(), expires_at = excluded.expires_at, extra_connections = 0
 """
 _REGISTER_AGAIN = """
 insert into shards (shard, instance, template_hash, capacity, draining, epoch, expires_at)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from libs.flow.assignment import Pair, Plan, Row, Shard, State
+from libs.store.connections import BEYOND_ROWS, OF_ROWS
 from libs.store.control import LEASE, LEASE_S
 from libs.store.pool import AnyConnection, map_store_errors
 
@@ -26,7 +27,7 @@ _GIVE_UP = "update planner set expires_at = '-infinity' where holder = $1"
 _FENCE = "select true from planner where holder = $1 and epoch = $2 for update"
 _SHARDS = """
 select shard, expires_at > clock_timestamp(), draining, template_hash, capacity, epoch,
-    greatest(0, extract(epoch from clock_timestamp() - expires_at) * 1000000)::bigint
+    greatest(0, extract(epoch from clock_timestamp() - expires_at) * 1000000)::bigint, extra_connections
 from shards
 """
 _ROWS = """
@@ -34,20 +35,32 @@ select slot, shard, state, epoch,
     greatest(0, extract(epoch from clock_timestamp() - assigned_at) * 1000000)::bigint as assigned_for
 from slot_assignments
 """
-_INSERT = """
+_INSERT = f"""
 insert into slot_assignments (slot, shard, epoch, state)
 select slot, shard, $3, 'assigned' from unnest($1::text[], $2::text[]) as new (slot, shard)
+order by exists (
+    select from slot_assignments a join shards s using (shard)
+    where a.slot = new.slot and s.expires_at > clock_timestamp()), slot
+limit greatest(0, $4 - {OF_ROWS} - {BEYOND_ROWS})
 on conflict do nothing
 """
+"""What nobody serves comes first; a move waits for its connection."""
 _MOVE = """
 update slot_assignments set state = $4
 from unnest($1::text[], $2::text[]) as old (slot, shard)
 where (slot_assignments.slot, slot_assignments.shard) = (old.slot, old.shard) and state = $3
 """
 _WITHDRAW = """
-delete from slot_assignments using unnest($1::text[], $2::text[]) as old (slot, shard)
-where (slot_assignments.slot, slot_assignments.shard) = (old.slot, old.shard) and state = 'assigned'
+with gone as (
+    delete from slot_assignments using unnest($1::text[], $2::text[]) as old (slot, shard)
+    where (slot_assignments.slot, slot_assignments.shard) = (old.slot, old.shard) and state = 'assigned'
+    returning slot_assignments.shard
+)
+update shards set extra_connections = extra_connections + left_open.connections
+from (select shard, count(*) as connections from gone group by shard) left_open
+where shards.shard = left_open.shard
 """
+"""Its connection is counted until the shard itself says that it is closed."""
 _BURY = """
 delete from slot_assignments using unnest($1::text[], $2::text[]) as old (slot, shard)
 where (slot_assignments.slot, slot_assignments.shard) = (old.slot, old.shard)
@@ -119,8 +132,11 @@ class Planner:
             return None
         return ZoneState(shards, rows)
 
-    async def write(self, conn: AnyConnection, plan: Plan) -> bool:
-        """Write a plan in one transaction behind the fence; False when another plans meanwhile."""
+    async def write(self, conn: AnyConnection, plan: Plan, connections_max: int) -> bool:
+        """Write a plan in one transaction behind the fence; False when another plans meanwhile.
+
+        Of its inserts only so many are made as the zone has connections left: another look plans the rest again.
+        """
         with map_store_errors():
             async with conn.transaction():
                 if not await conn.fetchval(_FENCE, self._shard, self.epoch):
@@ -130,7 +146,7 @@ class Planner:
                 await conn.execute(_WITHDRAW, *_columns(plan.withdraw))
                 await conn.execute(_MOVE, *_columns(plan.restore), "releasing", "live")
                 await conn.execute(_MOVE, *_columns(plan.release), "live", "releasing")
-                await conn.execute(_INSERT, *_columns(plan.insert), self.epoch)
+                await conn.execute(_INSERT, *_columns(plan.insert), self.epoch, connections_max)
                 await conn.execute(_FORGET_SHARDS)
         return True
 

@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 WAIT_S = 1.0
 
-GATHERER_LEVEL: Final = 4
+GATHERER_LEVEL: Final = 5
 """The level of a gatherer's database that this code was written for."""
 PRODUCTION_LEVEL: Final = 3
 """The level of production that this code was written for."""

@@ -17,6 +17,7 @@ from libs.store import control
 from libs.store.pool import AnyConnection
 from libs.telemetry.logging import get_logger
 from services.connector.slot import Slot, Wiring
+from services.connector.wiring import Budget
 
 log = get_logger(__name__)
 
@@ -44,7 +45,7 @@ class Holdings:
         self._group = group
         self._known = frozenset(known)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: dict[asyncio.Task[None], str] = {}
         self._versions: dict[str, int] = {}
         self.changed = False
         self.frames_before = 0
@@ -87,17 +88,17 @@ class Holdings:
         self.changed = True
         slot.close(reason)
         if task is not None:
-            await self._end(task)
+            await self._end(task, name)
         self.frames_before += slot.frames
         log.info("slot_left", slot=name, reason=reason)
 
-    async def _end(self, task: asyncio.Task[None]) -> None:
-        self._ending.add(task)
+    async def _end(self, task: asyncio.Task[None], name: str) -> None:
+        self._ending[task] = name
         await asyncio.wait((task,), timeout=DROP_S_MAX)
         if not task.done():
             task.cancel()
             await asyncio.wait((task,))
-        self._ending.discard(task)
+        del self._ending[task]
 
     async def close(self, reason: str) -> None:
         """Close every slot and wait until all have ended; rows that bear our name are not served any more."""
@@ -214,6 +215,16 @@ class Holdings:
     def is_closed(self) -> bool:
         """True after close(): nothing is served any more."""
         return self._closed
+
+    @property
+    def held(self) -> set[str]:
+        """Slots of which a connection may be open: those that are served, and those that are ending."""
+        return {*self.slots, *self._ending.values()}
+
+    @property
+    def extra(self) -> Budget:
+        """The connections beyond one per slot."""
+        return self._wiring.extra
 
     def assignment(self) -> Mapping[str, frozenset[str]]:
         """Slots and their markets, to be remembered; not those that neither the configuration nor the zone has."""

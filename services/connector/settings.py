@@ -90,7 +90,8 @@ class ConnectorSettings:
     """Markets of one command. 500 are known to work; the exchange publishes no limit."""
     extra_connections_max: Annotated[int, Between(0, 1_000)] = 4
     """Connections this process may open beyond one per slot, for slots that one connection cannot carry (a frame too
-    large, too many markets). 4; they count to the account's connections, and so does every other connector's."""
+    large, too many markets). 4; they are reserved in the zone's database, as far as all the zone's connectors together
+    leave room for them below connections_max."""
     use_yes_price: bool = False
     """Orientation of no prices asked for and expected. False: each side in its own leg, as it is stored."""
     grace_s: Seconds = 600.0
@@ -157,10 +158,9 @@ class Settings:
                 f" {needed - slots.connections_max} above slots.connections_max of {slots.connections_max}; lower it"
             )
 
-    def moves_max(self, slots: int) -> int:
-        """Most slots with two connections at once: what so many slots and their extra connections leave of the account's."""
-        left = self.slots.connections_max - slots - self.connector.extra_connections_max
-        return max(0, min(MOVES_MAX, left))
+    def moves_max(self, connections: int) -> int:
+        """Most slots with two connections at once: what so many, one per slot and all extra ones, leave of the account's."""
+        return max(0, min(MOVES_MAX, self.slots.connections_max - connections))
 
     def session(self) -> SessionSettings:
         """What a session needs of it."""

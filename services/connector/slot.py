@@ -180,7 +180,7 @@ class Slot:
         if halves is None:
             return "it has one market"
         if not self._wiring.extra.take():
-            return f"all {self._wiring.extra.limit} extra connections are used"
+            return f"all {self._wiring.extra.limit} extra connections that the zone has for it are used"
         return halves
 
     def _count(self, markets: Iterable[AbstractSet[str]]) -> int:

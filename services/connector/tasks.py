@@ -9,6 +9,7 @@ from uuid import UUID
 from libs.flow.assignment import plan
 from libs.runtime.service import Runtime
 from libs.store import control
+from libs.store.connections import reserve
 from libs.store.errors import StoreUnavailable
 from libs.store.notify import Listener
 from libs.store.planner import Planner, ZoneState
@@ -91,6 +92,22 @@ async def heartbeat_once(shard: Shard) -> None:
             shard.others_drain = await control.others_drain(conn, own.shard)
             if not kept:
                 await _begin_lease_again(shard, conn)
+            await _reserve(shard, conn)
+
+
+async def _reserve(shard: Shard, conn: AnyConnection) -> None:
+    """Say which connections are open, and have those counted that a slot may need when it must be split."""
+    settings, extra = shard.settings, shard.holdings.extra
+    extra.limit = await reserve(
+        conn,
+        shard.name,
+        shard.instance,
+        held=shard.holdings.held,
+        reserved=extra.limit,
+        wanted=settings.connector.extra_connections_max,
+        slots=settings.slot_names(),
+        connections_max=settings.slots.connections_max,
+    )
 
 
 async def _begin_lease_again(shard: Shard, conn: AnyConnection) -> None:
@@ -123,9 +140,11 @@ async def plan_once(shard: Shard) -> None:
             if zone is None:
                 return
             slots = await slots_to_serve(conn, settings.slot_names(), zone)
-            moves_max = settings.moves_max(len(slots))
+            extra = sum(other.extra_connections for other in zone.shards if other.is_alive)
+            moves_max = settings.moves_max(len(slots) + extra)
             changes = plan(slots, zone.shards, zone.rows, moves_max=moves_max)
-            if not changes.is_empty and await planner.write(conn, changes):
+            most = settings.slots.connections_max
+            if not changes.is_empty and await planner.write(conn, changes, most):
                 log.info(
                     "planned", insert=len(changes.insert), release=len(changes.release),
                     withdraw=len(changes.withdraw), restore=len(changes.restore), bury=len(changes.bury),

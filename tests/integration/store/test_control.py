@@ -1,6 +1,7 @@
 """Control tables on a real server: leases, the planner's fence, and moves from assigned to deleted."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from libs.flow.assignment import Pair, Plan, State, plan
 from libs.store import control
 from libs.store.catalogue_views import read_strays
+from libs.store.connections import count_connections, reserve
 from libs.store.control import Owned
 from libs.store.planner import Planner
 from libs.store.pool import Connection, Target, connect
@@ -75,7 +77,7 @@ async def test_a_plan_is_fenced_by_the_planners_epoch(conn: Connection) -> None:
     old = Planner("a")
     assert await old.take(conn, 0.0)
     await conn.execute("update planner set epoch = epoch + 1, holder = 'operator'")
-    assert not await old.write(conn, Plan(insert=[Pair("orderbook/0", "a")]))
+    assert not await old.write(conn, Plan(insert=[Pair("orderbook/0", "a")]), 200)
     assert await conn.fetchval("select count(*) from slot_assignments") == 0
     assert old.epoch is None
 
@@ -90,7 +92,7 @@ async def test_a_slot_moves_make_before_break(conn: Connection) -> None:
         zone = await planner.read(conn)
         assert zone is not None
         made = plan(SLOTS, zone.shards, zone.rows)
-        assert await planner.write(conn, made)
+        assert await planner.write(conn, made, 200)
         return made
 
     assert len((await step()).insert) == 4
@@ -131,12 +133,14 @@ async def test_rows_of_the_living_are_never_buried(conn: Connection) -> None:
     await begin(conn, "a", "b")
     planner = Planner("a")
     await planner.take(conn, 0.0)
-    await planner.write(conn, Plan(insert=[Pair("orderbook/0", "b"), Pair("orderbook/1", "b")]))
-    await planner.write(conn, Plan(bury=[Pair("orderbook/0", "b")]))
+    await planner.write(
+        conn, Plan(insert=[Pair("orderbook/0", "b"), Pair("orderbook/1", "b")]), 200
+    )
+    await planner.write(conn, Plan(bury=[Pair("orderbook/0", "b")]), 200)
     assert len(await control.owned(conn, "b")) == 2
     await expire(conn, "b")
     await planner.write(
-        conn, Plan(bury=[Pair("orderbook/0", "b")], withdraw=[Pair("orderbook/1", "b")])
+        conn, Plan(bury=[Pair("orderbook/0", "b")], withdraw=[Pair("orderbook/1", "b")]), 200
     )
     assert await control.owned(conn, "b") == []
     await planner.give_up(conn)
@@ -175,3 +179,52 @@ async def test_a_slot_has_markets_until_the_last_one_has_left_it(conn: Connectio
     assert set(await read_strays(conn, names[1:], 10)) == {"A", "B"}
     assert len(await read_strays(conn, names[1:], 1)) == 1
     assert await read_strays(conn, names, 10) == {}
+
+
+async def _reserve(conn: Connection, shard: str, instance: UUID, **changes: Any) -> int:
+    asked: dict[str, Any] = {
+        "held": [],
+        "reserved": 0,
+        "wanted": 4,
+        "slots": SLOTS,
+        "connections_max": 10,
+    }
+    return await reserve(conn, shard, instance, **asked | changes)
+
+
+async def test_shards_reserve_no_more_connections_than_the_account_has(conn: Connection) -> None:
+    """One per slot, also of slots that nobody serves yet, one to move, and what others have; the dead have none."""
+    instances = await begin(conn, "a", "b")
+    assert await _reserve(conn, "a", instances["a"]) == 4
+    assert await _reserve(conn, "b", instances["b"]) == 1
+    assert await _reserve(conn, "b", instances["b"], reserved=1, wanted=2) == 1
+    assert await _reserve(conn, "b", uuid4(), reserved=1, connections_max=100) == 1
+    assert await count_connections(conn) == 5
+    await expire(conn, "a")
+    assert await _reserve(conn, "b", instances["b"], reserved=1) == 4
+    # What is open without a row is counted, and what is reserved is kept.
+    assert await _reserve(conn, "b", instances["b"], held=["x/0", "x/1"], reserved=4) == 4
+    assert await count_connections(conn) == 6
+
+
+async def test_a_plan_makes_no_more_rows_than_there_are_connections(conn: Connection) -> None:
+    """Slots that nobody serves come before moves; a withdrawn row's connection counts until its shard says it is closed."""
+    instances = await begin(conn, "a", "b")
+    planner = Planner("a")
+    await planner.take(conn, 0.0)
+    assert await planner.write(conn, Plan(insert=[Pair("orderbook/0", "a")]), 3)
+    assert await _reserve(conn, "b", instances["b"], slots=[], connections_max=3) == 1
+    zone = await planner.read(conn)
+    assert zone and {s.name: s.extra_connections for s in zone.shards} == {"a": 0, "b": 1}
+    plan_of_two = Plan(insert=[Pair("orderbook/0", "b"), Pair("orderbook/1", "a")])
+    assert await planner.write(conn, plan_of_two, 3)
+    assert [row.slot for row in await control.owned(conn, "a")] == ["orderbook/0", "orderbook/1"]
+    assert (await control.owned(conn, "b"), await count_connections(conn)) == ([], 3)
+    await planner.write(conn, Plan(withdraw=[Pair("orderbook/1", "a")]), 3)
+    assert await count_connections(conn) == 3
+    await _reserve(conn, "a", instances["a"], held=["orderbook/0", "orderbook/1"], wanted=0)
+    assert await count_connections(conn) == 3
+    await _reserve(conn, "a", instances["a"], held=["orderbook/0"], wanted=0)
+    assert await count_connections(conn) == 2
+    assert await planner.write(conn, plan_of_two, 3)
+    assert [row.slot for row in await control.owned(conn, "a")] == ["orderbook/0", "orderbook/1"]

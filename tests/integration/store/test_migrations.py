@@ -17,6 +17,7 @@ from libs.marketdata.tables import (
 from libs.store.errors import SchemaMismatch, StoreRefused
 from libs.store.pool import AnyConnection, Target, connect, map_store_errors
 from libs.store.schema import LEVELS, check_level, read_level
+from libs.store.slot_moves import with_markets
 from migrations.upgrade import alembic_config, upgrade
 from services.local.postgres import EmbeddedPostgres
 from services.migrate.migration import Migration, ZoneMissing, migrate, migrate_all
@@ -190,6 +191,8 @@ async def test_planner_and_status_see_what_they_need(gatherer_db: Target) -> Non
     """kd_planner plans and reads no fact; kd_status reads and writes nothing."""
     async with connect(_as(gatherer_db, "kd_planner")) as conn:
         await conn.execute("UPDATE planner SET epoch = epoch + 1")
+        await conn.execute("UPDATE shards SET extra_connections = extra_connections + 1")
+        assert await with_markets(conn, ["orderbook/0"]) == []
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await conn.fetch("SELECT * FROM trades")
     async with connect(_as(gatherer_db, "kd_status")) as conn:

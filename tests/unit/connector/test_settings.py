@@ -59,7 +59,7 @@ def test_moves_leave_room_for_the_connections_of_split_slots() -> None:
     found = {}
     for connections_max in (155, 160, 200):
         zone = replace(SETTINGS, slots=SlotSettings(144, 2, 2, 2, connections_max))
-        found[connections_max] = zone.moves_max(150)
-        assert 150 + found[connections_max] + zone.connector.extra_connections_max <= connections_max
+        found[connections_max] = zone.moves_max(150 + 4)
+        assert 150 + 4 + found[connections_max] <= connections_max
     assert found == {155: 1, 160: 6, 200: 25}
-    assert replace(SETTINGS, slots=SlotSettings(144, 2, 2, 2, 151)).moves_max(150) == 0
+    assert replace(SETTINGS, slots=SlotSettings(144, 2, 2, 2, 151)).moves_max(151) == 0
