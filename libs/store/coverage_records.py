@@ -15,32 +15,35 @@ STREAMS_MAX: Final = 200_000
 ORDERBOOK: Final = "orderbook_delta"
 
 _GATHERERS: LiteralString = "SELECT gatherer, zone, status FROM gatherers ORDER BY gatherer"
-_OF_ONE: LiteralString = """
-SELECT gatherer, connection, channel, ticker, from_ts, to_ts FROM listening_of($1, $2, $3, $4)
- ORDER BY from_ts, to_ts, gatherer, connection
+_ENDED: LiteralString = """
+SELECT l.gatherer, l.connection, l.channel, l.ticker, l.from_ts, l.to_ts, ended.reason
+  FROM ({claims}) l
+  LEFT JOIN LATERAL (SELECT c.reason FROM listen_closed c
+                      WHERE c.connection = l.connection AND c.sid = l.sid AND c.ticker IS NOT DISTINCT FROM l.ticker
+                        AND c.sent_at BETWEEN l.to_ts AND l.to_ts + 60000000 ORDER BY c.sent_at LIMIT 1) ended ON true
+ ORDER BY l.from_ts, l.to_ts, l.gatherer, l.connection, l.ticker
 """
-_OF_ALL: LiteralString = """
-SELECT gatherer, connection, channel, ticker, from_ts, to_ts FROM listening
- WHERE channel = $1 AND from_ts < $3 AND to_ts > $2
- ORDER BY from_ts, to_ts, gatherer, connection LIMIT $4
-"""
+_OF_ONE = _ENDED.format(claims="SELECT * FROM listening_of($1, $2, $3, $4)")
+_OF_ALL = _ENDED.format(
+    claims="SELECT * FROM listening WHERE channel = $1 AND from_ts < $3 AND to_ts > $2 LIMIT $4"
+)
 _CAUSES: LiteralString = """
 SELECT gatherer, slot, ticker, reason, detail, from_ts, to_ts, rows_lost FROM gap_causes_of($1, $2, $3, $4)
  ORDER BY from_ts, to_ts, gatherer, slot, ticker
 """
 _FACTS: LiteralString = """
 SELECT table_name, minute, gatherers, facts, late_facts FROM coverage_by_minute
- WHERE minute > $1 - 60000000 AND minute < $2 ORDER BY table_name, minute, gatherers
+ WHERE minute > $1::bigint - 60000000 AND minute < $2 ORDER BY table_name, minute, gatherers
 """
 _BUCKETS: LiteralString = """
 SELECT gatherer, table_name, minute, lag_of_bucket(bucket) AS lag_s, sum(count)::bigint AS rows, max(lag_max) / 1e6::float8 AS max_s
   FROM merge_lags CROSS JOIN LATERAL unnest(buckets, counts) AS b (bucket, count)
- WHERE minute > $1 - 60000000 AND minute < $2
+ WHERE minute > $1::bigint - 60000000 AND minute < $2
  GROUP BY gatherer, table_name, minute, bucket ORDER BY gatherer, table_name, minute, bucket
 """
 _COMPLETENESS: LiteralString = """
 SELECT minute, table_name, facts, by_all, unchecked FROM completeness
- WHERE minute > $1 - 60000000 AND minute < $2 ORDER BY minute, table_name
+ WHERE minute > $1::bigint - 60000000 AND minute < $2 ORDER BY minute, table_name
 """
 
 
@@ -53,7 +56,10 @@ class Gatherer(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A gatherer heard everything of ticker (None: of the channel) in [from_ts, to_ts), microseconds."""
+    """A gatherer heard everything of ticker (None: of the channel) in [from_ts, to_ts), microseconds.
+
+    ended: why its stream was closed there; None where it was not, or nobody could say.
+    """
 
     gatherer: int
     connection: UUID
@@ -61,6 +67,7 @@ class Claim(NamedTuple):
     ticker: str | None
     from_ts: int
     to_ts: int
+    ended: str | None = None
 
 
 class Cause(NamedTuple):

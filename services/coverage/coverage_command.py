@@ -84,12 +84,12 @@ def _draw(path: Path, question: Question, coverage: Coverage, names: Names) -> i
 
 
 def _tables(coverage: Coverage, names: Names) -> list[Table]:
-    return [
+    tables = [
         _facts(coverage, names),
         _lags(coverage, names),
         shares_table(coverage.channels, names),
-        _completeness(coverage),
     ]
+    return [*tables, _completeness(coverage)] if coverage.judged else tables
 
 
 def _facts(coverage: Coverage, names: Names) -> Table:
@@ -113,9 +113,15 @@ def _lags(coverage: Coverage, names: Names) -> Table:
         "Lag from receipt to production", "gatherer", "table", ">rows", ">p50", ">p90", ">p99", ">max"
     )  # fmt: skip
     found = lag_quantiles(coverage.lags, lambda count: (count.gatherer, count.table_name))
-    for (gatherer, table_name), lag in sorted(found.items()):
+    found |= {
+        (gatherer, "all"): lag
+        for gatherer, lag in lag_quantiles(coverage.lags, lambda count: count.gatherer).items()
+    }
+    for zone, table_name, lag in sorted(
+        (names.of(g), name, lag) for (g, name), lag in found.items()
+    ):
         table.add_row(
-            names.of(gatherer), table_name, f"{lag.rows:,}",
+            zone, table_name, f"{lag.rows:,}",
             *(f"{value:,.3f} s" for value in lag[1:]),
         )  # fmt: skip
     return table

@@ -65,11 +65,11 @@ async def read_heard(
         reader = SpanReader(conn, *span)
         gatherers = await reader.gatherers()
         numbers = [gatherer.gatherer for gatherer in gatherers if gatherer.status != "replaced"]
-        channels = []
+        names, channels = Names(gatherers), []
         for channel in question.channels:
             claims = await reader.claims(channel, question.market)
             causes = await reader.causes(channel, question.market)
-            told = {*numbers, *(claim.gatherer for claim in claims)}
+            told = names.in_order({*numbers, *(claim.gatherer for claim in claims)})
             channels.append(channel_heard(channel, claims, causes, told, span))
     return gatherers, channels
 
@@ -78,7 +78,9 @@ def _in_words(heard: ChannelHeard) -> str:
     if heard.first is None or heard.last is None:
         return f"{heard.channel}: nobody claims anything in this span."
     count = len(heard.unheard)
-    gaps = f"{count:,} spans that nobody heard" if count else "somebody heard every moment"
+    gaps = "somebody heard every moment"
+    if count:
+        gaps = f"{count:,} span{'s' if count > 1 else ''} that nobody heard"
     bounds = f"between the first claim {iso(heard.first)} and the last {iso(heard.last)}"
     return f"{heard.channel}: {gaps} {bounds}."
 
@@ -100,7 +102,7 @@ def _channel(heard: ChannelHeard, names: Names) -> dict[str, Any]:
         "listened": [
             {
                 "gatherer": claim.gatherer, "zone": names.of(claim.gatherer), "connection": str(claim.connection),
-                "market": claim.ticker, "from": iso(claim.from_ts), "to": iso(claim.to_ts),
+                "market": claim.ticker, "from": iso(claim.from_ts), "to": iso(claim.to_ts), "ended": claim.ended,
             }
             for claim in heard.claims
         ],

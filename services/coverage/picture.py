@@ -61,7 +61,7 @@ def make_picture(coverage: Coverage, span: Span) -> Picture:
         minutes=[minute / SECOND for minute in minutes],
         stacks=stacks,
         lanes=[_lane(lane, heard) for lane in heard.lanes],
-        lags=_lags(coverage.lags),
+        lags=_lags(coverage.lags, start, end),
     )
 
 
@@ -96,9 +96,11 @@ def _bars(spans: Iterable[Span]) -> list[Bar]:
     return [(start / SECOND, (end - start) / SECOND) for start, end in spans]
 
 
-def _lags(counts: Sequence[LagCount]) -> dict[int, list[tuple[float, float]]]:
+def _lags(counts: Sequence[LagCount], start: int, end: int) -> dict[int, list[tuple[float, float]]]:
+    """Return the minutes whose middle is on the axis."""
     lines: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    found = lag_quantiles(counts, lambda count: (count.gatherer, count.minute))
-    for (gatherer, minute), lag in sorted(found.items()):
-        lines[gatherer].append(((minute + MINUTE // 2) / SECOND, lag.p99_s))
+    found = lag_quantiles(counts, lambda count: (count.gatherer, count.minute + MINUTE // 2))
+    for (gatherer, moment), lag in sorted(found.items()):
+        if start <= moment <= end:
+            lines[gatherer].append((moment / SECOND, lag.p99_s))
     return dict(lines)

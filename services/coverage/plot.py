@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from services.coverage.picture import Picture
 from services.coverage.show import Names
@@ -79,7 +79,7 @@ def _draw_lanes(axes: Axes, picture: Picture, names: Names) -> None:
         for bars, colour in ((lane.heard, HEARD), (lane.partly, PARTLY), (lane.unheard, UNHEARD)):
             days = [(_day(start), _day(length)) for start, length in bars]
             axes.broken_barh(days, (row - 0.38, 0.76), facecolors=colour, linewidth=0)
-        labels.append(f"{names.of(lane.gatherer)}  {percent(lane.share)}")
+        labels.append(f"{names.of(lane.gatherer)}  {percent(lane.share, 2)}")
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_title(f"Listening to {picture.channel}", loc="left")
@@ -88,14 +88,19 @@ def _draw_lanes(axes: Axes, picture: Picture, names: Names) -> None:
 
 
 def _draw_lags(axes: Axes, picture: Picture, names: Names) -> None:
-    for gatherer, points in picture.lags.items():
+    for gatherer in names.in_order(picture.lags):
+        points = picture.lags[gatherer]
         days, lags = [_day(moment) for moment, _ in points], [lag for _, lag in points]
         axes.plot(days, lags, label=names.of(gatherer), marker="o", markersize=3, linewidth=1.2)
     axes.set_title("Lag from receipt to production, p99", loc="left")
-    axes.yaxis.set_major_formatter(EngFormatter(unit="s"))
     axes.grid(visible=True, axis="y", alpha=0.3)
     if picture.lags:
         axes.set_yscale("log")
+        lags = [lag for points in picture.lags.values() for _, lag in points]
+        axes.set_ylim(min(lags) / 2, max(lags) * 2)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(EngFormatter(unit="s"))
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
     else:
         _say_nothing(axes)

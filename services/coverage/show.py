@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -32,7 +32,11 @@ class Names:
 
     def of_set(self, gatherers: Sequence[int]) -> str:
         """Return the name of a set of gatherers."""
-        return " + ".join(self.of(gatherer) for gatherer in gatherers)
+        return " + ".join(sorted(self.of(gatherer) for gatherer in gatherers))
+
+    def in_order(self, gatherers: Iterable[int]) -> list[int]:
+        """Return gatherers in the order of their names."""
+        return sorted(gatherers, key=self.of)
 
 
 class Show:

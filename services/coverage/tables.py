@@ -1,6 +1,6 @@
 """Tables of the two commands: what is longest or most stands first, and what is left out is counted."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from rich.table import Table
@@ -29,12 +29,12 @@ def make_table(title: str, *headings: str) -> Table:
     return table
 
 
-def percent(share: float | None) -> str:
+def percent(share: float | None, places: int = 4) -> str:
     """Write a share so that almost all is not all."""
     if share is None:
         return "-"
-    text = f"{share:.4%}"
-    return text if share == 1 or text != "100.0000%" else "<100%"
+    text = f"{share:.{places}%}"
+    return text if share == 1 or not text.startswith("100") else "<100%"
 
 
 def claims_table(heard: ChannelHeard, names: Names) -> Table:
@@ -42,12 +42,19 @@ def claims_table(heard: ChannelHeard, names: Names) -> Table:
     if len({claim.ticker for claim in heard.claims}) > SUBJECTS_MAX:
         return _claims_by_gatherer(heard, names)
     table = make_table(
-        f"{heard.channel}: who listened", "gatherer", "market", "connection", "from", "to", ">for"
+        f"{heard.channel}: who listened",
+        "gatherer",
+        "market",
+        "connection",
+        "from",
+        "to",
+        ">for",
+        "ended",
     )
     for claim in heard.claims[:ROWS_MAX]:
         table.add_row(
             names.of(claim.gatherer), claim.ticker or "all", str(claim.connection), iso(claim.from_ts),
-            iso(claim.to_ts), seconds(claim.to_ts - claim.from_ts),
+            iso(claim.to_ts), seconds(claim.to_ts - claim.from_ts), claim.ended or "",
         )  # fmt: skip
     _rest(table, len(heard.claims))
     return table
@@ -89,18 +96,14 @@ def unheard_table(heard: ChannelHeard, names: Names) -> Table:
 
 
 def _told(causes: Iterable[Cause], names: Names) -> Iterable[str]:
-    """Write equal causes once: who, why, what was lost."""
-    lost: Counter[str] = Counter()
+    """Write causes of one gatherer and reason once: their details, what was lost."""
+    groups = defaultdict(list)
     for cause in causes:
-        lost[f"{names.of(cause.gatherer)} {cause.reason}{_about(cause.detail)}"] += (
-            cause.rows_lost or 0
-        )
-    for text, rows in lost.items():
-        yield f"{text}, {rows:,} rows lost" if rows else text
-
-
-def _about(detail: str) -> str:
-    return f" ({detail})" if detail else ""
+        groups[f"{names.of(cause.gatherer)} {cause.reason}"].append(cause)
+    for text, found in groups.items():
+        details = ", ".join(dict.fromkeys(cause.detail for cause in found if cause.detail))
+        lost = sum(cause.rows_lost or 0 for cause in found)
+        yield f"{text}{f' ({details})' if details else ''}{f', {lost:,} rows lost' if lost else ''}"
 
 
 def causes_table(heard: ChannelHeard, names: Names) -> Table:
@@ -126,11 +129,9 @@ def causes_table(heard: ChannelHeard, names: Names) -> Table:
 def shares_table(channels: Sequence[ChannelHeard], names: Names) -> Table:
     """Share listened of each gatherer and of all together, by channel."""
     told = [heard for heard in channels if heard.first is not None]
-    gatherers = sorted(
-        {lane.gatherer for heard in told for lane in heard.lanes}, key=lambda g: (g is None, g or 0)
-    )
+    gatherers = list(dict.fromkeys(lane.gatherer for heard in told for lane in heard.lanes))
     table = make_table(
-        "Share listened, of the time between first and last claim",
+        "Share listened, of the time from each market's first to last claim",
         "channel", ">markets", *(f">{names.of(gatherer)}" for gatherer in gatherers),
     )  # fmt: skip
     for heard in told:
