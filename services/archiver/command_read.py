@@ -11,6 +11,8 @@ from libs.runtime.clock import Clock
 from services.archiver.command_show import Output, new_table, show_bytes, show_moment
 
 EXIT_OK, EXIT_FAULT = 0, 1
+FAULTS_SHOWN = 40
+"""More of them on a screen hide the first; a document has all."""
 
 
 def list_windows(store: ObjectStore, selection: Selection, out: Output, *, limit: int) -> int:
@@ -83,9 +85,11 @@ def verify(
 
 
 def show_faults(faults: list[Fault], out: Output) -> None:
-    """Print each fault: the object's whole name, what of it, and how."""
-    for fault in faults:
+    """Print the faults: the object's whole name, what of it, and how."""
+    for fault in faults[:FAULTS_SHOWN]:
         out.say(f"FAULT {fault.object}: {fault.field}: {fault.detail}", "red")
+    if len(faults) > FAULTS_SHOWN:
+        out.say(f"and {len(faults) - FAULTS_SHOWN} more; --json has all of them", "red")
 
 
 def _read(store: ObjectStore, selection: Selection, out: Output) -> Catalogue:
