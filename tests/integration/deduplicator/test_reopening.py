@@ -7,6 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -132,7 +133,10 @@ class Archive:
 
 @asynccontextmanager
 async def archive_of(databases: Databases, root: Path) -> AsyncIterator[Archive]:
-    async with open_pool(databases.production) as pool:
+    """An archiver over production, with the role it is given; the deduplicators have theirs from here on."""
+    archiver = replace(databases.production, user="kd_archiver")
+    databases.production = replace(databases.production, user="kd_writer")
+    async with open_pool(archiver) as pool:
         archive = Archive(pool, root)
         await archive.begin()
         yield archive
@@ -174,6 +178,12 @@ async def states(archive: Archive) -> dict[Range, str]:
         "SELECT table_name, range_from, range_to, state FROM archive_reopenings"
     )
     return {Range(*row[:3]): row["state"] for row in rows}
+
+
+async def object_of(archive: Archive) -> str:
+    """The name of the one object of deltas."""
+    query = "SELECT object FROM archive_manifests WHERE table_name = 'orderbook_deltas'"
+    return str(await archive.pool.fetchval(query))
 
 
 async def details(archive: Archive) -> list[str]:
@@ -305,72 +315,24 @@ async def test_a_crash_at_any_step_changes_nothing(
             is_open = (await states(archive))[range_of(ORDERBOOK_DELTAS, truth[0][1])] == "open"
             assert is_open == (name == "reopen")
             await archive.reopen()
-            async with running(databases.gatherers, databases.production) as deduplicator:
-                await deduplicator.kill()
-            async with running(databases.gatherers, databases.production) as deduplicator:
-                await caught_up(deduplicator, archive)
+        async with running(databases.gatherers, databases.production) as deduplicator:
+            await deduplicator.until(lambda health: health["merges"] > 0)
+            await deduplicator.kill()
+        async with running(databases.gatherers, databases.production) as deduplicator:
+            await caught_up(deduplicator, archive)
         await archive.export()
         await archive.drop()
         everything = [change for truth in truths for change in truth]
         assert Counter(await archive.deltas()) == Counter(true_keys(everything))
 
 
-async def test_an_object_that_is_wrong_sets_the_gatherer_aside_until_it_is_right(
-    databases: Databases, tmp_path: Path
-) -> None:
-    """Its hash, or that it is gone: loud, tried again; brought back, everything goes on by itself and nothing is lost."""
-    truth = truth_at(LATE)
-    async with archive_of(databases, tmp_path) as archive:
-        await week_passed(databases, archive, truth)
-        query = "SELECT object FROM archive_manifests WHERE table_name = 'orderbook_deltas'"
-        file = tmp_path / str(await archive.pool.fetchval(query))
-        right = file.read_bytes()
-        async with running(databases.gatherers, databases.production) as deduplicator:
-            await databases.zones["c"].write(hear(truth))
-            await deduplicator.until(waits)
-            for wrong in (right[:99] + bytes([right[99] ^ 1]) + right[100:], None):
-                if wrong is None:
-                    file.unlink()
-                else:
-                    file.write_bytes(wrong)
-                await archive.reopen()
-                entry = await status(deduplicator, "quarantined")
-                assert "batch_no=1 reopening: orderbook_deltas_p" in entry["last_error"]
-                assert ("sha256" if wrong else "could not be read") in (await details(archive))[0]
-            assert list((await states(archive)).values()) == ["failed"]
-            failed = "SELECT count(*) FROM operational_events WHERE kind = 'reopening_failed'"
-            assert await archive.pool.fetchval(failed) == 1
-            file.write_bytes(right)
-            await caught_up(deduplicator, archive)
-        await archive.export()
-        await archive.drop()
-        assert sorted(await archive.deltas()) == sorted(true_keys(truth))
-
-
-async def test_an_operator_gives_up_what_cannot_be_opened(
-    databases: Databases, tmp_path: Path
-) -> None:
-    """The batches that need the lost object are given up, with a gap; what else the gatherer has is merged."""
-    truth, now = truth_at(LATE), make_truth(8, 20)
-    async with archive_of(databases, tmp_path) as archive:
-        await week_passed(databases, archive, truth)
-        query = "SELECT object FROM archive_manifests WHERE table_name = 'orderbook_deltas'"
-        (tmp_path / str(await archive.pool.fetchval(query))).unlink()
-        async with running(databases.gatherers, databases.production) as deduplicator:
-            await databases.zones["c"].write(hear(truth), batch_max=10**6)
-            await databases.zones["c"].write(hear(now))
-            await deduplicator.until(waits)
-            await archive.reopen()
-            await status(deduplicator, "quarantined")
-            await readmit(databases.gatherers["c"], databases.production, skip_unsound=True)
-            await deduplicator.drained()
-        assert sorted(await merged_keys(databases.conn)) == sorted(true_keys(now))
-
-
-async def test_a_store_that_is_away_is_waited_for(
+async def test_a_store_that_is_away_and_an_object_that_is_wrong(
     databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The request stands, nobody is set aside, the others go on, a stop does not wait for it."""
+    """Away: the request stands, nobody is set aside, the others go on, a stop does not wait for it.
+
+    A wrong hash, or an object that is gone: loud, tried again; brought back, everything goes on by itself.
+    """
     truth, now = truth_at(LATE), make_truth(8, 20)
 
     def away(*_: object) -> str:
@@ -388,12 +350,47 @@ async def test_a_store_that_is_away_is_waited_for(
             assert list((await states(archive)).values()) == ["requested"]
             await databases.zones["a"].write(hear(now))
             await deduplicator.drained("a", "b")
-            entry = deduplicator.health["gatherers"]["c"]
-            assert entry["status"] == "reopening"
+            assert deduplicator.health["gatherers"]["c"]["status"] == "reopening"
             assert set(await merged_keys(databases.conn)) == true_keys(now)
             began = CLOCK.monotonic()
             await deduplicator.stop()
             assert CLOCK.monotonic() - began < 8  # the grace is 10 s
+        file = tmp_path / await object_of(archive)
+        right = file.read_bytes()
         async with running(databases.gatherers, databases.production) as deduplicator:
+            for wrong in (right[:99] + bytes([right[99] ^ 1]) + right[100:], None):
+                if wrong is None:
+                    file.unlink()
+                else:
+                    file.write_bytes(wrong)
+                await archive.reopen()
+                entry = await status(deduplicator, "quarantined")
+                assert "batch_no=1 reopening: orderbook_deltas_p" in entry["last_error"]
+                assert ("sha256" if wrong else "could not be read") in (await details(archive))[0]
+            assert list((await states(archive)).values()) == ["failed"]
+            failed = "SELECT count(*) FROM operational_events WHERE kind = 'reopening_failed'"
+            assert await archive.pool.fetchval(failed) == 1
+            file.write_bytes(right)
             await caught_up(deduplicator, archive)
-        assert set(await merged_keys(databases.conn)) == true_keys(now) | true_keys(truth)
+        await archive.export()
+        await archive.drop()
+        assert sorted(await archive.deltas()) == sorted(true_keys(truth) | true_keys(now))
+
+
+async def test_an_operator_gives_up_what_cannot_be_opened(
+    databases: Databases, tmp_path: Path
+) -> None:
+    """The batches that need the lost object are given up, with a gap; what else the gatherer has is merged."""
+    truth, now = truth_at(LATE), make_truth(8, 20)
+    async with archive_of(databases, tmp_path) as archive:
+        await week_passed(databases, archive, truth)
+        (tmp_path / await object_of(archive)).unlink()
+        async with running(databases.gatherers, databases.production) as deduplicator:
+            await databases.zones["c"].write(hear(truth), batch_max=10**6)
+            await databases.zones["c"].write(hear(now))
+            await deduplicator.until(waits)
+            await archive.reopen()
+            await status(deduplicator, "quarantined")
+            await readmit(databases.gatherers["c"], databases.production, skip_unsound=True)
+            await deduplicator.drained()
+        assert sorted(await merged_keys(databases.conn)) == sorted(true_keys(now))
