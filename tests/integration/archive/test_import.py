@@ -1,5 +1,6 @@
 """Production is lost: its archive comes back into a new one, the gatherers bring the rest, the archive goes on."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -13,10 +14,11 @@ from libs.archive.catalogue import Fault, Selection, read_catalogue
 from libs.archive.objects import ObjectStore
 from libs.archive.verification import verify_objects
 from libs.marketdata.tables import GATHERER_TABLES, Family, production_key
-from libs.marketdata.units import SECOND
+from libs.marketdata.units import DAY, SECOND
 from libs.store.pool import Pool, Target, connect, open_pool
 from services.archiver.command_import import import_archive, import_superseded
 from services.archiver.command_show import Output
+from services.archiver.reopening import Reopener
 from services.archiver.settings import ArchiverSettings, Settings
 from services.archiver.tasks import Archiver
 from tests.integration.archive.world import archiver as archiver_of
@@ -208,3 +210,37 @@ async def one_more_archive(world: World, production: Target) -> None:
         work = archiver(pool, world.store)
         work._is_own = True
         await work.export_once(closing=True)
+
+
+async def test_windows_left_in_the_archive_open_for_late_rows(world: World) -> None:
+    """Only records were imported; what gatherers have again opens the windows, and nothing is archived twice."""
+    lost, new = world.new_database("production"), world.new_database("production")
+    await world.write(0, 60)
+    await world.merge(lost)
+    await world.archive(lost)
+    await world.write(40, 120)
+    await world.merge(lost)
+    start = CLOCK.now() + 2 * DAY
+    assert await import_archive(world.settings(new), world.store, start, Output(is_json=False)) == 0
+    assert sum(map(len, (await facts(new)).values())) == 0
+    async with open_pool(new) as pool, running(world.gatherers, new) as deduplicator:
+        reopening = asyncio.create_task(keep_reopening(pool, world.store))
+        await deduplicator.drained()
+        reopening.cancel()
+    assert await facts(new) == await facts(lost)
+    await world.archive(new)
+    assert world.faults() == []
+    manifests = read_catalogue(world.store).manifests
+    async with connect(new) as conn:
+        for name in TABLES:
+            rows = sum(m.rows for m in manifests if m.table == name)
+            assert rows == await conn.fetchval(f"SELECT count(*) FROM {name}"), name
+
+
+async def keep_reopening(pool: Pool, store: ObjectStore) -> None:
+    """What the archiver does beside its exports."""
+    work = archiver(pool, store)
+    reopener = Reopener(work._settings, pool, store, work._runtime, work._lease)
+    while True:
+        await reopener.reopen_once()
+        await asyncio.sleep(0.05)
