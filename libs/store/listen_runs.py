@@ -9,10 +9,10 @@ from typing import Final, LiteralString
 
 from libs.store.pool import Connection, map_store_errors
 
-MERGES_MIN: Final = 500
-"""Merges worth a turn: runs should be few, and a minute's ranges cost a question little."""
-MERGES_MAX: Final = 5_000
-"""Merges joined in one transaction at most; eight minutes of a busy production."""
+MERGES_MIN: Final = 2_000
+"""Merges worth a turn: runs should be few, and the ranges of four minutes cost a question little."""
+MERGES_MAX: Final = 10_000
+"""Merges joined in one transaction at most; a quarter of an hour of a busy production."""
 
 _BOUNDS: LiteralString = """
 SELECT p.merge_no AS low, least(w.merge_no, p.merge_no + $1) AS high, w.merge_no AS newest

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from libs.marketdata.listening import covers
-from libs.marketdata.units import MINUTE, SECOND
+from libs.marketdata.units import DAY, MINUTE, SECOND
 from libs.runtime.clock import Clock
 from libs.store.completeness import (
     Claimed,
@@ -29,6 +29,7 @@ from libs.store.completeness import (
     read_last,
     write_completeness,
 )
+from libs.store.coverage_folding import fold_increments
 from libs.store.errors import StoreUnavailable
 from libs.store.listen_runs import join_ranges
 from libs.store.merge_transaction import EventRow
@@ -55,13 +56,16 @@ MERGED_PAST: Final = MINUTE
 MINUTES_BACK: Final = 10
 TICKERS_MAX: Final = 50
 TURN_S: Final = 15.0
+FOLDED_AFTER: Final = 20 * MINUTE
+"""Age from which a minute's increments are summed in place, microseconds: twice what the memory of facts reaches back,
+so that few still come."""
 CONFIRM_S_MAX: Final = 10.0
 """Seconds to wait for the writer to know of its own commit, which takes a moment at most."""
 CONFIRM_POLL_S: Final = 0.01
 
 
 class Completeness:
-    """Judges one minute after the other; beside it keeps claims joined, by which it asks."""
+    """Judges one minute after the other; beside it keeps small what it reads: claims joined, increments folded."""
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class Completeness:
         self._metrics = metrics
         self._judged_after = round(judged_after_s * SECOND)
         self._judged = 0
+        self._folded = 0
         self._is_below: dict[str, bool] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -89,12 +94,21 @@ class Completeness:
             await first_of(self._board.ready, stop)
             try:
                 async with connect(self._production, "kalshi-data deduplicator") as conn:
-                    while not stop.is_set() and await join_ranges(conn):
-                        pass
+                    await self.keep_small(conn, stop)
                     await self.judge_due(conn, stop)
             except StoreUnavailable as error:
                 log.warning("completeness_not_judged", error=str(error))
             await first_of(stop, timeout_s=TURN_S)
+
+    async def keep_small(self, conn: Connection, stop: asyncio.Event) -> None:
+        """Join claims, by which minutes are judged, and fold old increments. Raises StoreUnavailable."""
+        while not stop.is_set() and await join_ranges(conn):
+            pass
+        end = self._clock.now() // MINUTE * MINUTE - FOLDED_AFTER
+        if end > self._folded:
+            while not stop.is_set() and await fold_increments(conn, end - DAY, end):
+                pass
+            self._folded = end
 
     async def judge_due(self, conn: Connection, stop: asyncio.Event) -> None:
         """Judge every minute that has become old enough. Raises StoreUnavailable."""
