@@ -14,10 +14,11 @@ from libs.store.pool import Connection
 
 _CURSORS: LiteralString = """
 SELECT lane, batch_no, extract(epoch FROM clock_timestamp() - merged_at)::float8 AS age_s,
-    merged_at > coalesce((SELECT max(at) FROM operational_events WHERE kind = 'gatherer_went_back' AND gatherer = $1),
-        '-infinity') AS is_untold
+    merged_at > coalesce((SELECT max(at) FROM operational_events WHERE gatherer = $1
+        AND kind IN ('gatherer_went_back', 'gatherer_readmitted')), '-infinity') AS is_untold
 FROM sync_cursors WHERE gatherer = $1
 """
+"""A re-admission may have moved cursors beyond what the gatherer holds: an operator knows of that."""
 
 
 async def admit(conn: Connection, identity: UUID, zone: str) -> Admission:

@@ -176,14 +176,14 @@ async def _read_once(conn: AnyConnection, cursors: Mapping[UUID, int], rows_max:
 def _lane(rows: Sequence[asyncpg.Record]) -> LaneState:
     """Check that a lane's numbers go on from its cursor without a break, and say how far they go."""
     row = rows[0]
-    read = _start(row)
+    read = start = _start(row)
     for found in rows:
         if found["batch_no"] is not None:
             if found["batch_no"] != read + 1:
                 raise GathererUnsound(row["lane"], read + 1, "hole")
             read += 1
-    if row["last"] <= read < (row["last_batch_no"] or 0):
-        # Closed with a number that the ledger does not have; normal only after release.
+    if read == start and row["last"] <= read < (row["last_batch_no"] or 0):
+        # Closed with a number that the ledger does not have; normal only after release. What it has is read first.
         if row["released"] < row["last_batch_no"]:
             raise GathererUnsound(row["lane"], read + 1, "hole")
         read = row["last_batch_no"]

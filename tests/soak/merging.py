@@ -54,14 +54,14 @@ async def until_merging(ground: Ground, name: str = DEDUPLICATOR) -> float:
 
 
 async def until_caught_up(ground: Ground) -> float:
-    """Wait until everything committed by now is merged; return how long that took, seconds."""
+    """Wait until batches committed after now are merged, of every zone; return how long that took, seconds."""
     asked = ground.clock.now()
 
     async def caught_up() -> bool:
         zones = (await ground.run.health(DEDUPLICATOR)).get("gatherers", {}).values()
-        return bool(zones) and all((zone["drained_at"] or 0) > asked for zone in zones)
+        return bool(zones) and all((zone["merged_at"] or 0) > asked for zone in zones)
 
-    return await ground.until(caught_up, CAUGHT_UP_S_MAX, "all that was committed is merged")
+    return await ground.until(caught_up, CAUGHT_UP_S_MAX, "every zone is merged up to the present")
 
 
 async def events(ground: Ground, kind: str) -> list[str]:

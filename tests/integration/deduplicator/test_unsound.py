@@ -96,6 +96,30 @@ async def test_a_hole_in_a_lane_is_named_and_stepped_over_on_re_admission(
     assert sorted(await merged_keys(databases.conn)) == sorted(expected)
 
 
+async def test_the_missing_end_of_a_closed_lane_is_given_up_on_re_admission(
+    databases: Databases,
+) -> None:
+    """There is no number behind it to go on from; the loss is a gap, and the database is not taken for an older copy."""
+    rows = hear(make_truth(27, 100))
+    zone = databases.zones["a"]
+    await zone.write(rows, batch_max=1)
+    lane = zone.writers[Family.DELTAS].lane
+    await zone.close()
+    async with connect(databases.gatherers["a"]) as conn:
+        await conn.execute("DELETE FROM ingest_batches WHERE batch_no > 98")
+    async with running(databases.gatherers, databases.production) as deduplicator:
+        entry = await quarantined(deduplicator, "a")
+        assert entry["last_error"] == f"lane={lane} batch_no=99 hole"
+        done = await readmit(databases.gatherers["a"], databases.production, skip_unsound=False)
+        assert done.stepped_over == {lane: (98, 100)}
+        await deduplicator.drained()
+    assert sorted(await merged_keys(databases.conn)) == sorted(keys(rows[:98]))
+    gaps = await databases.conn.fetch("SELECT reason, batch_no FROM gaps")
+    assert [tuple(gap) for gap in gaps] == [("dropped_at_gatherer", 99)]
+    kinds = await event_kinds(databases.conn)
+    assert kinds[3:] == ["gatherer_quarantined", "gatherer_readmitted"]
+
+
 async def test_a_batch_dropped_at_the_gatherer_is_a_gap_and_claims_nothing(
     databases: Databases,
 ) -> None:

@@ -25,7 +25,7 @@ pytestmark = [
 
 async def test_the_deduplicator_is_killed_again_and_again(directory: Path) -> None:
     """Each one goes on from what is committed; another waits for the lease and takes over in time."""
-    kills = DedupKills(times=8)
+    kills = DedupKills(times=5, merges_s_max=1.0)
     found = await played(directory, kills, DedupTakeover(times=1), terms=kills.terms())
     assert found.failures == []
 
