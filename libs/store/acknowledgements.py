@@ -140,6 +140,19 @@ async def find_lost(
     return [LostLane(**row) for row in rows]
 
 
+async def find_unknown(conn: AnyConnection, lanes: AbstractSet[UUID]) -> set[UUID]:
+    """Return the lanes that this database does not have.
+
+    Raises:
+        StoreUnavailable: the database is away.
+    """
+    if not lanes:
+        return set()
+    with map_store_errors():
+        rows = await conn.fetch("select lane from lanes where lane = any($1)", list(lanes))
+    return set(lanes) - {row["lane"] for row in rows}
+
+
 async def _mark(conn: AnyConnection, statement: str, marks: Marks) -> list[asyncpg.Record]:
     if not marks:
         return []

@@ -4,13 +4,20 @@ One database at a time is its zone's: whichever comes replaces the others. A qua
 re-admits it (readmission.py).
 """
 
-from typing import LiteralString
+from collections.abc import Collection
+from typing import Final, LiteralString
 from uuid import UUID
 
 from libs.store import merge_sql as sql
 from libs.store.merge_records import record_events
 from libs.store.merge_transaction import Admission, EventRow
 from libs.store.pool import Connection
+
+CURSOR_KEPT_S: Final = 40 * 86_400.0
+"""Seconds for which the cursor of a lane that its gatherer has forgotten is kept: 3 days until the release, 7 until the
+lane goes there, 30 longer, for a database that comes back from a backup."""
+
+_FORGET: LiteralString = "DELETE FROM sync_cursors WHERE gatherer = $1 AND lane = ANY($2)"
 
 _CURSORS: LiteralString = """
 SELECT lane, batch_no, extract(epoch FROM clock_timestamp() - merged_at)::float8 AS age_s,
@@ -33,7 +40,13 @@ async def admit(conn: Connection, identity: UUID, zone: str) -> Admission:
     records = await conn.fetch(_CURSORS, number)
     cursors = {record["lane"]: record["batch_no"] for record in records}
     untold = {record["lane"]: record["age_s"] for record in records if record["is_untold"]}
-    return Admission(number, zone, status, detail or "", False, False, cursors, untold)
+    old = frozenset(record["lane"] for record in records if record["age_s"] > CURSOR_KEPT_S)
+    return Admission(number, zone, status, detail or "", False, False, cursors, untold, old)
+
+
+async def forget_cursors(conn: Connection, gatherer: int, lanes: Collection[UUID]) -> None:
+    """Delete the cursors of lanes that are no longer anywhere."""
+    await conn.execute(_FORGET, gatherer, list(lanes))
 
 
 async def _admit_new(conn: Connection, identity: UUID, zone: str) -> Admission:
@@ -42,7 +55,7 @@ async def _admit_new(conn: Connection, identity: UUID, zone: str) -> Admission:
     kind = "gatherer_admitted" if is_first else "gatherer_new_identity"
     await conn.execute(sql.REPLACE_OTHERS, zone, number)
     await record_events(conn, [EventRow(kind, number, f"zone {zone} identity {identity}")])
-    return Admission(number, zone, "ok", "", True, not is_first, {}, {})
+    return Admission(number, zone, "ok", "", True, not is_first, {}, {}, frozenset())
 
 
 async def _return_replaced(conn: Connection, number: int, zone: str) -> None:

@@ -5,6 +5,7 @@ what production adds to a row (who gathered it, which transaction merged it) is 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -167,7 +168,8 @@ class Admission:
     """A gatherer as production knows it; status 'ok' or 'quarantined' with the reason in detail.
 
     has_replaced: it is new, and another database was this zone's before. untold: the lanes merged since an older copy of
-    it was last told of, and how long ago each was, seconds.
+    it was last told of, and how long ago each was, seconds. old: those whose cursors may go if the gatherer knows them no
+    longer.
     """
 
     gatherer: int
@@ -178,6 +180,7 @@ class Admission:
     has_replaced: bool
     cursors: Mapping[UUID, int]
     untold: Mapping[UUID, float]
+    old: AbstractSet[UUID]
 
 
 def trade_conflict(trade_id: str, kept: Sequence[object], refused: Sequence[object]) -> ConflictRow:

@@ -6,7 +6,7 @@ reads the cursors again. So a second writer, a commit in doubt and a restored pr
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +18,7 @@ import asyncpg
 from libs.store import merge_sql as sql
 from libs.store.dropped import insist_open
 from libs.store.errors import StoreUnavailable
-from libs.store.merge_admission import admit
+from libs.store.merge_admission import admit, forget_cursors
 from libs.store.merge_errors import HistoryChanged, RowsRefused, WriterFenced
 from libs.store.merge_records import record_events, write_records
 from libs.store.merge_rows import RowInserter
@@ -129,6 +129,12 @@ class ProductionWriter:
             admission = await admit(conn, identity, zone)
             await conn.execute("COMMIT")
             return admission
+
+    async def forget_cursors(self, gatherer: int, lanes: Collection[UUID]) -> None:
+        """Forget how far lanes were merged that the gatherer deleted long ago. Raises as merge does."""
+        async with self._fenced() as conn:
+            await forget_cursors(conn, gatherer, lanes)
+            await conn.execute("COMMIT")
 
     async def status_of(self, gatherer: int) -> str | None:
         """Return a gatherer's status without holding the lease's row, for those who ask every second.

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
-from libs.store.acknowledgements import LostLane, find_lost
+from libs.store.acknowledgements import LostLane, find_lost, find_unknown
 from libs.store.errors import StoreUnavailable
 from libs.store.merge_transaction import Admission, EventRow
 from libs.store.merger import ProductionWriter
@@ -84,6 +84,7 @@ class Standing:
                 return True
             admission = await self._admit()
             await self._tell_changes(conn, admission)
+            await self._forget_lanes(conn, admission)
             if admission.status == "quarantined":
                 self._set_quarantined(admission.detail)
                 await self._wait_readmitted(conn, admission.gatherer, stop)
@@ -149,6 +150,13 @@ class Standing:
         await self._writer.record(EventRow("gatherer_went_back", admission.gatherer, detail))
         self._changes.labels(gatherer=self._feed.zone, change="restored").inc()
         self._acknowledging.lost = 0
+
+    async def _forget_lanes(self, conn: AnyConnection, admission: Admission) -> None:
+        """Let the cursors go of lanes that this database has deleted long ago."""
+        gone = await find_unknown(conn, admission.old)
+        if gone:
+            await self._writer.forget_cursors(admission.gatherer, gone)
+            self._log.info("cursors_forgotten", lanes=len(gone))
 
     async def _wait_readmitted(
         self, conn: AnyConnection, gatherer: int, stop: asyncio.Event

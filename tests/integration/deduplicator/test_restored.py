@@ -134,6 +134,31 @@ async def test_a_long_absence_is_not_a_restore(databases: Databases) -> None:
     assert sorted(await merged_keys(databases.conn)) == sorted(true_keys(truth))
 
 
+async def test_the_cursor_of_a_lane_deleted_long_ago_goes_and_no_other(
+    databases: Databases,
+) -> None:
+    """Forty days after it moved last, and only if its gatherer has the lane no longer."""
+    rows, zone = hear(make_truth(67, 90)), databases.zones["a"]
+    lanes = []
+    for turn in range(3):
+        await zone.renew_lanes()
+        await zone.write(rows[turn * 30 : turn * 30 + 30])
+        lanes.append(zone.writers[Family.DELTAS].lane)
+    async with running(databases.gatherers, databases.production) as deduplicator:
+        await deduplicator.drained()
+    async with connect(databases.gatherers["a"]) as conn:
+        for table in ("ingest_batches", "lane_acknowledgements", "lanes"):
+            await conn.execute(f"DELETE FROM {table} WHERE lane = ANY($1)", lanes[:2])
+    old = "UPDATE sync_cursors SET merged_at = now() - $2::int * interval '1 day' WHERE lane = $1"
+    for lane, days in zip(lanes, (41, 39, 50), strict=True):
+        await databases.conn.execute(old, lane, days)
+    async with running(databases.gatherers, databases.production) as deduplicator:
+        await deduplicator.drained()
+    kept = await databases.conn.fetch("SELECT lane FROM sync_cursors")
+    assert {row["lane"] for row in kept} == set(lanes[1:])
+    assert await event_kinds(databases.conn) == ADMITTED
+
+
 async def test_a_quarantined_gatherer_that_is_emptied_is_admitted_at_once(
     databases: Databases,
 ) -> None:

@@ -218,7 +218,7 @@ async def test_identities_are_admitted_once_and_a_second_one_of_a_zone_is_told_o
     one, two = uuid4(), uuid4()
     first = await writer.admit(one, "a")
     assert first.is_new and await writer.admit(one, "a") == first.__class__(
-        first.gatherer, "a", "ok", "", False, False, {}, {}
+        first.gatherer, "a", "ok", "", False, False, {}, {}, frozenset()
     )
     assert (await writer.admit(two, "a")).gatherer != first.gatherer
     await writer.quarantine(first.gatherer, "lane=x batch_no=1 hash")
