@@ -13,6 +13,7 @@ from libs.archive.manifest import decode_manifest, encode_manifest
 from libs.archive.objects import ObjectStore
 from libs.marketdata.units import DAY, SECOND
 from libs.runtime.clock import SystemClock
+from libs.store.partitions import count_default_rows
 from libs.store.pool import Target, connect, open_pool
 from libs.store.restoring import ImportRefused
 from services.archiver.command_import import import_archive
@@ -154,6 +155,7 @@ async def test_gatherers_and_records_come_back(lost: Lost) -> None:
         assert await other.fetchval("SELECT merge_no FROM writer_lease") == 2
         looked = await other.fetch("SELECT DISTINCT merge_no FROM archive_progress")
         assert [row["merge_no"] for row in looked] == [2]
+        assert not any((await count_default_rows(other, "production")).values())
         kinds = await other.fetch("SELECT kind FROM operational_events ORDER BY at")
         assert [row["kind"] for row in kinds] == ["archive_import_began", "archive_imported"]
 
