@@ -10,11 +10,11 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from rich.table import Table
 
 from services.simulator.faults.script import write_script
-from tests.simulation.plan import HEAD_S, MOVES, plan_of
+from tests.simulation.plan import HEAD_S, LATER_MOVES, MERGER_MOVES, MOVES, plan_of
 from tests.simulation.script import FAULT_KINDS
 from tests.simulation.trial import Trial, try_plan
 
-KINDS = (*FAULT_KINDS, *MOVES, "lost_dial")
+KINDS = (*FAULT_KINDS, *MOVES, *LATER_MOVES, *MERGER_MOVES, "lost_dial")
 USES = """\
 python -m tests.simulation --seeds 5000                 seeds 0 to 4999; stops at the first that fails
 python -m tests.simulation --seed 17 --verbose          one seed, with everything it was told
@@ -102,7 +102,13 @@ def show(trial: Trial, kinds: str | None, console: Console) -> None:
         facts = {
             name: value for name, value in (("slot", move.slot), ("amount", move.amount)) if value
         }
-        said.add_row(_s(start), _s(start + move.for_s), move.kind, move.zone, _facts(facts))
+        said.add_row(
+            _s(start),
+            _s(start + move.for_s),
+            move.kind,
+            move.zone or "those who merge",
+            _facts(facts),
+        )
     console.print(said)
     tables = Table("facts", "truth", "stored", "missing", "extra", "unsound")
     for table in outcome.tables:

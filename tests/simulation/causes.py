@@ -30,7 +30,7 @@ FOREVER = 1 << 60
 UNSENT_MARGIN = 5 * SECOND
 HARMLESS = frozenset({"database_doubt", "lanes_closed"})
 """Blows that the client has to take without missing anything."""
-ONLY_WHEN_FULL = frozenset({"database_away", "database_slow"})
+ONLY_WHEN_FULL = frozenset({"database_away", "database_slow", "batch_held", "rolled_back"})
 """Harmless too until the buffer is full, which the client has to have written down."""
 HARMLESS_FAULTS = frozenset({"duplicate", "new_field", "snapshot_storm", "create_markets"})
 """Faults that the client has to take without missing anything, beside delays shorter than DELAY_S and clocks set forth."""

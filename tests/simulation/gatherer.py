@@ -88,7 +88,7 @@ class Process:
         self._clock = clock
         self._dial = dial
         self.outlets = Outlets(LIMITS, REJECTED_BYTES_PER_HOUR)
-        self._lanes = {family: MemoryLane(database) for family in Family}
+        self._lanes = {family: MemoryLane(database, family) for family in Family}
         self.pipelines = {
             family: Pipeline(
                 family,

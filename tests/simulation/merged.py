@@ -3,8 +3,10 @@
 The model is what a unique key and ON CONFLICT DO NOTHING do, no more; who decides what reaches it is the product's room.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
+from operator import attrgetter
 from random import Random
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -23,6 +25,8 @@ from libs.store.merge_transaction import (
 from libs.store.pages import ReadBatch
 from services.deduplicator.merge import Arrival, MergeRoom, Reading
 
+ADDED = frozenset({"gatherer", "lane", "batch_no"})
+"""Columns of keys that production adds to a row."""
 COMMITTED = datetime(2027, 1, 15, tzinfo=UTC)
 
 
@@ -38,9 +42,16 @@ def key_of(table: Table, row: Any, segment: Segment) -> Identity:
     """Return the value of production's unique key; of trades the trade_id alone, which the writer looks up."""
     if table.name == "trades":
         return row.trade_id
-    added = {"gatherer": segment.gatherer, "lane": segment.lane, "batch_no": segment.batch_no}
-    names = production_key(table)
-    return tuple(added[name] if name in added else getattr(row, name) for name in names)
+    own, added = _key_columns(table.name)
+    return (*own(row), *(getattr(segment, name) for name in added))
+
+
+@cache
+def _key_columns(name: str) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[str, ...]]:
+    """Return what of a key the row says, and which of it production adds."""
+    table = GATHERER_TABLES[name]
+    key = production_key(table)
+    return attrgetter(*(n for n in key if n not in ADDED)), tuple(n for n in key if n in ADDED)
 
 
 class Production:

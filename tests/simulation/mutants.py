@@ -14,8 +14,10 @@ from libs.marketdata.tables import Table, production_key
 from libs.store.merge_transaction import Identity, Merged, Segment
 from services.connector import buffer, judge, openings, rejects, sids
 from services.deduplicator import facts
+from services.deduplicator.board import Board
 from services.deduplicator.merge import MergeRoom
 from tests.simulation import merged
+from tests.simulation.ledger import LedgerConnection
 
 Patch = pytest.MonkeyPatch
 
@@ -158,6 +160,7 @@ def identity_has_no_occurrence(patch: Patch) -> None:
 
     _with_identity(patch, without)
     patch.setattr(merged, "production_key", lambda table: without(production_key(table)))
+    patch.setattr(merged, "_key_columns", merged._key_columns.__wrapped__)
 
 
 def places_are_occurrences(patch: Patch) -> None:
@@ -197,6 +200,55 @@ def _with_identity(patch: Patch, change: Callable[[tuple[str, ...]], tuple[str, 
 
     patch.setattr(facts, "_identity_of", identity_of)
 
+
+def rooms_remember_too_much(patch: Patch) -> None:
+    """What a transaction had staged that was never committed counts as merged."""
+
+    def remember(room: MergeRoom) -> None:
+        room.confirm(Merged(0, {}, {}, ()), 1 << 60)
+
+    patch.setattr(MergeRoom, "forget", remember)
+    patch.setattr(MergeRoom, "abandon", remember)
+
+
+def positions_outlive_the_writer(patch: Patch) -> None:
+    """A reader goes on from where it was when the writer begins anew."""
+    known = Board.begin_anew
+
+    def begin_anew(board: Board) -> None:
+        generation = board.generation
+        sessions = {zone: feed.session for zone, feed in board.feeds.items()}
+        known(board)
+        board.generation = generation
+        for zone, feed in board.feeds.items():
+            feed.session = sessions[zone]
+
+    patch.setattr(Board, "begin_anew", begin_anew)
+
+
+def batches_are_read_by_their_ids(patch: Patch) -> None:
+    """A reader takes what has a larger number than whatever it has seen, as one does who orders by serial ids."""
+    known = LedgerConnection._next_batches
+    newest: dict[Any, int] = {}
+
+    def next_batches(ledger: LedgerConnection, *args: Any) -> list[dict[str, Any]]:
+        found, database = known(ledger, *args), ledger._database
+        seen = newest.get(database, 0)
+        for row in found:
+            if row["batch_no"] is not None:
+                newest[database] = max(newest.get(database, 0), row["batch_id"])
+                if row["batch_id"] < seen:
+                    row["dropped_at"] = row["committed_at"]
+        return found
+
+    patch.setattr(LedgerConnection, "_next_batches", next_batches)
+
+
+MERGER_MUTANTS: list[tuple[Callable[[Patch], None], str, str]] = [
+    (rooms_remember_too_much, "production_doubt", "unmerged"),
+    (positions_outlive_the_writer, "production_back", "unmerged"),
+    (batches_are_read_by_their_ids, "batch_held", "unmerged"),
+]
 
 UNION_MUTANTS = [
     Mutant(multiplicities_are_summed, "extra"),

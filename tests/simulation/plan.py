@@ -25,13 +25,27 @@ MOVES = (
     "hand_over", "unwant",
 )  # fmt: skip
 """What befalls a zone besides the exchange's faults."""
+LATER_MOVES = ("database_wiped", "batch_held", "rolled_back")
+"""... and what mostly concerns whoever reads its database."""
+MERGER_MOVES = (
+    "merger_kill",
+    "merger_twin",
+    "production_away",
+    "production_doubt",
+    "production_back",
+)
+"""What befalls the deduplicator and production; of no zone."""
+ROLLED_BACK_SHARE = 0.02
 SKEW_MS_MAX = 700
 """Error of a zone's clock from the beginning, milliseconds; faults set it further off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A blow to one zone. amount: share of doubt, factor of slowness, seconds a restore goes back, a market's place."""
+    """A blow to one zone; zone empty: to those who merge.
+
+    amount: share of doubt or of roll-backs, factor of slowness, seconds a restore goes back, a market's place.
+    """
 
     at_s: float
     kind: str
@@ -43,7 +57,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One world. skews: error of each zone's clock, microseconds."""
+    """One world. skews: error of each zone's clock, microseconds. merges: a deduplicator runs in it."""
 
     seed: int
     exchange: SimulatorSettings
@@ -52,6 +66,7 @@ class Plan:
     faults: tuple[Fault, ...]
     moves: tuple[Move, ...]
     lost_dials: float
+    merges: bool
 
     @property
     def is_quiet(self) -> bool:
@@ -59,8 +74,13 @@ class Plan:
         return not self.faults and not self.moves and not self.lost_dials
 
 
-def plan_of(seed: int, kinds: frozenset[str] | None = None) -> Plan:
-    """Draw a world; kinds: the only kinds of trouble there may be, None = all, empty = none."""
+def plan_of(seed: int, kinds: frozenset[str] | None = None, *, merges: bool = True) -> Plan:
+    """Draw a world.
+
+    Args:
+        kinds: the only kinds of trouble there may be, None = all, empty = none.
+        merges: let a deduplicator run in it, unless the kinds name only what is not its business. It doubles the cost.
+    """
     chance = Random(f"plan {seed}")
     settings = SimulatorSettings(
         seed=seed,
@@ -79,10 +99,13 @@ def plan_of(seed: int, kinds: frozenset[str] | None = None) -> Plan:
     builds = {zone: Build(chance.choice([200, 20_000]), chance.choice([5, 500])) for zone in ZONES}  # fmt: skip
     skews = {zone: 1000 * chance.randint(-SKEW_MS_MAX, SKEW_MS_MAX) for zone in ZONES}
     moves = _moves(chance, kinds)
+    merges = merges and (not kinds or bool(kinds & {*LATER_MOVES, *MERGER_MOVES}))
+    if merges:
+        moves = tuple(sorted((*moves, *_later_moves(seed, kinds)), key=lambda m: (m.at_s, m.zone)))
     able = [kind for kind in FAULT_KINDS if kinds is None or kind in kinds]
     faults = script_of(seed, SECONDS - TAIL_S, ZONES, able) if able else ()
     lost_dials = chance.choice([0.0, 0.05]) if kinds is None or "lost_dial" in kinds else 0.0
-    return Plan(seed, settings, builds, skews, faults, moves, lost_dials)
+    return Plan(seed, settings, builds, skews, faults, moves, lost_dials, merges)
 
 
 def _moves(chance: Random, kinds: frozenset[str] | None) -> tuple[Move, ...]:
@@ -111,3 +134,28 @@ def _move(chance: Random, able: list[str]) -> Move:
     elif kind == "hand_over":
         at, slot = min(at, 18.0), chance.choice(SLOTS)
     return Move(at, kind, zone, length, amount, slot)
+
+
+def _later_moves(seed: int, kinds: frozenset[str] | None) -> list[Move]:
+    """Draw what befalls merging, by a chance of its own."""
+    able = [k for k in (*LATER_MOVES, *MERGER_MOVES) if kinds is None or k in kinds]
+    chance = Random(f"merging {seed}")
+    return (
+        [_later_move(chance, chance.choice(able)) for _ in range(chance.choice([0, 2, 4, 8]))]
+        if able
+        else []
+    )
+
+
+def _later_move(chance: Random, kind: str) -> Move:
+    zone = chance.choice(ZONES) if kind in LATER_MOVES else ""
+    at = round(chance.uniform(1, HEAD_S + SECONDS - TAIL_S), 3)
+    length = round(min(chance.uniform(0.2, 6), HEAD_S + SECONDS - TAIL_S - at), 3)
+    amount = 0.0
+    if kind == "rolled_back":
+        amount = chance.choice([ROLLED_BACK_SHARE, 0.2])
+    elif kind == "production_doubt":
+        amount = 0.3
+    elif kind == "production_back":
+        amount = chance.uniform(0.5, 15.0)
+    return Move(at, kind, zone, length, amount)

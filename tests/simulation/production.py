@@ -1,6 +1,7 @@
-"""What production would hold of the gatherers' databases: the set union of data-model.md section 3, and every claim.
+"""What production holds: of one gatherer alone the set union of data-model.md section 3, of all what a deduplicator merged.
 
-Rows are read back from the bytes that were committed. Nothing is merged that was not; nothing is numbered anew.
+Rows are read back from the bytes that were committed. Nothing is merged that was not; nothing is numbered anew. In a
+world without a deduplicator the union of all is the model's too.
 """
 
 import json
@@ -79,10 +80,14 @@ class Production:
         return self.claims.get(zone, {}).get(channel, ClaimIndex([]))
 
 
-def merge(databases: Mapping[str, Database]) -> Production:
-    """Merge what the gatherers committed, by zone."""
+def merge(databases: Mapping[str, Database], whole: Database | None = None) -> Production:
+    """Merge what the gatherers committed, by zone.
+
+    Args:
+        whole: what a deduplicator merged of all of them, if one did.
+    """
     found = Production()
-    _merge_facts(found, databases.values())
+    _merge_facts(found, databases.values() if whole is None else [whole])
     everything: list[Claim] = []
     for zone, database in databases.items():
         ranges = list(database.rows("listen_ranges"))
@@ -93,6 +98,12 @@ def merge(databases: Mapping[str, Database]) -> Production:
         found.gaps[zone] = list(database.rows("gaps"))
         found.claims[zone] = _by_channel(told)
         everything += told
+    if whole is not None:
+        listening = (
+            whole.rows(name) for name in ("listen_ranges", "listen_opened", "listen_closed")
+        )
+        everything = claims(*listening)
+    for database in databases.values() if whole is None else [whole]:
         for cut in database.rows("snapshot_cuts"):
             place = (cut.connection, cut.sid, cut.seq, cut.ticker)
             found.cuts[place] = (cut.exchange_ts, cut.deltas)

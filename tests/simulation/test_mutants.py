@@ -1,10 +1,10 @@
-"""The verdict can fail: a client that is broken in one place on purpose is caught by some seed."""
+"""The verdict can fail: a client or a deduplicator that is broken in one place on purpose is caught by some seed."""
 
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.simulation.mutants import MUTANTS, Patch
+from tests.simulation.mutants import MERGER_MUTANTS, MUTANTS, Patch
 from tests.simulation.plan import plan_of
 from tests.simulation.trial import Trial, try_plan
 
@@ -16,10 +16,15 @@ def trials(kinds: str) -> Iterator[Trial]:
         yield try_plan(plan_of(seed, frozenset(kinds.split(","))))
 
 
+EVERY_MUTANT = [*MUTANTS, *MERGER_MUTANTS]
+
+
 @pytest.mark.parametrize(
-    ("mutate", "kinds", "finding"), MUTANTS, ids=[mutant[0].__name__ for mutant in MUTANTS]
+    ("mutate", "kinds", "finding"),
+    EVERY_MUTANT,
+    ids=[mutant[0].__name__ for mutant in EVERY_MUTANT],
 )
-def test_a_broken_client_is_caught(
+def test_a_broken_client_or_deduplicator_is_caught(
     mutate: Callable[[Patch], None], kinds: str, finding: str, monkeypatch: Patch
 ) -> None:
     """By one of a few seeds, and for the reason it is broken."""

@@ -6,6 +6,7 @@
 - untold: a gap whose cause its zone did not write down
 - silence: a stall of the ticker channel longer than the watchdog that is no gap
 - missing: without any fault, not everything is there, or a gap of another cause than not_subscribed
+- unmerged, invented, coverage, quarantined, disagreement, undrained: of what a deduplicator did; see deduplicated.py
 - snapshot, book, order: a book that is not the one that was sent, or cannot be rebuilt; a delta in another's place
 """
 
@@ -23,6 +24,7 @@ from services.local.truth import Truth, read_market_journal
 from services.local.verdict import ClaimIndex, Fact, Gap, TableVerdict, gaps_of, judge
 from services.simulator.faults.menu import RenameField
 from tests.simulation.causes import Causes, Hit, causes_of, faults_of, quiet_tickers
+from tests.simulation.deduplicated import judge_merging
 from tests.simulation.gatherer import SILENCE_S
 from tests.simulation.plan import ZONES
 from tests.simulation.production import SAME_FACT, Production, merge
@@ -72,10 +74,15 @@ def take_verdict(run: Run) -> Outcome:
     """Hold what was committed against what was published."""
     truth = read_market_journal(line.encode() for line in run.venue.market.lines)
     sessions = read_session_journal(line.encode() for line in run.venue.session.lines)
-    production = merge({zone: g.database for zone, g in run.gatherers.items()})
+    merging = run.deduplication
+    whole = None if merging is None else merging.production
+    production = merge({zone: g.database for zone, g in run.gatherers.items()}, whole)
     created = {ticker: market.created_at for ticker, market in truth.markets.items()}
     case = _Case(run, truth, sessions, production, causes_of(run, production, created))
     outcome = Outcome()
+    if merging is not None:
+        for kind, what in judge_merging(run, merging):
+            outcome.add(kind, what)
     _judge_facts(case, outcome)
     if steps_far(run.plan.faults):
         # Beyond the margins nothing can be promised (data-model.md section 7), but that nothing is made up.
@@ -320,7 +327,7 @@ def _judge_told(
     if case.run.gatherers[zone].deaths or steps_back(case.run.plan.faults):
         return
     blows = {t.kind for t in case.run.troubles if t.zone == zone}
-    if blows >= {"lanes_closed", "database_back"}:
+    if "lanes_closed" in blows and blows & {"database_back", "database_wiped"}:
         # Who has just left a lane that was closed cannot know that a restore took what he had written there.
         return
     unwanted = {t.ticker for t in case.run.troubles if t.kind == "unwanted" and t.zone == zone}

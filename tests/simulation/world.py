@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from libs.marketdata.units import MILLISECOND, SECOND
 from services.connector.slot import Dial
 from services.simulator.faults.menu import On
+from tests.simulation.deduplicator import Deduplication
 from tests.simulation.gatherer import Gatherer
 from tests.simulation.loop import VirtualClock, run_virtually
 from tests.simulation.plan import EPOCH, HEAD_S, SECONDS, ZONES, Move, Plan
@@ -19,6 +20,7 @@ from tests.simulation.venue import Venue
 
 LISTED_S = 1.0
 """How long a registry takes to have a new market subscribed, seconds."""
+TOLD_BY_THEMSELVES = frozenset({"hand_over", "unwant", "kill", "database_back", "database_wiped"})
 DELISTED_S = 8.0
 """How long it takes from a market's close until nobody wants it any more, seconds: it learns of it by its settlement."""
 REGISTRY_S = 0.5
@@ -47,6 +49,8 @@ class Run:
     venue: Venue
     gatherers: dict[str, Gatherer]
     troubles: list[Trouble] = field(default_factory=list)
+    deduplication: Deduplication | None = None
+    is_drained: bool = True
 
 
 def run(plan: Plan) -> Run:
@@ -68,6 +72,10 @@ class _World:
             plan.exchange, self._clock, self._name, plan.lost_dials, plan.faults, self._step_clocks
         )
         self._gatherers = {zone: self._gatherer(zone) for zone in ZONES}
+        self._deduplication: Deduplication | None = None
+        if plan.merges:
+            databases = {zone: gatherer.database for zone, gatherer in self._gatherers.items()}
+            self._deduplication = Deduplication(databases, self._clock, self._name)
         self._troubles: list[Trouble] = []
         self._unwanted: dict[tuple[str, str], int] = defaultdict(int)
         self._listed: dict[str, int] = {}
@@ -83,6 +91,23 @@ class _World:
         return Gatherer(zone, clock, dial_of, build, f"{self._name} {zone}")
 
     async def run(self) -> Run:
+        if self._deduplication is None:
+            await self._happen()
+            return Run(self._plan, self._venue, self._gatherers, self._troubles)
+        with self._deduplication.servers.reached():
+            self._deduplication.start()
+            await self._happen()
+            is_drained = await self._deduplication.drain()
+        return Run(
+            self._plan,
+            self._venue,
+            self._gatherers,
+            self._troubles,
+            self._deduplication,
+            is_drained,
+        )
+
+    async def _happen(self) -> None:
         async with asyncio.TaskGroup() as group:
             publishing = group.create_task(self._venue.publish())
             registry = group.create_task(self._registry())
@@ -95,7 +120,6 @@ class _World:
             await asyncio.gather(*(g.drain() for g in self._gatherers.values()))
             await asyncio.gather(*zones)
             publishing.cancel()
-        return Run(self._plan, self._venue, self._gatherers, self._troubles)
 
     # --- what is wanted ---
 
@@ -142,11 +166,15 @@ class _World:
 
     async def _carry_out(self, move: Move) -> None:
         await asyncio.sleep(move.at_s)
+        if not move.zone:
+            assert self._deduplication is not None
+            await getattr(self, f"_{move.kind}")(self._deduplication, move)
+            return
         gatherer = self._gatherers[move.zone]
         began = self._clock.now()
         await getattr(self, f"_{move.kind}")(gatherer, move)
         ended = self._clock.now()
-        if move.kind not in ("hand_over", "unwant", "kill", "database_back"):
+        if move.kind not in TOLD_BY_THEMSELVES:
             self._troubles.append(Trouble(move.kind, move.zone, began, ended))
 
     async def _database_away(self, gatherer: Gatherer, move: Move) -> None:
@@ -191,3 +219,45 @@ class _World:
         self._unwanted[gatherer.zone, ticker] -= 1
         ended = self._clock.now() + int(REGISTRY_S * SECOND)
         self._troubles.append(Trouble("unwanted", gatherer.zone, began, ended, ticker=ticker))
+
+    async def _database_wiped(self, gatherer: Gatherer, move: Move) -> None:
+        lost_from = gatherer.database.wipe()
+        if lost_from is not None:
+            self._troubles.append(Trouble(move.kind, move.zone, lost_from, self._clock.now()))
+
+    async def _batch_held(self, gatherer: Gatherer, move: Move) -> None:
+        """Let a transaction be open while others commit; it may begin a second later."""
+        gatherer.database.held_s = move.for_s
+        await asyncio.sleep(move.for_s + 1.0)
+
+    async def _rolled_back(self, gatherer: Gatherer, move: Move) -> None:
+        gatherer.database.rolled_back_share = move.amount
+        await asyncio.sleep(move.for_s)
+        gatherer.database.rolled_back_share = 0.0
+
+    # --- what befalls those who merge ---
+
+    async def _merger_kill(self, merging: Deduplication, move: Move) -> None:
+        await merging.kill()
+        await asyncio.sleep(move.for_s)
+        merging.start()
+
+    async def _merger_twin(self, merging: Deduplication, move: Move) -> None:
+        """Let another one wait for the lease; then the one that has it dies."""
+        merging.start()
+        await asyncio.sleep(move.for_s)
+        await merging.kill()
+
+    async def _production_away(self, merging: Deduplication, move: Move) -> None:
+        merging.production.away += 1
+        merging.production.cut()
+        await asyncio.sleep(move.for_s)
+        merging.production.away -= 1
+
+    async def _production_doubt(self, merging: Deduplication, move: Move) -> None:
+        merging.production.doubt_share = move.amount
+        await asyncio.sleep(move.for_s)
+        merging.production.doubt_share = 0.0
+
+    async def _production_back(self, merging: Deduplication, move: Move) -> None:
+        merging.production.go_back(self._clock.monotonic() - move.amount)
