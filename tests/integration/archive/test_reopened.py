@@ -26,6 +26,7 @@ from libs.telemetry.metrics import Metrics
 from services.archiver.reopening import Reopener
 from services.archiver.settings import ArchiverSettings
 from tests.integration.archive.world import Production, archiver, own_lease
+from tests.support.postgres import plain_only
 
 HOUR_SIX = SystemClock().now() // DAY * DAY - 9 * DAY + 6 * HOUR
 QUICK = {"reopening_retry_s_max": 0, "window_s": 10}
@@ -149,6 +150,23 @@ class LostLease(Lease):
 
     async def holds(self, conn: AnyConnection) -> bool:
         return False
+
+
+@plain_only
+async def test_rows_that_waited_in_the_default_partition_are_kept_once(dropped: Dropped) -> None:
+    """A copy of an archived one goes, one that no object holds yet stays."""
+    names = "exchange_ts, received_at, size_delta, seq, price, occurrence, sid, side, connection, ticker, sent_at, pos, gatherer"
+    copy = f"INSERT INTO orderbook_deltas SELECT {names}, $1 FROM staged"
+    async with connect(dropped.target) as conn:
+        await conn.execute("CREATE TEMP TABLE staged (LIKE orderbook_deltas)")
+        await conn.copy_records_to_table("staged", records=dropped.rows[:1])
+        await conn.execute(copy, 98)
+        await conn.execute("UPDATE staged SET occurrence = 77")
+        await conn.execute(copy, 99)
+    await dropped.reopen()
+    found = await dropped.found()
+    assert len(found) == len(dropped.rows) + 1
+    assert [row[-1] for row in found if row not in dropped.rows] == [99]
 
 
 async def test_an_archiver_that_lost_its_lease_changes_nothing(dropped: Dropped) -> None:

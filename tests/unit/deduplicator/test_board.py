@@ -3,6 +3,11 @@
 import asyncio
 from uuid import uuid4
 
+import pytest
+
+from libs.marketdata.units import HOUR
+from libs.store.dropped import Range
+from libs.store.errors import StoreUnavailable
 from services.deduplicator.board import Board, Delivery
 from services.deduplicator.merge import Reading
 from tests.unit.deduplicator.support import LANE, batch, delta
@@ -100,3 +105,54 @@ async def test_a_zone_read_anew_has_nothing_waiting_and_late_pages_are_thrown_aw
     await board.hand_over(page(board, 1, 1))
     assert [(d.gatherer, d.batches[0].batch_no) for d in board.take(10)] == [(2, 1), (1, 1)]
     assert feed.waiting == 1
+
+
+def ranges(*hours: int) -> list[Range]:
+    return [Range("orderbook_deltas", hour * HOUR, (hour + 1) * HOUR) for hour in hours]
+
+
+async def test_a_parked_feed_keeps_its_order_and_no_other_waits() -> None:
+    """What was taken comes again first, then what came after it; the others' pages are taken meanwhile."""
+    board = Board(["a", "b"], pages_ahead=3)
+    feed = board.feeds["a"]
+    feed.status = "reading"
+    for number in (1, 2, 3):
+        await board.hand_over(page(board, 1, number))
+    taken = board.take(2)
+    board.park(taken, ranges(5, 6))
+    assert feed.status == "reopening" and "orderbook_deltas_p19700101_05" in feed.last_error
+    await board.hand_over(page(board, 2))
+    assert [delivery.gatherer for delivery in board.take(9)] == [2]
+    assert not board.is_done
+    board.unpark(feed)
+    assert (feed.status, feed.last_error) == ("reading", "")
+    assert [delivery.readings[LANE].batch_no for delivery in board.take(9)] == [1, 2, 3]
+
+
+async def test_what_is_parked_is_thrown_away_with_its_cursors() -> None:
+    """A new session or generation reads it again; it is parked again when its time has not come."""
+    board = Board(["a"], pages_ahead=3)
+    await board.hand_over(page(board, 1))
+    board.park(board.take(9), ranges(5))
+    board.begin_anew()
+    assert not board.feeds["a"].waits_for and board.take(9) == []
+    await board.hand_over(page(board, 1))
+    assert len(board.take(9)) == 1
+
+
+async def test_a_stop_frees_a_reader_that_waits_behind_a_parked_page() -> None:
+    """What it still holds is not merged before the stop, and it is told so; a feed that waits for nothing goes on."""
+    board = Board(["a", "b"], pages_ahead=1)
+    await board.hand_over(page(board, 1))
+    board.park(board.take(9), ranges(5))
+    await board.hand_over(page(board, 1, 2))
+    waiting = asyncio.create_task(board.hand_over(page(board, 1, 3)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    board.give_up_parked()
+    async with asyncio.timeout(1):
+        await waiting
+    with pytest.raises(StoreUnavailable):
+        await board.hand_over(page(board, 1, 4))
+    await board.hand_over(page(board, 2))
+    assert [delivery.gatherer for delivery in board.take(9)] == [2]
