@@ -73,6 +73,10 @@ class Source(Protocol):
         """Build the row that restates a stream's opening at the frame `seq`."""
         ...
 
+    def missed(self) -> None:
+        """Note that rows of this sid are missing: what is built from them is to be observed anew."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -22,6 +22,13 @@ class TokenBucket:
         self._tokens -= cost
         return max(0.0, -self._tokens / self.rate)
 
+    def take(self, now_s: float, most: int) -> int:
+        """Take as many whole tokens as there are at monotonic time now_s, at most so many; return how many."""
+        self._refill(now_s)
+        taken = max(0, min(most, int(self._tokens)))
+        self._tokens -= taken
+        return taken
+
     def hold(self, now_s: float, for_s: float) -> None:
         """Leave no token for the next for_s seconds: the exchange said that its own bucket is empty."""
         self._refill(now_s)

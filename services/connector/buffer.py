@@ -9,8 +9,8 @@ the batches is told here what to move.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from libs.flow.batch import Batch, SidKey, Source, restate
 from libs.marketdata.rows import GapRow
@@ -18,7 +18,7 @@ from libs.marketdata.tables import Family
 from libs.store.batches import seal
 from libs.store.spool_format import Gone, Record
 from services.connector.drops import Drops, ended_in
-from services.connector.openings import Openings, with_openings
+from services.connector.openings import RESTATED_MAX, Offer, Openings, offers
 
 BYTES_MAX = 256 << 20
 ROOM_AFTER_DROP = 0.75
@@ -62,7 +62,8 @@ class Buffer:
     _tail: deque[Record] = field(default_factory=deque)
     _front: deque[Record] = field(default_factory=deque)
     _head: Record | None = None
-    _offered: Record | None = None
+    _offered: Offer | None = None
+    _offers: Iterator[Offer] | None = None
     _live: dict[SidKey, Source] = field(default_factory=dict)
     _now: int = 0
     drops: Drops = field(init=False)
@@ -92,9 +93,24 @@ class Buffer:
             self.drops.add(batch, now)
             return []
         if self.drops.lost:
-            self.drops.lost = restate([batch], self.drops.lost, now)
+            self._go_on(batch, now)
         self._append(batch)
         return self.take_gaps(now)
+
+    def _go_on(self, batch: Batch, now: int) -> None:
+        """Restate the streams that go on behind a loss, and let their books be asked for.
+
+        A sid that has no frame yet comes with its next one, and so does what would be too many rows at once.
+        """
+        left: dict[SidKey, Source] = {}
+        for key, source in self.drops.lost.items():
+            if len(batch.restated) >= RESTATED_MAX:
+                left[key] = source
+            elif still := restate([batch], {key: source}, now):
+                left |= still
+            else:
+                source.missed()
+        self.drops.lost = left
 
     def _has_room(self, rows: int) -> bool:
         """True when so many rows more may wait; after a drop only when a quarter is free again: one drop, one gap."""
@@ -137,7 +153,7 @@ class Buffer:
         return first.first_at if first is not None and first.number == self.done + 1 else None
 
     def peek(self) -> Record | None:
-        """Return the oldest batch; the same one until it is committed, or left.
+        """Return the oldest batch, or what is to be restated before it; the same until it is committed, or left.
 
         None also when it is on the disk: load it then.
         """
@@ -145,14 +161,24 @@ class Buffer:
             if self._head is None:
                 self._head = self._find(self.done + 1)
             if self._head is not None:
-                self._offered = self._with_openings(self._head)
-        return self._offered
+                self._offered = self._offer(self._head)
+        return self._offered.record if self._offered is not None else None
+
+    def _offer(self, head: Record) -> Offer:
+        if self._offers is None:
+            openings = self.openings.restate(head, self._now, self._live)
+            self._offers = offers(head, openings, RESTATED_MAX)
+        return next(self._offers)
 
     def commit(self) -> Record:
-        """Forget the oldest batch: it is in the database."""
-        offered, head = self.peek(), self._head
+        """Forget what peek() returned: it is in the database."""
+        record, offered, head = self.peek(), self._offered, self._head
+        assert record is not None
         assert offered is not None
         assert head is not None
+        if not offered.is_whole:
+            self._offered = None
+            return record
         self._pass(head.number)
         if head.number <= self.spooled_to:
             self.disk_rows = self.disk_rows - head.sealed.rows if self.on_disk else 0
@@ -160,7 +186,7 @@ class Buffer:
         self.openings.apply(head)
         if self.marks is not None and self.disk_rows <= self.marks.rows_low:
             self.is_spooling = False
-        return offered
+        return record
 
     def leave(self, sources: Iterable[Source], now: int) -> None:
         """Restate the streams that go on, because what was committed on the lane may be undone.
@@ -171,20 +197,16 @@ class Buffer:
         self.openings.lose()
         self._live = {source.key: source for source in sources}
         self._now = now
-        self._offered = None
+        self._offered = self._offers = None
 
     def _find(self, number: int) -> Record | None:
         queue = self._front if number <= self.spooled_to else self._tail
         return queue[0] if queue and queue[0].number == number else None
 
-    def _with_openings(self, record: Record) -> Record:
-        rows = self.openings.restate(record, self._now, self._live)
-        return replace(record, sealed=with_openings(record.sealed, rows)) if rows else record
-
     def _pass(self, number: int) -> None:
         """Everything up to this number is done with."""
         self.done = number
-        self._head = self._offered = None
+        self._head = self._offered = self._offers = None
         while self._front and self._front[0].number <= number:
             self._front.popleft()
         while self._tail and self._tail[0].number <= number:

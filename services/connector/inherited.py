@@ -8,7 +8,7 @@ stopped, and what the crash tore off. Live batches go over lanes beside these an
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from libs.flow.batch import SidKey
@@ -27,7 +27,7 @@ from libs.store.spool_run import SpoolRun
 from libs.store.steady import Patience, reopen_steadily, write_steadily
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
-from services.connector.openings import Keeper, Openings, ranges_of, with_openings
+from services.connector.openings import RESTATED_MAX, Keeper, Openings, offers, ranges_of
 from services.connector.successor import Proof, key_of, look_at_lane
 
 log = get_logger(__name__)
@@ -131,7 +131,8 @@ class Legacy:
             # Only here, behind what the dead process knew to be committed: all that goes on is restated now.
             self._openings.lose()
             self._is_undone = False
-        if key_of(record.sealed.digest) in self._proof.digests:
+        content = key_of(record.sealed.digest)
+        if content and content in self._proof.digests:
             self.doubles += 1
             self._openings.apply(record)
         else:
@@ -148,10 +149,10 @@ class Legacy:
             if self._heir.holds(self._family):
                 await asyncio.sleep(RETRY_S)
                 continue
-            rows = self._openings.restate(record, self._heir.clock.now(), {})
-            offered = replace(record, sealed=with_openings(record.sealed, rows)) if rows else record
+            openings = self._openings.restate(record, self._heir.clock.now(), {})
             try:
-                await write_steadily(self._lane, offered.sealed, self._patience)
+                for offer in offers(record, openings, RESTATED_MAX):
+                    await write_steadily(self._lane, offer.record.sealed, self._patience)
             except LaneLost as lost:
                 log.warning("lane_lost", family=self._family.value, reason=lost.reason)
                 if lost.reason != "closed":

@@ -121,6 +121,15 @@ class Markets:
         self._requests.doubt(listed, now)
         self._requests.want(listed)
 
+    def renew(self) -> None:
+        """Ask for the books of all markets that are there, without hurry: rows between them and now were lost."""
+        self._requests.renew(sorted(self.acked))
+
+    @property
+    def renewals(self) -> int:
+        """Books that wait to be renewed."""
+        return self._requests.renewals
+
     def see(self, ticker: str) -> None:
         """Note a snapshot."""
         self.seen.add(ticker)
@@ -130,12 +139,16 @@ class Markets:
 
     # --- commands ---
 
-    def next(self, now: int, sid: int | None) -> list[bytes]:
-        """Return the commands to send now; sid is the subscription's, None before it is acknowledged."""
+    def next(self, now: int, sid: int | None, renewals: int = 0) -> list[bytes]:
+        """Return the commands to send now; sid is the subscription's, None before it is acknowledged.
+
+        Args:
+            renewals: how many books may be renewed with them.
+        """
         if now < self.hold_until:
             return []
         found = [] if self.pending else self._update(now, sid)
-        return found if sid is None else found + self._snapshots(now, sid)
+        return found if sid is None else found + self._snapshots(now, sid, renewals)
 
     def _update(self, now: int, sid: int | None) -> list[bytes]:
         kind: Kind
@@ -189,12 +202,12 @@ class Markets:
         """True while some wanted market was neither asked for nor refused."""
         return bool(self.wanted - self.held - self._later.keys())
 
-    def _snapshots(self, now: int, sid: int) -> list[bytes]:
+    def _snapshots(self, now: int, sid: int, renewals: int) -> list[bytes]:
         """Ask for the books that are to be refreshed, and once more for those that did not come."""
         for ticker in self._requests.given_up(now, self.held):
             if ticker not in self.seen:
                 self.absent.add(ticker)
-        due = self._requests.due(now, self.held)
+        due = self._requests.due(now, self.held, renewals)
         return [commands.get_snapshot(self._ids.next(), sid, due)] if due else []
 
     def probe(self, sid: int) -> bytes | None:

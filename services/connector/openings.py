@@ -6,9 +6,10 @@ same state, kept beside a spool, lets the next process do so. Pure.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from libs.flow.batch import Alive, SidKey, Source
@@ -19,6 +20,10 @@ from libs.marketdata.sequence import START_MARGIN_UNSENT
 from libs.marketdata.tables import GATHERER_TABLES
 from libs.store.batches import PREFIX_BYTES, SealedBatch, seal
 from libs.store.spool_format import Record
+
+RESTATED_MAX = 5_000
+"""Openings that are written once more at a time. A process may have a quarter of a million streams; making their rows in
+one go would hold up its event loop, and with it the sockets, for seconds. 5,000 take some hundredths of a second."""
 
 
 @dataclass(slots=True)
@@ -81,31 +86,32 @@ class Openings:
 
     def restate(
         self, record: Record, now: int, live: Mapping[SidKey, Source]
-    ) -> list[ListenOpenedRow]:
-        """Return the openings that the next batch needs; none unless something was lost.
+    ) -> Iterator[ListenOpenedRow]:
+        """Yield the openings that the next batch needs; none unless something was lost.
+
+        They may be written with the batch or before it, at once or in parts: each names the batch's first frame of its
+        sid, and proves nothing without the batch. Nothing may be applied meanwhile.
 
         Args:
             live: sources of this process; they are told of their later opening.
         """
         if not self._lost:
-            return []
+            return
         firsts = _first_ranges(record.sealed)
         gone = _gone_before(record, firsts)
-        rows = []
         for key, first in firsts.items():
             sid = self._sids.get(key)
             if sid is None or key not in self._lost:
                 continue
+            source = live.get(key)
             for ticker, stream in sid.streams.items():
                 if gone.get((key, ticker), -1) >= stream:
                     continue
-                source = live.get(key)
-                rows.append(
+                yield (
                     source.reopening(Alive(ticker, stream, 0), first.seq_from, first.sent_from, now)
                     if source is not None
                     else _reopening(sid, first, ticker, stream, now)
                 )
-        return rows
 
     # --- kept beside a spool ---
 
@@ -232,6 +238,22 @@ def with_openings(sealed: SealedBatch, rows: Sequence[tuple[Any, ...]]) -> Seale
         sealed.size_bytes + opened.size_bytes - freed,
         sealed.sids_json,
     )
+
+
+class Offer(NamedTuple):
+    """What is to be written next. is_whole: the batch itself; else openings that lead up to it."""
+
+    record: Record
+    is_whole: bool
+
+
+def offers(record: Record, openings: Iterator[ListenOpenedRow], size: int) -> Iterator[Offer]:
+    """Yield what is to be written one after the other: openings alone, so many at a time, then the batch with the rest."""
+    while len(rows := list(islice(openings, size))) == size:
+        part = seal({"listen_opened": rows})
+        yield Offer(replace(record, sealed=part, ended=(), gone=()), is_whole=False)
+    whole = replace(record, sealed=with_openings(record.sealed, rows)) if rows else record
+    yield Offer(whole, is_whole=True)
 
 
 def ranges_of(sealed: SealedBatch) -> Iterable[tuple[SidKey, ListenRangeRow]]:

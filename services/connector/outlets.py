@@ -1,6 +1,7 @@
 """Where a process's rows go: one Batcher per table family, and the bound on what rejected frames may take."""
 
 from libs.flow.batch import Batcher, Limits
+from libs.flow.token_bucket import TokenBucket
 from libs.marketdata.rows import GapRow, RejectedFrameRow
 from libs.marketdata.tables import GATHERER_TABLES, Family
 from libs.marketdata.units import HOUR
@@ -9,6 +10,9 @@ REJECTED_FRAME_BYTES_MAX = 64 * 1024
 """Bytes of one rejected frame that are kept."""
 DETAIL_CHARS_MAX = 1000
 _ROW_OVERHEAD = 100
+RENEWALS_PER_S = 1_000
+"""Books a second that a process asks for because rows were lost, over all its connections. 1,000: a hole over a hundred
+thousand markets is closed in two minutes, and live capture has its share of the process and of the exchange's patience."""
 
 
 class RejectBudget:
@@ -31,7 +35,11 @@ class RejectBudget:
 
 
 class Outlets:
-    """The Batchers of a process, one for each family. Sessions append rows to their tables."""
+    """The Batchers of a process, one for each family. Sessions append rows to their tables.
+
+    Attributes:
+        budget: of rejected frames. renewals: of books that are asked for because rows were lost.
+    """
 
     def __init__(self, limits: dict[Family, Limits], reject_bytes_per_hour: int) -> None:
         self.batchers = {
@@ -42,6 +50,7 @@ class Outlets:
             )
             for family in Family
         }
+        self.renewals = TokenBucket(RENEWALS_PER_S, RENEWALS_PER_S / 4)
         self.budget = RejectBudget(reject_bytes_per_hour)
         rest = self.batchers[Family.REST]
         self._gaps = rest.table("gaps")

@@ -203,6 +203,8 @@ class Pipeline:
         now = self._clock.now()
         self.buffer.leave(self.batcher.sources, now)
         if lost.reason != "closed":
+            for source in self.batcher.sources:
+                source.missed()
             detail = f"{lost.reason}: lane {old}"
             for gap in family_gaps(
                 now, self.family, "database_went_back", detail=detail, received_to=now

@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from libs.marketdata.units import SECOND
 
@@ -33,12 +34,25 @@ class Requests:
         self._chunk = chunk
         self._asked: dict[str, _Asked] = {}
         self._wanted: dict[str, None] = {}
+        self._renewed: dict[str, None] = {}
 
     def want(self, tickers: Iterable[str]) -> None:
         """Ask for these books as soon as may be; those asked for already are not asked twice."""
         for ticker in tickers:
+            self._renewed.pop(ticker, None)
             if ticker not in self._asked:
                 self._wanted[ticker] = None
+
+    def renew(self, tickers: Iterable[str]) -> None:
+        """Ask for these books too, when nothing is in a hurry and as fast as due() is allowed to."""
+        for ticker in tickers:
+            if ticker not in self._asked and ticker not in self._wanted:
+                self._renewed[ticker] = None
+
+    @property
+    def renewals(self) -> int:
+        """Books that wait to be renewed."""
+        return len(self._renewed)
 
     def expect(self, tickers: Iterable[str], now: int) -> None:
         """Note that these books come by themselves; they are asked for if they do not."""
@@ -61,11 +75,13 @@ class Requests:
         for ticker in tickers:
             self._asked.pop(ticker, None)
             self._wanted.pop(ticker, None)
+            self._renewed.pop(ticker, None)
 
     def forget_all(self) -> None:
         """Ask for nothing more."""
         self._asked.clear()
         self._wanted.clear()
+        self._renewed.clear()
 
     def given_up(self, now: int, held: Container[str]) -> list[str]:
         """Return the markets that were asked for often enough; those that may be asked once more are asked again.
@@ -82,13 +98,22 @@ class Requests:
                 self._wanted[ticker] = None
         return found
 
-    def due(self, now: int, held: Container[str]) -> list[str]:
-        """Return the markets to ask for now, and note that they are."""
-        if not self._wanted or self._is_busy(now):
+    def due(self, now: int, held: Container[str], renewals: int = 0) -> list[str]:
+        """Return the markets to ask for now, and note that they are.
+
+        Args:
+            renewals: how many of the books that are in no hurry may be among them.
+        """
+        if not (self._wanted or renewals) or self._is_busy(now):
             return []
         due = [ticker for ticker in self._wanted if ticker in held][: self._chunk]
+        if renewals:
+            slow = list(islice(self._renewed, min(renewals, self._chunk - len(due))))
+            due += [ticker for ticker in slow if ticker in held]
+            for ticker in slow:
+                del self._renewed[ticker]
         for ticker in due:
-            del self._wanted[ticker]
+            self._wanted.pop(ticker, None)
             before = self._asked.get(ticker)
             tries = before.tries + (not before.is_doubted) if before else 1
             self._asked[ticker] = _Asked(now, tries, now + SNAPSHOT_WAIT)

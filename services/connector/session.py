@@ -20,6 +20,9 @@ from services.connector.outlets import Outlets
 from services.connector.probes import is_mute
 from services.connector.sids import Sid
 
+RENEWALS_MAX = 100
+"""Books of one connection that are asked for at once because rows of it were lost: so that all connections have their turn."""
+
 
 class Session(Answers):
     """See the module. One per websocket; `connection` is a UUIDv7 made for it.
@@ -125,13 +128,23 @@ class Session(Answers):
     def _update_markets(self, now: int) -> None:
         """Send what intent asks for; from a delete on, its markets prove nothing more."""
         book, before = self.book_sid, self.markets.pending
-        self._to_send += self.markets.next(self.moment, book.sid if book else None)
+        renewals = self._renewals(book) if book else 0
+        self._to_send += self.markets.next(self.moment, book.sid if book else None, renewals)
         pending = self.markets.pending
         if pending is not before and pending is not None and pending.kind == "delete" and book:
             for ticker in pending.tickers:
                 book.disclaim(ticker, "deleted", now)
         if new := self.markets.turned_away(self.moment):
             self._asking.refused(book, new, "no room", now)
+
+    def _renewals(self, book: Sid) -> int:
+        """Return how many books may be renewed now: of a sid of which rows were lost all are to be, in their turn."""
+        if book.is_missing:
+            book.is_missing = False
+            self.noted["renewed"] += 1
+            self.markets.renew()
+        most = min(self.markets.renewals, RENEWALS_MAX)
+        return self.outlets.renewals.take(self.moment / SECOND, most) if most else 0
 
     def release(self, until: int, now: int) -> bool:
         """Take a step of the hand-over to a successor that hears everything from `until` on, exchange time.

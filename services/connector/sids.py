@@ -46,6 +46,7 @@ class Sid:
         opened_at: exchange time of the newest opening: everything claimed now was heard from then on, if a stream goes on.
         begun_at: exchange time of the answer that began it.
         waiting: streams with snapshots that wait for their cut.
+        is_missing: rows of it were lost on their way to the database; its books are to be asked for.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Sid:
         self.opened_at = 0
         self.begun_at = at
         self.waiting: dict[str, Stream] = {}
+        self.is_missing = False
         self._ended = False
         self._numbers = 0
         self._opened: list[ListenOpenedRow] = []
@@ -284,3 +286,7 @@ class Sid:
     def reopening(self, alive: Alive, seq: int, sent_at: int, now: int) -> ListenOpenedRow:
         """Build the row that restates an opening."""
         return self._opening(alive.ticker, alive.stream, seq, sent_at, now)
+
+    def missed(self) -> None:
+        """Note that rows of it were lost on their way to the database."""
+        self.is_missing = True

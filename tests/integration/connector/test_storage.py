@@ -100,6 +100,14 @@ async def test_deltas_wait_while_trades_go_on_and_resume_by_themselves(
         assert {g.reason for g in await zone.rows("gaps")} == set()
 
 
+async def check_books_behind(zone: Zone, gaps: list[Any]) -> None:
+    """Every market of the slots that lost rows has a book from behind the hole, from which it can be rebuilt."""
+    behind = max(g.to_ts for g in gaps if g.channel == "orderbook_delta")
+    wanted = {r[0] for r in await zone.conn.fetch("select ticker from markets")}
+    snapshots = await zone.rows("orderbook_snapshots")
+    assert {s.ticker for s in snapshots if s.observed_at > behind} == wanted
+
+
 async def test_what_a_full_spool_drops_above_the_limit_is_exactly_one_gap(
     gatherer_db: Target, tmp_path: Path
 ) -> None:
@@ -121,6 +129,7 @@ async def test_what_a_full_spool_drops_above_the_limit_is_exactly_one_gap(
             await zone.simulator.stop_publishing()
         gaps = await zone.rows("gaps")
         assert {g.reason for g in gaps} == {"storage_full"}
+        await check_books_behind(zone, gaps)
         books = [g for g in gaps if g.channel == "orderbook_delta"]
         assert len(books) == len({g.slot for g in books}) == 2
         await check_drops(zone, lost, "storage_full")

@@ -14,6 +14,7 @@ from libs.store.lanes import Committed
 from libs.store.spool import Spool, SpoolLimits
 from libs.store.spool_format import Record, RunHeader
 from libs.store.spool_notes import Cursor
+from services.connector import inherited
 from services.connector.openings import Openings, rows_of
 from tests.unit.connector import spool_world
 from tests.unit.connector.spool_world import Database, Process
@@ -132,3 +133,36 @@ async def test_a_run_of_trades_and_tickers_from_before_they_were_apart_is_taken_
     assert sealed.digest == both.digest
     torn = [gap.channel for gap in heir.gaps if "torn" in gap.detail]
     assert torn == ["trade", "ticker"]
+
+
+async def test_an_heir_restates_in_parts_and_takes_none_of_them_for_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Openings alone tell no batch apart: what an heir that died had restated is restated again, and no batch left out."""
+    monkeypatch.setattr(inherited, "RESTATED_MAX", 1)
+    only_opened = record(3, opened=[opened("C", 3, 7)])
+    records = [
+        record(1, ranges=[ranged(1, 3)], opened=[opened("A", 1, 1), opened("B", 2, 2)]),
+        record(2, ranges=[ranged(4, 6)]),
+        only_opened,
+    ]
+    process = Process(tmp_path / "f", Database(), Random(1), family=Family.DELTAS)
+    state = Openings().dump(0).pack
+    process.spool.append(HEADER, records, state, Cursor(1, LANE, 1))
+    assert process.spool.run is not None
+    process.spool.run.close()
+    part = seal({"listen_opened": [opened("A", 1, 4)]})
+    database = Database(known={LANE})
+    database.batches = [(LANE, records[0].sealed), (LANE, part)]
+    heir = Process(tmp_path / "f", database, Random(2), family=Family.DELTAS)
+    (legacy,) = await heir.inherit()
+    assert (legacy.batches, legacy.doubles) == (2, 0)
+    assert restated(database)[2:] == [[], [("C", 7)]]
+
+    process = Process(tmp_path / "g", Database(), Random(1), family=Family.DELTAS)
+    process.spool.append(HEADER, records, state, Cursor(1, LANE, 1))
+    assert process.spool.run is not None
+    process.spool.run.close()
+    heir = Process(tmp_path / "g", Database(), Random(2), family=Family.DELTAS)
+    await heir.inherit()
+    assert restated(heir.database) == [[("A", 4)], [("B", 4)], [], [("C", 7)]]

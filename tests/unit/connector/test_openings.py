@@ -44,7 +44,7 @@ def begun() -> Openings:
 
 
 def restated(openings: Openings, next_: Record) -> set[tuple[Any, ...]]:
-    rows = openings.restate(next_, 77, {})
+    rows = list(openings.restate(next_, 77, {}))
     assert all((row.received_at, row.slot, row.sid) == (77, "s", 1) for row in rows)
     return {(row.ticker, row.stream, row.seq, row.sent_at) for row in rows}
 
@@ -158,7 +158,9 @@ def test_what_was_restated_changes_nothing_of_what_goes_on() -> None:
         2, ranges=[ranged(4, 9)], opened=[opened("A", 4, 6)], closed=[closed("A", 1, 5), closed("B", 2, 7)]
     )  # fmt: skip
     with_rows, without = begun(), begun()
-    offered = replace(after, sealed=with_openings(after.sealed, with_rows.restate(after, 77, {})))
+    offered = replace(
+        after, sealed=with_openings(after.sealed, list(with_rows.restate(after, 77, {})))
+    )
     assert offered.sealed.rows == after.sealed.rows + 3
     with_rows.apply(offered)
     without.apply(after)

@@ -67,6 +67,9 @@ class FakeSid:
             alive.ticker,
         )
 
+    def missed(self) -> None:
+        raise AssertionError("batches know of no loss")
+
 
 def batcher() -> Batcher:
     return Batcher(Family.DELTAS, ["orderbook_deltas"], LIMITS)

@@ -77,3 +77,12 @@ def test_never_more_than_capacity_plus_rate_in_any_span(
         for j in range(i, len(begins)):
             assert j - i + 1 <= capacity + rate * (begins[j] - first) + 1 + 1e-6
     assert all(later >= earlier - 1e-9 for earlier, later in itertools.pairwise(begins))
+
+
+def test_what_is_not_there_is_not_taken() -> None:
+    """take() never waits and never owes: whole tokens, as many as there are and are wanted."""
+    bucket = TokenBucket(2.0, 4.0)
+    assert [bucket.take(0.0, 3), bucket.take(0.0, 3), bucket.take(0.0, 3)] == [3, 1, 0]
+    assert [bucket.take(0.7, 9), bucket.take(1.0, 9), bucket.take(9.0, 9)] == [1, 1, 4]
+    assert bucket.reserve(9.0, 1.0) == 0.5
+    assert bucket.take(9.0, 1) == 0
