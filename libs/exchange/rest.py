@@ -15,6 +15,7 @@ from libs.exchange.rest_http import HttpReader, Params, RestSettings, open_sessi
 from libs.exchange.rest_wire import (
     AccountLimits,
     Answer,
+    EndpointCosts,
     ExchangeStatus,
     Json,
     Page,
@@ -35,6 +36,7 @@ MARKETS_PER_PAGE = 1000
 TRADES_PER_PAGE = 1000
 EVENTS_PER_PAGE = 200
 BOOKS_PER_REQUEST_MAX = 100
+BOOKS_PATH = "/markets/orderbooks"
 MICROSECONDS_MIN = 10**14
 """Wall times in microseconds are above this (1973); a smaller number is in another unit."""
 
@@ -68,6 +70,10 @@ class RestClient(HttpReader):
     async def account_limits(self) -> Answer[AccountLimits]:
         """Read the account's token buckets; needs a key."""
         return decode_answer(await self.request("/account/limits"), AccountLimits)
+
+    async def endpoint_costs(self) -> Answer[EndpointCosts]:
+        """Read what requests cost; public."""
+        return decode_answer(await self.request("/account/endpoint_costs"), EndpointCosts)
 
     # --- catalogue ---
 
@@ -158,7 +164,7 @@ class RestClient(HttpReader):
         """Read the books of at most 100 markets; a market the exchange leaves out is missing, a bad one `rejected`."""
         if not 0 < len(tickers) <= BOOKS_PER_REQUEST_MAX:
             raise ValueError(f"1 to {BOOKS_PER_REQUEST_MAX} markets a request, not {len(tickers)}")
-        raw = await self.request("/markets/orderbooks", [("tickers", name) for name in tickers])
+        raw = await self.request(BOOKS_PATH, [("tickers", name) for name in tickers])
         return decode_page(decode_listing(raw, "orderbooks")[0], RestBook, raw)
 
     def trades(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
+from libs.exchange.costs import Costs
 from libs.exchange.environments import path_of
 from libs.exchange.errors import (
     AuthRejected,
@@ -77,6 +78,7 @@ class HttpReader:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
         count: CountAttempt | None = None,
+        on_limited: Callable[[], None] | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._base_path = path_of(self._base_url)
@@ -88,11 +90,18 @@ class HttpReader:
         self._sleep = sleep
         self._jitter = jitter
         self._count = count
+        self._on_limited = on_limited
+        self.costs = Costs()
+        """What requests take from the bucket."""
         self.requests = 0
         """Attempts made since the start."""
         self.limited = 0
         """Attempts answered by 429 since the start."""
         self._was_accepted = False
+
+    def cost(self, path: str) -> float:
+        """Return what a request of this path takes from the bucket."""
+        return self.costs.of(self._base_path + path)
 
     async def request(
         self,
@@ -106,7 +115,8 @@ class HttpReader:
         limits = self.settings
         backoff = Backoff(limits.backoff_s_min, limits.backoff_s_max, self._jitter)
         while True:
-            await self._sleep(self._bucket.reserve(self._clock.monotonic()))
+            cost = self.costs.of(self._base_path + path, endpoint)
+            await self._sleep(self._bucket.reserve(self._clock.monotonic(), cost))
             try:
                 return await self._attempt(path, params, is_answer, endpoint or path)
             except ExchangeError as error:
@@ -115,6 +125,8 @@ class HttpReader:
                 delay = backoff.next_delay()
                 if isinstance(error, RateLimited):
                     self.limited += 1
+                    if self._on_limited:
+                        self._on_limited()
                     delay = max(delay, min(error.retry_after_s or 0.0, limits.retry_after_s_max))
                     self._bucket.hold(self._clock.monotonic(), delay)
             await self._sleep(delay)

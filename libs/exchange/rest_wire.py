@@ -88,6 +88,21 @@ class AccountLimits(msgspec.Struct):
     write: Budget | None = None
 
 
+class EndpointCost(msgspec.Struct):
+    """Tokens of one endpoint whose requests do not cost the usual."""
+
+    method: str
+    path: str
+    cost: float
+
+
+class EndpointCosts(msgspec.Struct):
+    """GET /account/endpoint_costs."""
+
+    default_cost: float = 0.0
+    endpoint_costs: list[EndpointCost] | None = None
+
+
 class RawAnswer(NamedTuple):
     """One HTTP answer below 400 (or taken as an answer), unread."""
 

@@ -1,11 +1,12 @@
 """A REST client from the settings: signed, and within this process's share of the account's read budget."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from libs.exchange.costs import Costs
 from libs.exchange.environments import resolve_endpoints
 from libs.exchange.errors import AuthRejected, EndpointInvalid, ExchangeError, TransportError
 from libs.exchange.rest import RestClient, RestSettings, open_session
@@ -15,12 +16,17 @@ from libs.runtime.clock import Clock
 from libs.runtime.errors import ConfigInvalid
 from libs.runtime.sections import ExchangeSettings
 from libs.runtime.service import Runtime
+from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 
 log = get_logger(__name__)
 
-READ_COST: Final = 10.0
-"""Tokens of the account's read bucket that one read costs."""
+ASK_AGAIN_S: Final = 3600.0
+"""Seconds between two questions what the account may do and what reads cost: both change without notice."""
+ASK_AGAIN_S_MIN: Final = 60.0
+"""Seconds between two such questions after refusals: they are reads themselves."""
+LEAST_COST: Final = 0.01
+"""Part of a usual read that a read is planned with at least."""
 BURST_S: Final = 1.0
 """Unused reads are saved for this many seconds."""
 
@@ -29,6 +35,7 @@ BURST_S: Final = 1.0
 class Rest:
     """The client, its bucket, and the share (0..1) of the account this process may use.
 
+    Of the bucket everything is counted in reads of the usual cost. limited: set with every refusal for reading too much.
     account: whose budget it is; zones of one account share it, so /health and the log name it.
     """
 
@@ -38,23 +45,38 @@ class Rest:
     clock: Clock
     reads_per_s: float
     account: str
+    limited: asyncio.Event
+
+    async def keep_to_account_limits(
+        self, runtime: Runtime, applied: Callable[[float], None] | None = None
+    ) -> None:
+        """Ask again every hour, and soon after a refusal: another tier or cost counts at once. `applied` is told the rate."""
+        while not runtime.stop.is_set():
+            self.limited.clear()
+            await runtime.sleep(ASK_AGAIN_S_MIN)
+            await first_of(runtime.stop, self.limited, timeout_s=ASK_AGAIN_S - ASK_AGAIN_S_MIN)
+            if not runtime.stop.is_set():
+                rate = await self.respect_account_limits()
+                if applied is not None:
+                    applied(rate)
 
     async def respect_account_limits(self) -> float:
-        """Ask the account for its budget and slow down to our share of it; never faster than configured.
+        """Ask what reads cost and what the account may spend, and keep to our share of it; never faster than configured.
 
-        Returns the reads a second in force, also when the exchange does not answer (then as before).
+        Returns the reads a second that are ours, also when the exchange does not answer (then as before).
 
         Raises:
             AuthRejected: the key is refused.
         """
         try:
+            self.client.costs = Costs((await self.client.endpoint_costs()).value)
             limits = (await self.client.account_limits()).value
         except AuthRejected:
             raise
         except ExchangeError as error:
             log.warning("account_limits_unknown", error=str(error))
             return self.bucket.rate
-        rate = min(self.reads_per_s, limits.read.refill_rate / READ_COST) * self.share
+        rate = min(self.reads_per_s, limits.read.refill_rate / self.client.costs.usual) * self.share
         if rate > 0:
             now = self.clock.monotonic()
             self.bucket.set_rate(now, rate, max(1.0, rate * BURST_S))
@@ -63,6 +85,10 @@ class Rest:
                 share=self.share,
             )  # fmt: skip
         return self.bucket.rate
+
+    def cost(self, path: str) -> float:
+        """Return what a read of this path costs, in reads of the usual cost; never nothing."""
+        return max(LEAST_COST, self.client.cost(path))
 
     def describe(self) -> dict[str, Any]:
         """What /health says of it."""
@@ -92,27 +118,28 @@ async def open_rest(
     rate = exchange.reads_per_s * share
     bucket = TokenBucket(rate, max(1.0, rate * BURST_S))
     limits = RestSettings(connect_timeout_s=exchange.connect_timeout_s)
-    clock, requests = runtime.clock, runtime.metrics.rest_requests_total
+    clock, limited = runtime.clock, asyncio.Event()
 
     async def sleep(seconds: float) -> None:
         if not await runtime.sleep(max(seconds, 0.0)):
             raise TransportError("stopping")
 
     def count(endpoint: str, status: str) -> None:
-        requests.labels(endpoint, status).inc()
+        runtime.metrics.rest_requests_total.labels(endpoint, status).inc()
 
     async with open_session() as session:
-
-        async def hang_up() -> None:
-            await runtime.stop.wait()
-            await session.close()
-
-        ending = asyncio.create_task(hang_up(), name="hang-up")
+        ending = asyncio.create_task(_hang_up(runtime, session.close), name="hang-up")
         try:
             client = RestClient(
-                ends.rest_url, signer, bucket, clock, session, limits, sleep, count=count
-            )
-            yield Rest(client, bucket, share, clock, exchange.reads_per_s, account)
+                ends.rest_url, signer, bucket, clock, session, limits, sleep, count=count,
+                on_limited=limited.set,
+            )  # fmt: skip
+            yield Rest(client, bucket, share, clock, exchange.reads_per_s, account, limited)
         finally:
             ending.cancel()
             await asyncio.wait([ending])
+
+
+async def _hang_up(runtime: Runtime, close: Callable[[], Awaitable[None]]) -> None:
+    await runtime.stop.wait()
+    await close()

@@ -34,8 +34,9 @@ class Pace:
         return self.rate == self.allowed
 
     def allow(self, allowed: float) -> None:
-        """Take over what our share of the account permits now."""
-        self.rate = self.allowed = allowed
+        """Take over what our share of the account permits now; what refusals have slowed down is not hurried."""
+        self.rate = allowed if self.is_full else min(self.rate, allowed)
+        self.allowed = allowed
 
     def adjust(self, now_s: float, limited: int) -> float:
         """Return the rate from now on.

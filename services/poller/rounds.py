@@ -8,6 +8,7 @@ import asyncio
 from typing import Any, Final
 
 from libs.exchange.errors import AuthRejected, ExchangeError
+from libs.exchange.rest import BOOKS_PATH
 from libs.marketdata.units import SECOND
 from libs.runtime.rest import Rest
 from libs.runtime.service import Runtime
@@ -100,13 +101,18 @@ class Rounds:
         await self._checker.begin_round(
             sorted(tickers), self.period_s_achieved or self._settings.period_s
         )
-        await self._take(plan_round(tickers, self._settings.period_s, self._pace.rate), started_s)
+        await self._take(plan_round(tickers, self._settings.period_s, self._books_per_s), started_s)
         if self._runtime.stop.is_set():
             return
         self._end(started_s, self.failed - failed)
         await self._runtime.sleep(
             max(0.0, started_s + self._settings.period_s - self._clock.monotonic())
         )
+
+    @property
+    def _books_per_s(self) -> float:
+        """Batches of books that our share pays for, a second."""
+        return self._pace.rate / self._rest.cost(BOOKS_PATH)
 
     async def _choose(self) -> list[str]:
         limit = self._settings.markets_max or BUSIEST_MAX
@@ -119,7 +125,7 @@ class Rounds:
     def _begin(self, started_s: float, tickers: list[str]) -> None:
         """Measure the period: from the start of the last round to the start of this one."""
         wanted = self._settings.period_s
-        self.period_s_attainable = attainable_s(len(split(tickers)), wanted, self._pace.rate)
+        self.period_s_attainable = attainable_s(len(split(tickers)), wanted, self._books_per_s)
         if self._started_s is not None:
             self.period_s_achieved = started_s - self._started_s
             self._runtime.metrics.snapshot_period_seconds.set(self.period_s_achieved)

@@ -79,6 +79,7 @@ async def _run_with_lease(
             started.start("notify-batches", notifier.run(runtime.stop))
             pace.allow(await rest.respect_account_limits())
             started.start("keep-pace", tasks.keep_pace(runtime, rest, pace))
+            started.start("keep-limits", tasks.keep_limits(runtime, rest, pace))
             started.start("poll-books", tasks.poll_books(runtime, rounds))
             started.start("heal-trades", tasks.heal_trades(runtime, healer, own.repair_s))
             started.start("check-books", tasks.check_books(runtime, checker, own.check_delay_s))

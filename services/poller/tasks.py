@@ -42,6 +42,16 @@ async def keep_pace(runtime: Runtime, rest: Rest, pace: Pace) -> None:
             return
 
 
+async def keep_limits(runtime: Runtime, rest: Rest, pace: Pace) -> None:
+    """Take over another share of the account; what refusals have slowed down stays slower."""
+
+    def take_over(allowed: float) -> None:
+        pace.allow(allowed)
+        rest.bucket.set_rate(runtime.clock.monotonic(), pace.rate, max(1.0, pace.rate * BURST_S))
+
+    await rest.keep_to_account_limits(runtime, take_over)
+
+
 def pace_once(runtime: Runtime, rest: Rest, pace: Pace) -> None:
     """Give the bucket the rate of this moment."""
     now_s = runtime.clock.monotonic()

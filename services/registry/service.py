@@ -81,6 +81,7 @@ async def _run_with_lease(
             started.start("keep-lease", keep_lease(runtime, lease))
             _start_loops(started, settings, runtime, parts)
             await rest.respect_account_limits()
+            started.start("keep-limits", rest.keep_to_account_limits(runtime))
             started.start(
                 "sync-catalogue",
                 tasks.sync_catalogue(runtime, parts.syncer, settings.registry.incremental_s),

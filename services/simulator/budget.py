@@ -11,7 +11,7 @@ from libs.marketdata.units import SECOND
 from services.simulator.settings import Tier
 
 READ_COST: Final = 10
-"""Tokens of a read; no endpoint of ours is an exception."""
+"""Tokens of a read that is no exception."""
 BUCKETS_MAX: Final = 10_000
 """Buckets that are remembered; full ones are forgotten first, they say nothing."""
 COSTS: Final = tuple(
@@ -36,6 +36,7 @@ COSTS: Final = tuple(
     )
 )
 """What costs another number of tokens, as the exchange said in June 2026; nothing of it is served here."""
+BOOKS_PATH: Final = "/trade-api/v2/markets/orderbooks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +96,44 @@ class Budgets:
     """Everybody's read buckets.
 
     Args:
-        tier: of every account; "none" counts nothing.
+        tier: of every account; "none" counts nothing. It may be set to another one at any time.
+        books_cost: tokens of a batch of order books.
     """
 
-    def __init__(self, tier: Tier) -> None:
-        self._tier = tier
+    def __init__(self, tier: Tier, books_cost: int = READ_COST) -> None:
+        self.tier: Tier = tier
+        own = {"cost": books_cost, "method": "GET", "path": BOOKS_PATH}
+        self._named = [*COSTS, own] if books_cost != READ_COST else list(COSTS)
+        self._costs = {
+            str(c["path"]): int(str(c["cost"])) for c in self._named if c["method"] == "GET"
+        }
         self._buckets: dict[tuple[bool, str], _Bucket] = {}
 
-    def allows(self, key_id: str, address: str, now: int) -> bool:
-        """Pay for a read of an account, or of an address when there is no key; False: refused, nothing paid."""
-        if self._tier == "none":
+    def allows(self, key_id: str, address: str, now: int, path: str = "") -> bool:
+        """Pay for a read of an account, or of an address when there is no key; False: refused, nothing paid.
+
+        path: from the root; what it costs is what costs() says.
+        """
+        if self.tier == "none":
             return True
         who = (bool(key_id), key_id or address)
         bucket = self._buckets.get(who)
         if bucket is None:
             self._forget_full(now)
-            limit = TIERS[self._tier][0] if key_id else UNSIGNED
-            bucket = self._buckets[who] = _Bucket(limit, now)
-        return bucket.take(READ_COST, now)
+            bucket = self._buckets[who] = _Bucket(self._limit(key_id), now)
+        bucket.limit = self._limit(key_id)
+        return bucket.take(self._costs.get(path, READ_COST), now)
+
+    def _limit(self, key_id: str) -> Limit:
+        return TIERS[self.tier][0] if key_id else UNSIGNED
+
+    def costs(self) -> dict[str, object]:
+        """Return the body of /account/endpoint_costs."""
+        return {"default_cost": READ_COST, "endpoint_costs": self._named}
 
     def limits(self) -> dict[str, object]:
         """Return the body of /account/limits; where nothing is counted, the highest tier's."""
-        tier = "prestige" if self._tier == "none" else self._tier
+        tier = "prestige" if self.tier == "none" else self.tier
         read, write = TIERS[tier]
         return {"usage_tier": tier, "read": read.body(), "write": write.body(), "grants": []}
 

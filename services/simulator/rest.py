@@ -16,7 +16,7 @@ from libs.exchange.signing import KEY_HEADER
 from libs.marketdata.units import DAY, SECOND, format_rfc3339
 from services.simulator import hours
 from services.simulator.answers import NOT_FOUND, Answer, flat, found, too_many
-from services.simulator.budget import COSTS, READ_COST, Budgets
+from services.simulator.budget import Budgets
 from services.simulator.cdn import Cdn
 from services.simulator.exchange import Exchange
 from services.simulator.keys import KeyRing, Refusal, is_signed
@@ -70,7 +70,7 @@ class Rest:
         self._exchange = exchange
         self._keys = keys
         self._now = now
-        self._budgets = Budgets(settings.tier)
+        self.budgets = Budgets(settings.tier, settings.books_cost)
         self._cdn = Cdn(settings.seed, int(settings.rest_stale_s_max * SECOND))
         self._too_many = too_many()
         unknown_max = int(settings.rest_unknown_s_max * SECOND)
@@ -93,7 +93,7 @@ class Rest:
             return trouble
         if asked.method != "GET":
             return _no_write(asked.body)
-        if not self._budgets.allows(key_id, asked.address, now):
+        if not self.budgets.allows(key_id, asked.address, now, asked.path):
             self.trouble.throttled(key_id, now)
             return next(self._too_many)
         if not path.startswith(CACHED):
@@ -137,10 +137,8 @@ class Rest:
             "/markets": listings.markets,
             "/markets/orderbooks": trading.orderbooks,
             "/markets/trades": trading.trades,
-            "/account/limits": lambda _: found(self._budgets.limits()),
-            "/account/endpoint_costs": lambda _: found(
-                {"default_cost": READ_COST, "endpoint_costs": COSTS}
-            ),
+            "/account/limits": lambda _: found(self.budgets.limits()),
+            "/account/endpoint_costs": lambda _: found(self.budgets.costs()),
             "/historical/cutoff": lambda _: found(_cutoff(self._now())),
             "/historical/markets": lambda _: found({"markets": [], "cursor": ""}),
             "/historical/trades": lambda _: found({"trades": [], "cursor": ""}),

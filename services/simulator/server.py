@@ -125,9 +125,9 @@ class SimulatorServer:
 
     async def _listen(self) -> None:
         trouble = self.simulation.rest_trouble
-        rest = Rest(self.exchange, self._keys, self.clock.now, self.settings, trouble)
+        self.rest = Rest(self.exchange, self._keys, self.clock.now, self.settings, trouble)
         app = web.Application()
-        app.add_routes(rest.routes())
+        app.add_routes(self.rest.routes())
         app.add_routes(Control(self).routes())
         app.router.add_get(WS_PATH, self._accept)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

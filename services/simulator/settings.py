@@ -140,6 +140,10 @@ class SimulatorSettings:
     """Usage tier of every account (kalshi-api 1.3): how many reads a second it may make. `none`: reads are not counted,
     neither signed nor unsigned ones."""
 
+    books_cost: Annotated[int, Between(1, 10_000)] = 10
+    """Tokens of GET /markets/orderbooks; /account/endpoint_costs names it when it is not the usual 10. 10: nothing says that
+    it costs another number, but for orders a batch is billed by its items."""
+
     rest_stale_s_max: Annotated[float, Between(0, 3_600)] = 15.0
     """Largest age of a REST market read, seconds: the exchange's answers come out of a cache of 15 s. 0: always fresh."""
 

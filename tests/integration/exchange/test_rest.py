@@ -9,6 +9,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from libs.exchange.costs import Costs
 from libs.exchange.errors import (
     ApiError,
     ApiUnavailable,
@@ -160,6 +161,20 @@ async def test_429_in_both_bodies_waits_and_goes_on(body: str) -> None:
         assert (client.requests, client.limited) == (4, 3)
     assert clock.seconds >= 0.25 + 7 + 1.0
     assert max(clock.waits) >= 7
+
+
+async def test_a_read_is_paid_for_by_its_price() -> None:
+    """What the exchange says it costs is taken from the bucket before it is asked for, every time."""
+    said = """{"default_cost":10,"endpoint_costs":[
+        {"method":"GET","path":"/trade-api/v2/exchange/status","cost":10000}]}"""
+    handle, _ = script(answer(said), answer(STATUS), answer(STATUS))
+    async with serving(handle) as (client, clock):
+        client.costs = Costs((await client.endpoint_costs()).value)
+        assert client.cost("/exchange/status") == 1000
+        await client.exchange_status()
+        assert clock.seconds == pytest.approx(0.001)
+        await client.exchange_status()
+        assert clock.seconds == pytest.approx(1.001)
 
 
 async def test_attempts_are_bounded() -> None:

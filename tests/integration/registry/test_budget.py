@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from libs.runtime.service import Runtime
 from libs.store.pool import Target
 from services.poller.service import run as run_poller
@@ -68,3 +70,43 @@ async def test_refusals_slow_the_registry_down_and_do_not_end_it(
         assert zone.simulator.simulation.faults.end(fault.number, zone.simulator.clock.now())
         await zone.until(lambda: runtime.health.document()["listing"]["incremental"] > listings + 1)
         assert runtime.health.ready
+
+
+async def test_a_batch_of_books_is_paid_for_by_its_price(
+    gatherer_db: Target, tmp_path: Path
+) -> None:
+    """A batch that costs five reads is asked for a fifth as often; nothing is refused."""
+    async with running_zone(
+        gatherer_db, tmp_path, markets=1_200, tier="basic", books_cost=50
+    ) as zone:
+        clock = zone.simulator.clock
+        async with (
+            zone.registry(registry=SHARED),
+            zone.service("poller", run_poller, poller_settings(zone)) as poller,
+        ):
+            before, began = answered(poller), clock.monotonic()
+            await zone.until(lambda: clock.monotonic() - began > SECONDS)
+            spent, after = clock.monotonic() - began, answered(poller)
+    assert set(after) == {"200"}
+    assert 0 < after["200"] - before["200"] <= 2.0 * spent + 5
+
+
+async def test_another_tier_counts_after_a_refusal(
+    gatherer_db: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The account is asked again, by registry and poller, and its new share is taken over."""
+    monkeypatch.setattr("libs.runtime.rest.ASK_AGAIN_S_MIN", 0.05)
+    async with (
+        running_zone(gatherer_db, tmp_path, tier="expert") as zone,
+        zone.registry(registry=SHARED) as registry,
+        zone.service("poller", run_poller, poller_settings(zone)) as poller,
+    ):
+
+        def reads() -> list[float]:
+            found = [runtime.health.document()["exchange"] for runtime in (registry, poller)]
+            return [found[0]["reads_per_s"], found[1]["reads_per_s_allowed"]]
+
+        assert reads() == [24.0, 30.0]
+        zone.simulator.rest.budgets.tier = "basic"
+        zone.inject(fault="rest", status=429, for_s=1)
+        await zone.until(lambda: reads() == [8.0, 10.0])

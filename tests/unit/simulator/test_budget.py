@@ -3,7 +3,7 @@
 import pytest
 
 from services.simulator.answers import too_many
-from services.simulator.budget import BUCKETS_MAX, TIERS, UNSIGNED, Budgets
+from services.simulator.budget import BOOKS_PATH, BUCKETS_MAX, TIERS, UNSIGNED, Budgets
 from services.simulator.settings import Tier
 
 T0 = 1_795_000_000_000_000
@@ -113,3 +113,13 @@ def test_refusals_alternate_between_both_bodies() -> None:
     assert second.body == (b'{"error":{"code":"too_many_requests","message":"too many requests"}}')
     assert third == first
     assert (first.status, first.headers, second.headers) == (429, (), ())
+
+
+def test_a_batch_of_books_costs_what_is_said() -> None:
+    """kalshi-api 1.3: /account/endpoint_costs names it, and the bucket is charged with it."""
+    budgets = Budgets("basic", 50)
+    named = {cost["path"]: cost["cost"] for cost in budgets.costs()["endpoint_costs"]}  # type: ignore[attr-defined]
+    assert named[BOOKS_PATH] == 50
+    assert [budgets.allows("k", "", T0, BOOKS_PATH) for _ in range(9)] == [True] * 8 + [False]
+    budgets.tier = "premier"
+    assert budgets.allows("k", "", T0 + SECOND // 20, BOOKS_PATH)
