@@ -33,7 +33,7 @@ test: env ## The test suite
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 seeds: env ## SEEDS worlds of random faults in virtual time; the first that fails is named
-	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --unions $(SEEDS)
 
 soaks: env ## Of the test suite the soak scenarios alone: small figures, some minutes
 	$(BIN)/python -m pytest -m soak

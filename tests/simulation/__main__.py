@@ -3,6 +3,8 @@
 import argparse
 import sys
 from collections.abc import Iterable, Mapping
+from itertools import chain
+from random import Random
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,14 +12,18 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from rich.table import Table
 
 from services.simulator.faults.script import write_script
+from tests.simulation.combined import SHORT, short_cases, try_random
+from tests.simulation.heard import KINDS as KINDS_OF_CUTS
 from tests.simulation.plan import HEAD_S, LATER_MOVES, MERGER_MOVES, MOVES, plan_of
 from tests.simulation.script import FAULT_KINDS
 from tests.simulation.trial import Trial, try_plan
+from tests.simulation.united import judge, unite
 
 KINDS = (*FAULT_KINDS, *MOVES, *LATER_MOVES, *MERGER_MOVES, "lost_dial")
 USES = """\
 python -m tests.simulation --seeds 5000                 seeds 0 to 4999; stops at the first that fails
 python -m tests.simulation --seed 17 --verbose          one seed, with everything it was told
+python -m tests.simulation --seeds 0 --unions 1000      what is heard in spans, united: tests/simulation/test_union.py
 python -m tests.simulation --seeds 500 --kinds drop,kill --keep-going
 """
 FINDINGS_SHOWN = 20
@@ -40,6 +46,24 @@ def main() -> int:
         console.print(f"[bold red]{len(failed)} of {len(seeds)} seeds fail:[/] {failed[:50]}")
         return EXIT_FAILS
     console.print(f"[bold green]{len(seeds)} seeds hold[/]")
+    return _try_unions(args, console) if args.unions else EXIT_HOLDS
+
+
+def _try_unions(args: argparse.Namespace, console: Console) -> int:
+    """Try random unions, and every combination of cuts of the short truth; 1 when one failed."""
+    cases = chain(
+        ((f"union {seed}", try_random(seed)) for seed in range(args.start, args.start + args.unions)),
+        ((case, judge(SHORT, heard, unite(heard, Random(case))))
+         for case, heard in short_cases(range(len(KINDS_OF_CUTS)))),
+    )  # fmt: skip
+    tried = 0
+    for name, findings in cases:
+        tried += 1
+        if findings:
+            console.print(f"[bold red]{escape(name)} fails:[/]")
+            console.print(escape("\n".join(map(str, findings[:FINDINGS_SHOWN]))))
+            return EXIT_FAILS
+    console.print(f"[bold green]{tried} unions hold[/]")
     return EXIT_HOLDS
 
 
@@ -49,6 +73,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=200, help="how many (200)")
     parser.add_argument("--from", dest="start", type=int, default=0, help="the first (0)")
     parser.add_argument("--seed", type=int, help="this one alone")
+    parser.add_argument(
+        "--unions", type=int, default=0, help="so many random unions too, and every short one (0)"
+    )
     parser.add_argument("--kinds", help="only these kinds of trouble, with commas; empty: none")
     parser.add_argument("--keep-going", action="store_true", help="go on after a seed that fails")
     parser.add_argument("--verbose", action="store_true", help="show what each seed was told")
