@@ -8,17 +8,20 @@ from tests.soak.evidence import Evidence, Measured, longest_s
 from tests.soak.ground import ZONE, Ground
 from tests.soak.scenario import Scenario
 
-WITHIN_S = 15.0
 GIVE_UP_S = 60.0
 CALM_S = 3.0
 
 
 @dataclass
 class Takeover(Scenario):
-    """times it is done: first to the one that plans, then to another; the victim comes back and gets its share again."""
+    """times it is done: first to the one that plans, then to another; the victim comes back and gets its share again.
+
+    within_s: how soon its slots are live elsewhere; a machine that does much besides needs longer.
+    """
 
     name: ClassVar[str] = "takeover"
     times: int = 5
+    within_s: float = 15.0
 
     async def act(self, ground: Ground) -> None:
         self._orphans: list[int] = []
@@ -72,10 +75,12 @@ class Takeover(Scenario):
     async def measure(self, ground: Ground, evidence: Evidence) -> list[Measured]:
         rows, frames = max(self._rows_s), max(self._frames_s)
         gaps = evidence.gaps((self._begun - SECOND, self._done))
-        bound = f"< {WITHIN_S:.0f} s"
+        bound = f"< {self.within_s:.0f} s"
         return [
-            Measured("rows live elsewhere after", f"{rows:.1f} s", bound, rows < WITHIN_S),
-            Measured("frames heard elsewhere after", f"{frames:.1f} s", bound, frames < WITHIN_S),
+            Measured("rows live elsewhere after", f"{rows:.1f} s", bound, rows < self.within_s),
+            Measured(
+                "frames heard elsewhere after", f"{frames:.1f} s", bound, frames < self.within_s
+            ),
             Measured("slots taken over", f"{self._orphans}", ">= 1 each", min(self._orphans) > 0),
             Measured(
                 "longest gap of a market",

@@ -22,7 +22,8 @@ from tests.soak.subscribe import Subscribe
 from tests.soak.takeover import Takeover
 from tests.support.postgres import scratch_directory
 
-WITHIN_S = 240.0
+WITHIN_S = 480.0
+"""On a quiet machine each takes less than one; what is waited for tells nothing but that it came."""
 QUICK = {"connector": {"plan_s": 0.2, "heartbeat_s": 0.5, "settle_s": 0.3}}
 """Looks at the control tables more often than a zone needs to."""
 pytestmark = [
@@ -61,7 +62,7 @@ async def test_a_zone_takes_kills_of_any_process_and_the_loss_of_one_connector(
     """Whatever is killed is back by itself; what was lost meanwhile is a gap, nothing is doubled."""
     found = await played(
         directory,
-        Takeover(times=1),
+        Takeover(times=1, within_s=60.0),
         Kills(seconds=20.0, every_s=4.0, down_s_max=2.0, fault_every_s=3.0, seed=5),
     )
     assert found.failures == []
@@ -90,7 +91,7 @@ async def test_many_markets_are_heard_and_a_reconnect_storm_keeps_to_the_limits(
     directory: Path,
 ) -> None:
     """All first snapshots are in; then a hand-over while all connections are closed again and again."""
-    subscribe = Subscribe(markets=1_500, orderbook=20, connectors=1, within_s=20.0)
+    subscribe = Subscribe(markets=1_500, orderbook=20, connectors=1, within_s=60.0)
     storm = Storm(closes=3, every_s=2.0, refuse_s=1.0, connectors=1, slots=20, spare=4)
     terms = storm.terms()
     terms = replace(terms, simulated={**terms.simulated, **subscribe.terms().simulated})
