@@ -30,7 +30,7 @@ from services.local.verdict import Verdict
 
 ZONE = "a"
 LOOK_S = 0.2
-BACK_S_MAX = 60.0
+BACK_S_MAX = 120.0
 
 
 @dataclass(frozen=True, slots=True)

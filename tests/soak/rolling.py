@@ -7,7 +7,7 @@ from tests.soak.evidence import Evidence, Measured
 from tests.soak.ground import ZONE, Ground, Terms
 from tests.soak.scenario import Scenario
 
-READY_S_MAX = 60.0
+READY_S_MAX = 120.0
 GRACE_S = 600
 CALM_S = 3.0
 

@@ -8,7 +8,7 @@ from tests.soak.evidence import Evidence, Measured, longest_s
 from tests.soak.ground import ZONE, Ground
 from tests.soak.scenario import Scenario
 
-GIVE_UP_S = 60.0
+GIVE_UP_S = 120.0
 CALM_S = 3.0
 
 
