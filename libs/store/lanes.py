@@ -18,6 +18,7 @@ import asyncpg
 from libs.marketdata.tables import Family
 from libs.store.batches import SCHEMA_VERSION, Digest, SealedBatch
 from libs.store.errors import LaneLost, StoreConflict, StoreUnavailable, StoreUnsafe
+from libs.store.lane_closing import close_lanes
 from libs.store.notify import Notifier
 from libs.store.pool import AnyConnection, Pool, PooledConnection, abandon, map_store_errors
 
@@ -50,18 +51,6 @@ select lanes.closed_at is not null as closed,
     found.batch_id, found.table_names, found.row_counts, found.row_hashes
 from lanes left join ingest_batches found on found.lane = $1 and found.batch_no = $2
 where lanes.lane = $1
-"""
-
-_LOCK_LANES = """
-select lane from lanes
-where closed_at is null and (lane = $1 or process = $2 or instance = $3) and instance is distinct from $4
-order by lane for update
-"""
-
-_CLOSE_LANES = """
-update lanes set closed_at = clock_timestamp(),
-    last_batch_no = coalesce((select max(batch_no) from ingest_batches b where b.lane = lanes.lane), 0)
-where lane = any($1)
 """
 
 
@@ -128,50 +117,6 @@ async def checks_sound(conn: AnyConnection) -> None:
     for parameter, value in row.items():
         if value == "off":
             raise StoreUnsafe(f"{parameter} is off: a confirmed batch could be lost; set it to on")
-
-
-async def close_dead_lanes(
-    conn: AnyConnection,
-    *,
-    process: str | None = None,
-    instance: UUID | None = None,
-    survivor: UUID | None = None,
-) -> list[UUID]:
-    """Close the open lanes of a process (all its instances) or of one instance; return the lanes closed.
-
-    Waits for a commit that still runs on one of them, so that last_batch_no is final. A new process calls it with its
-    own process name and itself as survivor; the registry with the process whose lease has expired.
-
-    Args:
-        conn: not inside a transaction.
-        process: the process's name.
-        instance: the UUID of one start of a process.
-        survivor: the instance whose lanes stay open.
-
-    Raises:
-        StoreUnavailable: the database is away, or a commit took longer than the statement time-out.
-    """
-    with map_store_errors():
-        async with conn.transaction(isolation="read_committed"):
-            return await _close_lanes(conn, process=process, instance=instance, survivor=survivor)
-
-
-async def _close_lanes(
-    conn: AnyConnection,
-    *,
-    lane: UUID | None = None,
-    process: str | None = None,
-    instance: UUID | None = None,
-    survivor: UUID | None = None,
-) -> list[UUID]:
-    # Two statements: the second needs a snapshot taken after the lock was granted, or it would not see the number of
-    # the commit it waited for.
-    lanes = [
-        row["lane"] for row in await conn.fetch(_LOCK_LANES, lane, process, instance, survivor)
-    ]
-    if lanes:
-        await conn.execute(_CLOSE_LANES, lanes)
-    return lanes
 
 
 class LaneWriter:
@@ -264,7 +209,7 @@ class LaneWriter:
         """
         if self._opened:
             async with self._connection() as conn, conn.transaction():
-                await _close_lanes(conn, lane=self.lane)
+                await close_lanes(conn, lane=self.lane)
         kept, self._conn = self._conn, None
         if kept is not None:
             with map_store_errors():
@@ -291,7 +236,7 @@ class LaneWriter:
     async def _open_lane(self, conn: PooledConnection) -> None:
         async with conn.transaction(isolation="read_committed"):
             if self._left is not None:
-                await _close_lanes(conn, lane=self._left)
+                await close_lanes(conn, lane=self._left)
             await conn.execute(_OPEN_LANE, self.lane, *self._owner)
         self._opened, self._left = True, None
 

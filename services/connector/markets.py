@@ -41,7 +41,7 @@ class Markets:
 
     Attributes:
         absent: asked for, and not there (now). room: how many markets the exchange takes; None: as many as there are.
-        over: wanted markets for which there is no room, as far as they were told of.
+        over: wanted markets for which there is no room, as far as they were told of. requests: for books.
     """
 
     def __init__(self, ids: commands.CommandIds, chunk: int, *, use_yes_price: bool) -> None:
@@ -59,7 +59,7 @@ class Markets:
         self.room: int | None = None
         self._room_until = 0
         self.pending: Pending | None = None
-        self._requests = Requests(chunk)
+        self.requests = Requests(chunk)
         self._probed = ""
         self.probe_id = 0
         self.hold_until = 0
@@ -103,39 +103,30 @@ class Markets:
         for known in (self.held, self.acked, self.seen, self.absent, self.over):
             known.clear()
         self.room = None
-        self._requests.forget_all()
+        self.requests.forget_all()
         self._later.clear()
         self.pending = None
 
     def refresh(self, tickers: Iterable[str]) -> None:
         """Ask for snapshots of these markets as soon as may be; those asked for already are not asked twice."""
-        self._requests.want(tickers)
+        self.requests.want(tickers)
 
     def doubt(self, tickers: Iterable[str], now: int) -> None:
         """Ask for these books once more if they were asked for and do not come soon."""
-        self._requests.doubt(tickers, now)
+        self.requests.doubt(tickers, now)
 
     def lost(self, tickers: Iterable[str], now: int) -> None:
         """Ask for these books after frames were lost; for those asked for already once more if they do not come soon."""
         listed = sorted(tickers)
-        self._requests.doubt(listed, now)
-        self._requests.want(listed)
-
-    def renew(self) -> None:
-        """Ask for the books of all markets that are there, without hurry: rows between them and now were lost."""
-        self._requests.renew(sorted(self.acked))
-
-    @property
-    def renewals(self) -> int:
-        """Books that wait to be renewed."""
-        return self._requests.renewals
+        self.requests.doubt(listed, now)
+        self.requests.want(listed)
 
     def see(self, ticker: str) -> None:
         """Note a snapshot."""
         self.seen.add(ticker)
         self.absent.discard(ticker)
         self.over.discard(ticker)
-        self._requests.answered(ticker)
+        self.requests.answered(ticker)
 
     # --- commands ---
 
@@ -204,10 +195,10 @@ class Markets:
 
     def _snapshots(self, now: int, sid: int, renewals: int) -> list[bytes]:
         """Ask for the books that are to be refreshed, and once more for those that did not come."""
-        for ticker in self._requests.given_up(now, self.held):
+        for ticker in self.requests.given_up(now, self.held):
             if ticker not in self.seen:
                 self.absent.add(ticker)
-        due = self._requests.due(now, self.held, renewals)
+        due = self.requests.due(now, self.held, renewals)
         return [commands.get_snapshot(self._ids.next(), sid, due)] if due else []
 
     def probe(self, sid: int) -> bytes | None:
@@ -236,13 +227,13 @@ class Markets:
             gone: Sequence[str] = done.tickers
             for known in (self.held, self.acked, self.seen, self.absent):
                 known.difference_update(gone)
-            self._requests.forget(gone)
+            self.requests.forget(gone)
             return done
         self.held.update(done.tickers)
         self.acked.update(done.tickers)
         for ticker in done.tickers:
             self._later.pop(ticker, None)
-        self._requests.expect((t for t in done.tickers if t not in self.seen), now)
+        self.requests.expect((t for t in done.tickers if t not in self.seen), now)
         return done
 
     def failed(self, command_id: int | None, *, retry_at: int) -> Pending | None:

@@ -142,8 +142,8 @@ class Session(Answers):
         if book.is_missing:
             book.is_missing = False
             self.noted["renewed"] += 1
-            self.markets.renew()
-        most = min(self.markets.renewals, RENEWALS_MAX)
+            self.markets.requests.renew(sorted(self.markets.acked))
+        most = min(self.markets.requests.renewals, RENEWALS_MAX)
         return self.outlets.renewals.take(self.moment / SECOND, most) if most else 0
 
     def release(self, until: int, now: int) -> bool:

@@ -10,7 +10,7 @@ from uuid import UUID
 from libs.flow.placement import kind_of
 from libs.marketdata.rows import GapRow, gap
 from libs.store.batches import Digest
-from libs.store.lanes import close_dead_lanes
+from libs.store.lane_closing import close_dead_lanes
 from libs.store.pool import AnyConnection, map_store_errors
 from libs.store.spool_notes import Cursor
 from services.connector.judge import CHANNELS

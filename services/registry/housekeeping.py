@@ -6,7 +6,7 @@ from uuid import UUID
 from libs.runtime.clock import Clock
 from libs.store.catalogue import lend
 from libs.store.dead_lanes import dead_instances
-from libs.store.lanes import close_dead_lanes
+from libs.store.lane_closing import close_dead_lanes
 from libs.store.ledger_retention import trim_ledger
 from libs.store.partition_drop import drop_partitions_released
 from libs.store.partitions import ensure_partitions

@@ -10,7 +10,8 @@ import pytest
 from libs.marketdata.tables import Family
 from libs.store.batches import seal
 from libs.store.errors import LaneLost, StoreUnavailable, StoreUnsafe
-from libs.store.lanes import LaneConflict, LaneWriter, checks_sound, close_dead_lanes
+from libs.store.lane_closing import close_dead_lanes
+from libs.store.lanes import LaneConflict, LaneWriter, checks_sound
 from libs.store.notify import Notifier
 from libs.store.pages import read_page
 from libs.store.pool import Connection, Target

@@ -22,7 +22,8 @@ from libs.store.acknowledgements import (
 )
 from libs.store.batches import seal
 from libs.store.errors import GathererUnsound, SchemaMismatch
-from libs.store.lanes import LaneWriter, close_dead_lanes
+from libs.store.lane_closing import close_dead_lanes
+from libs.store.lanes import LaneWriter
 from libs.store.page_query import rows_query
 from libs.store.pages import (
     PLAN_BY_NUMBER,

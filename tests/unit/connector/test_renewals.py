@@ -70,7 +70,7 @@ def test_they_are_asked_for_in_their_turn(monkeypatch: pytest.MonkeyPatch) -> No
     assert desk.outlets.renewals.take(NOW / S, 1 << 30) > 0
     book(desk.session).missed()
     assert asked(desk) == []
-    assert desk.session.markets.renewals == 5
+    assert desk.session.markets.requests.renewals == 5
     found = [asked(desk, NOW + n * S) for n in (1, 2, 3, 4)]
     assert found == [["A", "B"], ["C", "D"], ["E"], []]
 
