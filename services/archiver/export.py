@@ -42,8 +42,7 @@ async def export_window(
     manifest is recorded only under the lease.
 
     Args:
-        work_dir: folder for the files being made; empty: the system's.
-        export_s_max: seconds that reading the rows may take.
+        work_dir: folder for the files being made; empty: the system's. export_s_max: seconds that reading may take.
         on_superseded: hears of everything that was set aside.
 
     Raises:
@@ -59,19 +58,16 @@ async def export_window(
             return None
         written = await asyncio.to_thread(write_parquet, table, rows, parquet)
         key = ObjectKey(table.name, window, exported.supplement, exported.merge_to)
-        await renew_or_end(lease)
-        for note in await set_others_aside(pool, store, table, key, written.sha256):
+        manifest = manifest_of(key, exported, written, await archive_records.gatherers(pool))
+        for note in await set_others_aside(pool, store, key, written.sha256, lease):
             on_superseded(note)
-        await asyncio.to_thread(store.put, str(key), parquet, written.sha256)
-        known = await archive_records.gatherers(pool)
-        manifest = manifest_of(key, exported, written, known)
-        await asyncio.to_thread(store.put_small, key.manifest, encode_manifest(manifest))
+        await asyncio.to_thread(_put, store, key, parquet, manifest)
     _insist(await windows.record_manifest(pool, manifest, lease), lease)
     return manifest
 
 
 async def set_others_aside(
-    pool: Pool, store: ObjectStore, table: Table, mine: ObjectKey, sha256: str
+    pool: Pool, store: ObjectStore, mine: ObjectKey, sha256: str, lease: Lease
 ) -> list[Superseded]:
     """Set aside what the store has of this window and production does not know; an event row tells of each.
 
@@ -79,19 +75,28 @@ async def set_others_aside(
 
     Raises:
         ArchiveError: the store refused. StoreUnavailable: production is away.
+        LeaseLost: another archiver is at work; what it puts is not ours to judge.
     """
-    recorded = await archive_records.objects_of(pool, table.name, mine.window)
-    found = await asyncio.to_thread(unrecorded, store, table.name, mine.window, recorded)
+    await renew_or_end(lease)
+    # First what is there, then what is recorded: whatever was put in between is not looked at.
+    found = await asyncio.to_thread(unrecorded, store, mine.table, mine.window, ())
+    recorded = await archive_records.objects_of(pool, mine.table, mine.window)
     notes = []
-    for key in found:
+    for key in (key for key in found if str(key) not in recorded):
         if key == mine and await asyncio.to_thread(_is_there, store, mine, sha256):
             continue
+        await renew_or_end(lease)
         # First the event: a crash after it tells of it twice, the other way round it would be silent.
         await archive_records.record_event(pool, "archive_superseded", str(key))
         note = await asyncio.to_thread(set_aside, store, key)
-        log.warning("archive_superseded", table=table.name, object=str(key), now=note.object)
+        log.warning("archive_superseded", table=mine.table, object=str(key), now=note.object)
         notes.append(note)
     return notes
+
+
+def _put(store: ObjectStore, key: ObjectKey, parquet: Path, manifest: Manifest) -> None:
+    store.put(str(key), parquet, manifest.sha256)
+    store.put_small(key.manifest, encode_manifest(manifest))
 
 
 def _is_there(store: ObjectStore, key: ObjectKey, sha256: str) -> bool:
