@@ -214,7 +214,7 @@ class FaultRun:
         return int(await self.conn.fetchval(f"select count(*) from {table} where {where}", *values))
 
     async def until(
-        self, holds: Callable[[], bool | Awaitable[bool]], timeout_s: float = 30.0
+        self, holds: Callable[[], bool | Awaitable[bool]], timeout_s: float = 60.0
     ) -> None:
         """Wait until something holds, looking every 50 ms."""
         async with asyncio.timeout(timeout_s):

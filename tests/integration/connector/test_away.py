@@ -66,7 +66,7 @@ async def test_a_database_away_under_load_costs_nothing(
     postgres_server: EmbeddedPostgres, gatherer_db: Target, tmp_path: Path
 ) -> None:
     """Without a disk some seconds of frames wait in the buffer; they are committed in their order, and claims have no hole."""
-    async with asyncio.timeout(30), running_zone(gatherer_db, tmp_path) as zone:
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
         async with zone.connector() as runtime:
             await zone.until(lambda: zone.has_rows(orderbook_deltas=200, trades=1, tickers=1))
             started = max(r.sent_at for r in await zone.rows("listen_opened")) + S
@@ -91,7 +91,7 @@ async def test_a_restarted_connector_captures_before_its_database_is_there(
     postgres_server: EmbeddedPostgres, gatherer_db: Target, tmp_path: Path
 ) -> None:
     """It serves what it remembers into the buffer; when the database is back, these rows are committed and claimed."""
-    async with asyncio.timeout(30), running_zone(gatherer_db, tmp_path) as zone:
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
         memory = str(tmp_path / "state")
         async with zone.connector(state_dir=memory):
             await zone.until(lambda: zone.has_rows(orderbook_deltas=50))

@@ -149,7 +149,7 @@ async def test_a_wrong_key_is_one_clear_line_and_exit_3(
             sys.executable, "-m", "services.connector", cwd=ROOT, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT, env=os.environ | environ,
         )  # fmt: skip
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(120):
             output, _ = await process.communicate()
         assert process.returncode == 3, output.decode()
         errors = [line for line in map(json.loads, output.splitlines()) if line["level"] == "error"]

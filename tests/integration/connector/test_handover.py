@@ -32,7 +32,7 @@ async def test_a_shard_that_ends_alone_hears_on_until_another_comes(
     gatherer_db: Target, tmp_path: Path
 ) -> None:
     """SIGTERM with nobody there: capture goes on; the next shard takes everything over and nothing is missed."""
-    async with asyncio.timeout(60), running_zone(gatherer_db, tmp_path) as zone:
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
         async with zone.connector(grace_s=25) as first:
             first.stop.set()
             await zone.until(lambda: zone.conn.fetchval("select bool_and(draining) from shards"))
@@ -51,7 +51,7 @@ async def test_a_shard_that_ends_alone_ends_with_its_grace(
     gatherer_db: Target, tmp_path: Path
 ) -> None:
     """Its rows stay for whoever comes, and its streams end as drained."""
-    async with asyncio.timeout(40), running_zone(gatherer_db, tmp_path) as zone:
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
         async with zone.connector(grace_s=1):
             await zone.until(lambda: zone.has_rows(orderbook_deltas=100))
         assert await _live_at(zone, "connector-a-1", 5)
@@ -63,7 +63,7 @@ async def test_a_row_is_deleted_only_after_the_last_frames_are_committed(
 ) -> None:
     """While nothing can be committed the old owner's rows stay, though its connections are closed."""
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(120),
         running_zone(gatherer_db, tmp_path) as zone,
         zone.connector(grace_s=25) as first,
         zone.connector(shard="connector-a-2", grace_s=1),
@@ -94,7 +94,7 @@ async def test_a_slot_that_the_zone_no_longer_has_is_left_with_its_last_market(
     Of a whole channel the other slot hears the same.
     """
     both = SlotSettings(2, 2, 1, 1, 50)
-    async with asyncio.timeout(40), running_zone(gatherer_db, tmp_path, slots=both) as zone:
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path, slots=both) as zone:
         async with zone.connector():
             await zone.until(lambda: _live_at(zone, "connector-a-1", 6))
         zone.settings = replace(zone.settings, slots=SlotSettings(1, 1, 1, 1, 50))

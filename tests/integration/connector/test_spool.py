@@ -59,7 +59,7 @@ async def test_a_database_away_under_load_goes_to_the_disk_and_comes_back(
     postgres_server: EmbeddedPostgres, gatherer_db: Target, tmp_path: Path
 ) -> None:
     """Some hundred rows with almost no memory: all of it comes back in its order, without a gap, and the spool is empty."""
-    async with asyncio.timeout(40), running_zone(gatherer_db, tmp_path) as zone:
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
         tiny(zone)
         async with zone.connector(**ALONE, state_dir=str(tmp_path / "s"), spool=EAGER) as runtime:
             await zone.until(lambda: zone.has_rows(orderbook_deltas=200, trades=1, tickers=1))
@@ -130,7 +130,7 @@ async def test_a_spool_outlives_its_process_and_the_one_that_replays_it(
 ) -> None:
     """Killed while the database is away, killed again in the middle of the replay: the third commits the rest, once."""
     state = tmp_path / "state"
-    async with asyncio.timeout(60), running_zone(gatherer_db, tmp_path) as zone:
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
         async with killed_at_the_end(zone, state):
             await zone.until(lambda: zone.has_rows(orderbook_deltas=200, trades=1, tickers=1))
             started = max(r.sent_at for r in await zone.rows("listen_opened")) + S
@@ -199,7 +199,7 @@ async def test_what_a_full_spool_drops_is_exactly_the_gap(
     own: dict[str, Any] = {
         "state_dir": str(tmp_path / "state"), "flush_s": 0.5, "spool": replace(EAGER, bytes_max=120_000),
     } | ALONE  # fmt: skip
-    async with asyncio.timeout(60), running_zone(gatherer_db, tmp_path) as zone:
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
         tiny(zone)
         zone.settings = replace(
             zone.settings, batches=replace(zone.settings.batches, buffer_rows_max=200)
@@ -266,7 +266,7 @@ async def test_a_database_that_answers_nothing_does_not_hold_a_drain(
 ) -> None:
     """Grace and flush over, the connector ends, and what it holds lies on the disk."""
     own = ALONE | {"grace_s": 0.5, "flush_s": 1.0, "state_dir": str(tmp_path / "s"), "spool": EAGER}
-    async with asyncio.timeout(60), running_zone(gatherer_db, tmp_path) as zone:
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
         async with AsyncExitStack() as connector:
             runtime = await connector.enter_async_context(zone.connector(**own))
             await zone.until(lambda: zone.has_rows(orderbook_deltas=100))

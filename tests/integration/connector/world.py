@@ -68,10 +68,10 @@ class Zone:
         finally:
             runtime.stop.set()
             self.connectors -= 1
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await task
 
-    async def until(self, holds: Callable[[], Any], timeout_s: float = 20.0) -> None:
+    async def until(self, holds: Callable[[], Any], timeout_s: float = 60.0) -> None:
         """Wait until something holds, looking every 20 ms; it may be a coroutine function."""
         async with asyncio.timeout(timeout_s):
             while True:

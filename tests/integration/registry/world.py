@@ -71,7 +71,7 @@ class Zone:
             yield runtime
         finally:
             runtime.stop.set()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await task
 
     @asynccontextmanager
@@ -106,7 +106,7 @@ class Zone:
         now = self.simulator.clock.now()
         self.simulator.exchange.publish(changes, now // 1_000)
 
-    async def until(self, holds: Callable[[], Any], timeout_s: float = 15.0) -> None:
+    async def until(self, holds: Callable[[], Any], timeout_s: float = 60.0) -> None:
         """Wait until something holds, looking every 20 ms; it may be a coroutine function."""
         async with asyncio.timeout(timeout_s):
             while True:
