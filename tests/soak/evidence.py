@@ -14,8 +14,9 @@ from services.local.truth import Truth, read_market_journal
 from services.local.verdict import ClaimIndex, Fact, Verdict
 from tests.soak.ground import ZONE, Ground
 
-AT_CLOSE = 2 * SECOND
-"""What the last frame of a market that closes need not prove: the margin, and how long its unsubscribing takes."""
+AT_CLOSE = 7 * SECOND
+"""What the last frame of a market that closes need not prove: a quiet sid is asked every five seconds (probe_s of
+config/gatherer.local.yaml), the margin, and how long its unsubscribing takes. The verdict judges these gaps by their causes."""
 
 
 @dataclass(frozen=True, slots=True)
