@@ -12,7 +12,9 @@ from libs.store.pool import Connection, map_store_errors
 STATEMENT_S_MAX: Final = 10.0
 """Seconds a question may take; a minute whose claims cannot be read in that time is not judged."""
 
-_ADMITTED: LiteralString = "SELECT gatherer FROM gatherers WHERE status = 'ok' ORDER BY gatherer"
+_ADMITTED: LiteralString = (
+    "SELECT zone, gatherer FROM gatherers WHERE status = 'ok' ORDER BY gatherer"
+)
 _LAST: LiteralString = """
 SELECT DISTINCT ON (table_name) table_name, facts, by_all FROM completeness ORDER BY table_name, minute DESC
 """
@@ -53,10 +55,10 @@ class Claimed:
     merge_no: int
 
 
-async def read_admitted(conn: Connection) -> list[int]:
-    """Return the numbers of the gatherers that are merged. Raises StoreUnavailable."""
+async def read_admitted(conn: Connection) -> dict[str, int]:
+    """Return the number of the gatherer that is merged for each zone. Raises StoreUnavailable."""
     with map_store_errors():
-        return [row["gatherer"] for row in await conn.fetch(_ADMITTED)]
+        return {row["zone"]: row["gatherer"] for row in await conn.fetch(_ADMITTED)}
 
 
 async def read_last(conn: Connection) -> dict[str, tuple[int, int]]:

@@ -8,8 +8,9 @@ first counts facts in a gatherer's margins too (delivered, not claimed): a few s
 share look better by as much.
 
 Bounded: markets that lack most come first, TICKERS_MAX of them a minute, a question ends after ten seconds, and what
-was not looked up is said. A minute that one gatherer is not merged up to yet waits, until it leaves the memory of facts:
-then it was away for ten minutes, which other alarms tell.
+was not looked up is said. A minute that one admitted gatherer is not merged up to yet waits, until it leaves the memory
+of facts: then it was away for ten minutes, which other alarms tell. A zone that is quarantined, was never admitted or is
+not configured is not waited for and not counted.
 """
 
 import asyncio
@@ -56,6 +57,8 @@ MERGED_PAST: Final = MINUTE
 MINUTES_BACK: Final = 10
 TICKERS_MAX: Final = 50
 TURN_S: Final = 15.0
+SAMPLE_S: Final = 0.25
+"""Seconds between two looks at how far each zone is merged: between two pages, nothing waits."""
 FOLDED_AFTER: Final = 20 * MINUTE
 """Age from which a minute's increments are summed in place, microseconds: twice what the memory of facts reaches back,
 so that few still come."""
@@ -86,6 +89,7 @@ class Completeness:
         self._judged_after = round(judged_after_s * SECOND)
         self._judged = 0
         self._folded = 0
+        self._merged: dict[str, int] = {}
         self._is_below: dict[str, bool] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -98,7 +102,9 @@ class Completeness:
                     await self.judge_due(conn, stop)
             except StoreUnavailable as error:
                 log.warning("completeness_not_judged", error=str(error))
-            await first_of(stop, timeout_s=TURN_S)
+            for _ in range(max(round(TURN_S / SAMPLE_S), 1)):
+                self._note_merged()
+                await first_of(stop, timeout_s=min(SAMPLE_S, TURN_S))
 
     async def keep_small(self, conn: Connection, stop: asyncio.Event) -> None:
         """Join claims, by which minutes are judged, and fold old increments. Raises StoreUnavailable."""
@@ -112,19 +118,24 @@ class Completeness:
 
     async def judge_due(self, conn: Connection, stop: asyncio.Event) -> None:
         """Judge every minute that has become old enough. Raises StoreUnavailable."""
+        zones = await self._admitted(conn)
+        is_beginning = any(feed.status == "waiting" for feed in self._board.feeds.values())
+        if len(zones) < 2 or is_beginning:
+            return
         last = (self._clock.now() - self._judged_after) // MINUTE - 1
         for minute in range(max(self._judged + 1, last - MINUTES_BACK), last + 1):
-            if stop.is_set() or not self._is_merged(minute * MINUTE + MINUTE + MERGED_PAST):
+            if stop.is_set() or not self._is_merged(zones, minute * MINUTE + MINUTE + MERGED_PAST):
                 return
             # Given up when it fails: a question that took too long would take as long again.
             self._judged = minute
-            await self.judge(conn, minute * MINUTE)
+            await self._judge(conn, minute * MINUTE, sorted(zones.values()))
 
-    async def judge(self, conn: Connection, minute: int) -> list[CompletenessRow]:
+    async def _admitted(self, conn: Connection) -> dict[str, int]:
+        admitted = await read_admitted(conn)
+        return {zone: number for zone, number in admitted.items() if zone in self._board.feeds}
+
+    async def _judge(self, conn: Connection, minute: int, gatherers: Sequence[int]) -> None:
         """Judge one minute (its first microsecond) and record it. Raises StoreUnavailable."""
-        gatherers = await read_admitted(conn)
-        if len(gatherers) < 2:
-            return []
         rows: list[CompletenessRow] = []
         events: list[EventRow] = []
         if self._is_below is None:
@@ -138,11 +149,16 @@ class Completeness:
                 events += self._tell(row, silent)
         if rows:
             await write_completeness(conn, rows, events)
-        return rows
 
-    def _is_merged(self, moment: int) -> bool:
-        feeds = self._board.feeds.values()
-        return all(max(feed.merged_at or 0, feed.drained_at or 0) >= moment for feed in feeds)
+    def _is_merged(self, zones: Iterable[str], moment: int) -> bool:
+        return all(self._merged.get(zone, 0) >= moment for zone in zones)
+
+    def _note_merged(self) -> None:
+        """Note up to when each zone is merged, whenever nothing that was seen of it is still to be merged."""
+        for zone, feed in self._board.feeds.items():
+            if not feed.batches_behind and not feed.waiting:
+                known = self._merged.get(zone, 0)
+                self._merged[zone] = max(known, feed.drained_at or 0, feed.merged_at or 0)
 
     async def _judge_table(
         self, conn: Connection, table_name: str, minute: int, gatherers: Sequence[int]

@@ -14,6 +14,7 @@ from libs.marketdata.rows import (
 from libs.marketdata.tables import Family
 from libs.marketdata.units import MINUTE, SECOND
 from libs.store.batches import seal
+from libs.store.pool import connect
 from services.deduplicator import completeness
 from tests.integration.deduplicator.conftest import Databases
 from tests.integration.deduplicator.world import (
@@ -97,16 +98,18 @@ async def _write(zone: Zone, family: Family, table: str, rows: Sequence[DeltaRow
     await zone.writers[family].write(seal(tables))
 
 
-async def _judged(databases: Databases, deduplicator: Running, rows: int) -> list[tuple[object, ...]]:  # fmt: skip
+async def _judged(
+    databases: Databases, deduplicator: Running, rows: int, zones: str = "abc"
+) -> list[tuple[object, ...]]:  # fmt: skip
     """Return what is recorded once there are as many rows, and the deduplicator merged everything."""
-    await deduplicator.drained()
+    await deduplicator.drained(*zones)
     while True:
         found = await databases.conn.fetch(
             "SELECT minute, table_name, facts, by_all, unchecked FROM completeness ORDER BY table_name, minute"
         )
         if len(found) >= rows:
             return [tuple(row) for row in found]
-        await deduplicator.drained()
+        await deduplicator.drained(*zones)
 
 
 def _heard_trades(minute: int, without: Iterable[int] = ()) -> list[TradeRow]:
@@ -122,15 +125,15 @@ async def test_a_fact_lost_inside_a_claim_is_an_alarm_with_its_table_and_minute(
     databases: Databases, minute: int
 ) -> None:
     """Zone c lost one delta, zone b one trade, and said nothing: two alarms, told once each, taken back by the next."""
+    for zone, writer in databases.zones.items():
+        rows = hear(_truth(minute))
+        claims = Claims(BOOKS, rows, minute).whole()
+        rows = [row for row in rows if zone != "c" or row.seq != 50]
+        await _write(writer, Family.DELTAS, "orderbook_deltas", rows, claims)
+        trades = _heard_trades(minute, without=[30] if zone == "b" else [])
+        claims = Claims(TRADES, trades, minute).whole()
+        await _write(writer, Family.TRADES, "trades", trades, claims)
     async with running(databases.gatherers, databases.production) as deduplicator:
-        for zone, writer in databases.zones.items():
-            rows = hear(_truth(minute))
-            claims = Claims(BOOKS, rows, minute).whole()
-            rows = [row for row in rows if zone != "c" or row.seq != 50]
-            await _write(writer, Family.DELTAS, "orderbook_deltas", rows, claims)
-            trades = _heard_trades(minute, without=[30] if zone == "b" else [])
-            claims = Claims(TRADES, trades, minute).whole()
-            await _write(writer, Family.TRADES, "trades", trades, claims)
         judged = await _judged(databases, deduplicator, 3)
         share = deduplicator.runtime.metrics.completeness
         assert share.labels(table="orderbook_deltas")._value.get() == 1.0
@@ -159,20 +162,41 @@ async def test_a_fact_lost_inside_a_claim_is_an_alarm_with_its_table_and_minute(
 
 async def test_a_hole_that_is_admitted_to_is_no_alarm(databases: Databases, minute: int) -> None:
     """Zone c lacks ten seconds and does not claim them: what all three claim, all three delivered."""
+    for zone, writer in databases.zones.items():
+        rows = hear(_truth(minute))
+        claims = Claims(BOOKS, rows, minute)
+        if zone == "c":
+            hole = (minute + 20 * SECOND, minute + 30 * SECOND)
+            claims = claims.broken((40, 61), hole)
+            rows = [row for row in rows if not 40 < row.seq < 61]
+        else:
+            claims = claims.whole()
+        await _write(writer, Family.DELTAS, "orderbook_deltas", rows, claims)
     async with running(databases.gatherers, databases.production) as deduplicator:
-        for zone, writer in databases.zones.items():
-            rows = hear(_truth(minute))
-            claims = Claims(BOOKS, rows, minute)
-            if zone == "c":
-                hole = (minute + 20 * SECOND, minute + 30 * SECOND)
-                claims = claims.broken((40, 61), hole)
-                rows = [row for row in rows if not 40 < row.seq < 61]
-            else:
-                claims = claims.whole()
-            await _write(writer, Family.DELTAS, "orderbook_deltas", rows, claims)
         judged = await _judged(databases, deduplicator, 2)
     assert judged == [
         (minute, "orderbook_deltas", 100, 100, 0),
         (minute + MINUTE, "orderbook_deltas", 120, 120, 0),
     ]
     assert "incomplete" not in await event_kinds(databases.conn)
+
+
+async def test_a_zone_that_is_set_aside_is_not_waited_for(databases: Databases, minute: int) -> None:  # fmt: skip
+    """Zone c is quarantined: what a and b both claim is judged between the two."""
+    async with connect(databases.gatherers["c"]) as conn:
+        identity = await conn.fetchval("SELECT identity FROM gatherer_identity")
+    await databases.conn.execute(
+        "INSERT INTO gatherers (identity, zone, status) VALUES ($1, 'c', 'quarantined')", identity
+    )
+    for zone in "ab":
+        rows = hear(_truth(minute, minutes=1))
+        claims = Claims(BOOKS, rows, minute).whole()
+        rows = [row for row in rows if zone != "b" or row.seq not in {50, 51}]
+        await _write(databases.zones[zone], Family.DELTAS, "orderbook_deltas", rows, claims)
+    async with running(databases.gatherers, databases.production) as deduplicator:
+        judged = await _judged(databases, deduplicator, 1, "ab")
+    assert judged == [(minute, "orderbook_deltas", 120, 118, 0)]
+    gatherers = await databases.conn.fetchval("SELECT gatherers FROM completeness")
+    assert gatherers == await databases.conn.fetchval(
+        "SELECT array_agg(gatherer ORDER BY gatherer) FROM gatherers WHERE zone <> 'c'"
+    )
