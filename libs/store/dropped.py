@@ -5,7 +5,7 @@ partition) that manifests speak of counts as dropped until it is opened again (r
 whether a row is new. A range that no manifest speaks of never held a row that went.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -139,10 +139,12 @@ def ranges_below(table_name: str, segments: Sequence[Segment], mark: int) -> set
     span = _span(table_name)
     limit = min(mark + span, CALENDAR_TO).to_bytes(8, "big")
     # Moments before 1970 begin with a set bit and stand above every limit: nothing of them is ever dropped.
-    times = map(itemgetter(_time_slice(table)), _payloads(segments))
+    cut = itemgetter(_time_slice(table))
     found: set[Range] = set()
-    for packed in {time for time in times if time < limit}:
-        found |= _near(table, int.from_bytes(packed, "big"), span, mark)
+    for segment in segments:
+        if min(map(cut, segment.payloads), default=limit) < limit:
+            for packed in {time for time in map(cut, segment.payloads) if time < limit}:
+                found |= _near(table, int.from_bytes(packed, "big"), span, mark)
     return found
 
 
@@ -154,10 +156,6 @@ def _near(table: Table, moment: int, span: int, mark: int) -> set[Range]:
     """The ranges below the mark that a look-up from this moment reads."""
     near = {max(moment - span, CALENDAR_FROM), moment, moment + span}
     return {one for at in near if (one := range_of(table, at)).start < mark}
-
-
-def _payloads(segments: Sequence[Segment]) -> Iterable[bytes]:
-    return (payload for segment in segments for payload in segment.payloads)
 
 
 def _time_slice(table: Table) -> slice:

@@ -2,13 +2,15 @@
 
 The deduplicator asks for ranges that late rows need (reopening_requests.py) and waits; the archiver makes the partition again beside the table,
 loads every object of its windows into it, compares the count with the manifests and attaches it, all in one transaction
-that ends with the range being 'open'. Nobody who reads or writes the table is kept waiting meanwhile. Dropping it
+that ends with the range being 'open'. Nobody who reads or writes the table is kept waiting meanwhile.
+On TimescaleDB, where a chunk cannot be made beside its table, the rows go straight into it. Dropping it
 again is retention's ordinary work (partition_drop.py), which closes the request.
 """
 
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar, Final
 
 import asyncpg
@@ -105,11 +107,12 @@ async def reopen(
     """
     with map_store_errors():
         async with pool.acquire() as conn:
+            groups = await _make_chunk(conn, wanted, objects, groups)
             transaction = conn.transaction(isolation="read_committed")
             await transaction.start()
             try:
                 await conn.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
-                rows = await _fill(conn, wanted, objects, groups)
+                rows = await _fill(conn, wanted, objects, groups, seconds)
                 await conn.execute("SET LOCAL ROLE NONE")
                 is_ours = await lease.holds(conn)
                 if is_ours:
@@ -128,9 +131,10 @@ async def _fill(
     wanted: Range,
     objects: Sequence[Archived],
     groups: Iterator[Sequence[tuple[Any, ...]]],
+    seconds: float,
 ) -> int:
-    if any(o.window.start < wanted.start or o.window.end > wanted.end for o in objects):
-        return 0  # such a partition never goes: nothing is missing
+    if not _may_be_gone(wanted, objects):
+        return 0
     table = GATHERER_TABLES[wanted.table]
     await act_as_owner(conn)
     there = await _partition(conn, wanted)
@@ -146,8 +150,34 @@ async def _fill(
         rows += await load_rows(conn, table, group, into=into)
     if is_beside:
         await _attach(conn, _ATTACH.format(**names))
-    await _verify(conn, table, wanted, objects)
+    await _verify(conn, table, wanted, objects, seconds)
     return rows
+
+
+def _may_be_gone(wanted: Range, objects: Sequence[Archived]) -> bool:
+    """A partition that a window reaches out of is never dropped: nothing of it is missing."""
+    return all(o.window.start >= wanted.start and o.window.end <= wanted.end for o in objects)
+
+
+async def _make_chunk(
+    conn: AnyConnection,
+    wanted: Range,
+    objects: Sequence[Archived],
+    groups: Iterator[Sequence[tuple[Any, ...]]],
+) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """On TimescaleDB, let one row go first: who makes a chunk keeps all others from making theirs until it commits.
+
+    It is an archived one; until the range is open it means nothing to the merge. Returns the groups, that row among them.
+    """
+    if not await has_timescale(conn) or not _may_be_gone(wanted, objects):
+        return groups
+    first = await asyncio.to_thread(next, groups, None)
+    if first is None:
+        return groups
+    async with conn.transaction():
+        await act_as_owner(conn)
+        await load_rows(conn, GATHERER_TABLES[wanted.table], first[:1])
+    return chain([first], groups)
 
 
 async def _partition(conn: AnyConnection, wanted: Range) -> str | None:
@@ -177,7 +207,7 @@ async def _attach(conn: AnyConnection, script: str) -> None:
 
 
 async def _verify(
-    conn: AnyConnection, table: Table, wanted: Range, objects: Sequence[Archived]
+    conn: AnyConnection, table: Table, wanted: Range, objects: Sequence[Archived], seconds: float
 ) -> None:
     """Count what production has now of each window, up to the merge its objects go to."""
     windows = _windows(objects)
@@ -190,6 +220,7 @@ async def _verify(
         f" WHERE {column} >= $3 AND {column} < $4"
         f" AND merge_no <= ($2::bigint[])[width_bucket({column}, $1::bigint[])] GROUP BY bucket",
         bounds, [limits.get(bound, -1) for bound in bounds], wanted.start, wanted.end,
+        timeout=seconds + 10,
     )  # fmt: skip
     found = {bounds[row["bucket"] - 1]: row["rows"] for row in rows}
     for window in windows:
