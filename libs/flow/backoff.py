@@ -34,10 +34,14 @@ class Backoff:
         self._bound_s = self._first_s
         self.failures = 0
 
-    def next_delay(self) -> float:
-        """Count one more failure and return how many seconds to wait."""
+    def next_delay(self, at_most_s: float | None = None) -> float:
+        """Count one more failure and return how many seconds to wait.
+
+        at_most_s: bounds the delay of a failure like this one, and what the next one's is counted from.
+        """
         self.failures += 1
-        bound, self._bound_s = self._bound_s, min(self._bound_s * 2, self._delay_s_max)
+        bound = self._bound_s if at_most_s is None else min(self._bound_s, at_most_s)
+        self._bound_s = min(bound * 2, self._delay_s_max)
         if self._jitter is None:
             return bound
         return max(self._delay_s_min, bound * (1 + self._jitter()) / 2)

@@ -83,8 +83,12 @@ class ExchangeSettings:
     """Seconds for a connection to open, TLS and sign-in included. 10 s covers a slow handshake, not a dead peer."""
     backoff_s_min: Seconds = 1.0
     """Seconds before the first reconnection. 1 s repairs a blink without hammering."""
-    backoff_s_max: Seconds = 300.0
-    """Longest wait between reconnections, seconds. 5 min, so that a long outage does not become a flood."""
+    backoff_s_max: Seconds = 30.0
+    """Longest wait between reconnections after a failure of the network or a refusal, seconds. 30 s: what is unheard when the
+    exchange is back; 150 connections that dial every 15 to 30 s are some 7 dials a second, far from a flood."""
+    limited_s_max: Seconds = 300.0
+    """The same after a refusal for too much (429), and after books in another orientation, which no new connection mends,
+    seconds. 5 min: coming back sooner is what it was refused for."""
     stable_s: Seconds = 60.0
     """Seconds a connection must have lasted for the next failure to be the first again. A minute: one that is dropped every
     few seconds is not hurried back to, one an hour is; a longer time would cost more hearing than it spares the exchange."""
@@ -108,6 +112,8 @@ class ExchangeSettings:
                     yield f"{name}: missing; the simulator has no address of its own"
         if self.backoff_s_min > self.backoff_s_max:
             yield "backoff_s_min: must not be above backoff_s_max"
+        if self.backoff_s_max > self.limited_s_max:
+            yield "limited_s_max: must not be below backoff_s_max"
 
 
 @dataclass(frozen=True)

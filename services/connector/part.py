@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Protocol
 
-from libs.exchange.errors import AuthRejected, ConnectionEnded, ExchangeError
+from libs.exchange.errors import AuthRejected, ConnectionEnded, ExchangeError, RateLimited
 from libs.exchange.transport import Connection
 from libs.flow.backoff import Backoff
 from libs.marketdata.rows import GapRow, gap
@@ -29,6 +29,8 @@ SPLIT_AGAIN_S = 60.0
 """Seconds until a split that was refused is asked for again."""
 TOO_LARGE = 1009
 """Close code: a frame was larger than one of the two sides takes."""
+_LONG = (CrossedBook, RateLimited)
+"""After these the pause grows to limited_s_max: coming back soon would mend nothing, or is what was refused."""
 
 
 class Owner(Protocol):
@@ -72,9 +74,10 @@ class Part:
         self._lasted_s = 0.0
         self._strictness = Strictness(wiring.late_s_max, wiring.late_for_s)
         self._split_asked_s: float | None = None
+        self._failure: Exception | None = None
         self._backoff = Backoff(
             wiring.backoff_s_min,
-            wiring.backoff_s_max,
+            max(wiring.backoff_s_max, wiring.limited_s_max or 0.0),
             lambda: wiring.jitter(self.name),
             stable_s=wiring.stable_s,
         )
@@ -141,13 +144,16 @@ class Part:
                 if self._closing is None:
                     raise
             if self._closing is None:
-                await self._sleep(self._backoff.next_delay())
+                is_long = isinstance(self._failure, _LONG)
+                at_most_s = None if is_long else self._wiring.backoff_s_max
+                await self._sleep(self._backoff.next_delay(at_most_s))
 
     def _failed(self, error: Exception) -> None:
         """Say why there is no connection; books in another orientation are tried again after the longest wait.
 
         A refused key is not: the exchange refuses good ones in passing, and the clock may have been wrong for a moment.
         """
+        self._failure = error
         needs_person = isinstance(error, CrossedBook | AuthRejected)
         self._backoff.reset_if_stable(self._lasted_s)
         if isinstance(error, CrossedBook):

@@ -109,6 +109,7 @@ class WiringFactory:
             ),
             backoff_s_min=exchange.backoff_s_min,
             backoff_s_max=exchange.backoff_s_max,
+            limited_s_max=exchange.limited_s_max,
             silence_s_max=exchange.silence_s_max,
             stable_s=exchange.stable_s,
             late_s_max=exchange.late_s_max,
@@ -132,6 +133,7 @@ async def _run_with_pool(
         shard = Shard(settings, runtime, pool, capture.instance, holdings, Planner(own.shard))
         describe(shard, wiring)
         runtime.health.set("spool", spools.describe)
+        runtime.health.set("spool_fault", lambda: spools.fault)
         runtime.health.set("storage", capture.storage.describe)
         for name, tickers in remembered.items():
             holdings.serve(name, tickers)

@@ -72,6 +72,8 @@ class Wiring:
     backoff_s_min: float
     backoff_s_max: float
     silence_s_max: float
+    limited_s_max: float | None = None
+    """Longest pause after a refusal for too much, or books in another orientation; None: backoff_s_max, as after others."""
     stable_s: float = 60.0
     """How long a connection must have lasted for the next failure to be the first again."""
     late_s_max: float = 10.0

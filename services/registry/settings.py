@@ -43,7 +43,7 @@ class RegistrySettings:
     """Seconds the registry's lease lasts; renewed every third of it. 6 s, as for shards."""
     move_settle_s: Seconds = 45.0
     """Seconds that a market whose slot has changed is heard in both. 45 s: the old slot's claim must reach past the new
-    one's begin, and a silent connection is probed every 10 s, a late one given up at 10 s."""
+    one's begin, and a silent connection is probed every 5 s, a late one given up at 10 s."""
     housekeeping_s: Seconds = 30.0
     """Seconds between two rounds of housekeeping: partitions ahead, lanes of the dead. 30 s, since nothing waits for it."""
     drop_s: Seconds = 3600.0

@@ -278,7 +278,7 @@ async def faulty_zone(
     async with running_zone(target, directory, slots=slots, **MARKET | simulated) as zone:
         exchange = replace(
             zone.settings.exchange, silence_s_max=SILENCE_S, late_s_max=LATE_S_MAX, late_for_s=LATE_FOR_S,
-            backoff_s_max=BACKOFF_S_MAX,
+            backoff_s_max=BACKOFF_S_MAX, limited_s_max=BACKOFF_S_MAX,
         )  # fmt: skip
         own = replace(zone.settings.connector, probe_s=PROBE_S, answer_s=ANSWER_S)
         zone.settings = replace(zone.settings, exchange=exchange, connector=own)

@@ -159,6 +159,7 @@ async def running_zone(
         exchange = ExchangeSettings(
             api_key_id="key", private_key_file=str(private), environment="simulator", rest_url=simulator.rest_url,
             ws_url=simulator.ws_url, backoff_s_min=0.1, backoff_s_max=1.0,
+            limited_s_max=1.0,
         )  # fmt: skip
         # The services' own role, so that what they may not do shows here.
         store = StoreSettings(

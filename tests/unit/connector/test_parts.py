@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from libs.exchange.errors import AuthRejected, RateLimited, TransportError
 from libs.exchange.transport import TransportSettings
 from libs.flow.batch import Limits
 from libs.marketdata.listening import claims, union
@@ -170,6 +171,42 @@ async def test_what_cannot_be_split_backs_off_and_alarms(
         assert refused == dials - splits
         assert dials <= (splits + 1) * 32
         assert "1009" in stage.slot.error
+
+
+@pytest.mark.parametrize(
+    ("refusal", "longest_s"),
+    [
+        (TransportError("nobody there"), 30.0),
+        (RateLimited("too many", None), 300.0),
+        (AuthRejected("no"), 30.0),
+    ],
+)
+@staged
+async def test_after_an_outage_a_connection_is_back_soon_unless_it_was_refused_for_too_much(
+    refusal: Exception, longest_s: float
+) -> None:
+    """The pause grows to half a minute; after refusals for too much to five. A failure of the network then is short again."""
+    stage, dialled_s = Stage(), list[float]()
+
+    @asynccontextmanager
+    async def refuse(*_: Any) -> AsyncIterator[None]:
+        dialled_s.append(stage.clock.monotonic())
+        if len(dialled_s) < 20:
+            raise refusal
+        if stage.slot.tickers:
+            raise TransportError("broken off")
+        yield None
+
+    stage.wiring.backoff_s_max, stage.wiring.limited_s_max = 30.0, 300.0
+    stage.wiring.jitter, stage.wiring.was_connected = lambda _: 1 - 2**-53, True
+    stage.wiring.dial = cast(Any, refuse)
+    stage.slot = Slot("orderbook/0", stage.wiring)
+    async with stage.running(NAMES):
+        await asyncio.sleep(6_000)
+    pauses = [after - before for before, after in itertools.pairwise(dialled_s)]
+    assert pauses[:5] == pytest.approx([2.0, 4.0, 8.0, 16.0, min(32.0, longest_s)])
+    assert pauses[17] == pytest.approx(longest_s)
+    assert pauses[19] == pytest.approx(30.0)
 
 
 @staged

@@ -82,3 +82,11 @@ def test_slots_that_fail_together_do_not_come_back_together() -> None:
         assert len(set(delays)) == 100
         assert delays[0] < 0.55 * bound
         assert delays[-1] > 0.95 * bound
+
+
+def test_a_failure_may_bound_its_own_delay_and_the_next() -> None:
+    """After many short ones the next long one begins where they were."""
+    backoff = Backoff(1.0, 64.0, lambda: 1 - 2**-53)
+    assert [round(backoff.next_delay(5.0), 9) for _ in range(4)] == [2.0, 4.0, 5.0, 5.0]
+    assert [round(backoff.next_delay(), 9) for _ in range(4)] == [10.0, 20.0, 40.0, 64.0]
+    assert round(backoff.next_delay(5.0), 9) == 5.0
