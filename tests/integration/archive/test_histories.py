@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from libs.archive.catalogue import Catalogue, read_catalogue
 from libs.archive.errors import ArchiveError
 from libs.archive.keys import MANIFEST, Window
 from libs.archive.manifest import Superseded, decode_manifest, decode_superseded
 from libs.archive.objects import ObjectStore
 from libs.archive.superseding import set_aside, unrecorded
+from libs.archive.verification import Checked, verify_objects
 from libs.marketdata.tables import ORDERBOOK_DELTAS
 from libs.runtime.clock import SystemClock
 from libs.store import windows
@@ -56,6 +58,11 @@ def crash(target: Target, root: Path, window: Window) -> int:
 def notes(store: ObjectStore) -> list[Superseded]:
     names = [name for name in store.names() if name.endswith(".superseded.json")]
     return [decode_superseded(store.get(name)) for name in names]
+
+
+def verified(store: ObjectStore) -> tuple[Catalogue, list[Checked]]:
+    catalogue = read_catalogue(store)
+    return catalogue, list(verify_objects(store, catalogue))
 
 
 def archived(store: ObjectStore, tmp_path: Path) -> list[tuple[str, int, int]]:
@@ -244,5 +251,10 @@ async def test_objects_are_set_aside_in_s3_too(
         assert names == sorted(
             [f"{mark}.superseded", f"{mark}.superseded.json", "m2.manifest.json", "m2.parquet"]
         )
+        await production.merge(15_000_000, 35_000_000)
+        assert await archiver(pool, store, now).export_once(closing=True) == 2
+        catalogue, checked = await asyncio.to_thread(verified, store)
+        assert (len(catalogue.manifests), len(catalogue.superseded), catalogue.faults) == (3, 1, [])
+        assert [one.faults for one in checked] == [()] * 4
     finally:
         server.stop()
