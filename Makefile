@@ -35,8 +35,8 @@ test: env ## The test suite
 seeds: env ## SEEDS worlds of random faults in virtual time; the first that fails is named
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --unions $(SEEDS)
 
-soaks: env ## Of the test suite the soak scenarios alone: small figures, some minutes
-	$(BIN)/python -m pytest -m soak
+soaks: env ## The soak scenarios with small figures, and what else is too much for every run of the suite
+	$(BIN)/python -m pytest -m "scenario or soak"
 
 soak: env ## The full figures of what a zone must bear, about 40 minutes; SOAK="kills rolling" for some of it
 	$(BIN)/python -m tests.soak $(SOAK)

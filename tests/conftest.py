@@ -14,7 +14,9 @@ hypothesis.settings.load_profile("suite")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what takes long in front, so that no worker is left alone with it at the end."""
     items.sort(
-        key=lambda item: [item.get_closest_marker(name) is None for name in ("soak", "slow")]
+        key=lambda item: [
+            item.get_closest_marker(name) is None for name in ("soak", "scenario", "slow")
+        ]
     )
 
 

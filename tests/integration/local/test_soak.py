@@ -28,7 +28,7 @@ QUICK = {"connector": {"plan_s": 0.2, "heartbeat_s": 0.5, "settle_s": 0.3}}
 """Looks at the control tables more often than a zone needs to."""
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.soak,
+    pytest.mark.scenario,
     pytest.mark.timeout(WITHIN_S + 20),
     pytest.mark.skipif(
         not Path("/proc").is_dir(), reason="kills servers by what /proc says of them"
