@@ -49,11 +49,13 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(f"coverage: {production.address}: {error}\n")
         return EXIT_AWAY
     names, show = Names(gatherers), Show(is_json=arguments.json)
+    # Before the tables: whoever reads only the first of them has the picture all the same.
+    drawn = _draw(arguments.png, question, coverage, names) if arguments.png else EXIT_OK
     show.document(document(question, coverage, names))
     show.heading(question)
     for table in _tables(coverage, names):
         show.table(table)
-    return _draw(arguments.png, question, coverage, names) if arguments.png else EXIT_OK
+    return drawn
 
 
 async def read_coverage(production: Target, question: Question) -> tuple[list[Gatherer], Coverage]:
@@ -84,12 +86,12 @@ def _draw(path: Path, question: Question, coverage: Coverage, names: Names) -> i
 
 
 def _tables(coverage: Coverage, names: Names) -> list[Table]:
-    tables = [
-        _facts(coverage, names),
-        _lags(coverage, names),
-        shares_table(coverage.channels, names),
-    ]
-    return [*tables, _completeness(coverage)] if coverage.judged else tables
+    tables = [_facts(coverage, names), _lags(coverage, names)]
+    if any(heard.claims for heard in coverage.channels):
+        tables.append(shares_table(coverage.channels, names))
+    if coverage.judged:
+        tables.append(_completeness(coverage))
+    return tables
 
 
 def _facts(coverage: Coverage, names: Names) -> Table:

@@ -50,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
             show.table(unheard_table(heard, names))
         if heard.causes:
             show.table(causes_table(heard, names))
-    show.table(shares_table(channels, names))
+    if any(heard.claims for heard in channels):
+        show.table(shares_table(channels, names))
     for heard in channels:
         show.say(_in_words(heard))
     return EXIT_OK
