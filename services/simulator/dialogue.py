@@ -63,9 +63,11 @@ def _subscribe(session: "Session", command_id: int | None, params: dict[str, Any
     if BOOKS in channels and not tickers_of(params):
         raise CommandFailed(14)
     flags = {name: flag(params, name) for name in _FLAGS}
+    # Who names markets that are not known subscribes to nothing that is, as with tickers, not to everything.
+    named = tickers if _names_markets(params) else None
     # As recorded: every channel is answered before the first snapshot comes.
     held = [
-        _open(session, command_id, channel, tickers, flags) for channel in dict.fromkeys(channels)
+        _open(session, command_id, channel, named, flags) for channel in dict.fromkeys(channels)
     ]
     for subscription in held:
         if subscription is not None:
@@ -76,13 +78,17 @@ def _open(
     session: "Session",
     command_id: int | None,
     channel: str,
-    tickers: list[str],
+    tickers: list[str] | None,
     flags: dict[str, bool],
 ) -> Subscription | None:
-    """Answer for one channel; returns its subscription, None when the markets are too many for it."""
-    everything = channel not in BY_MARKET or not tickers
+    """Answer for one channel; returns its subscription, None when the markets are too many for it. tickers: None: all."""
+    everything = channel not in BY_MARKET or tickers is None
     subscription = session.by_channel(channel)
-    if not everything and _is_too_many(session, channel, subscription, tickers):
+    if (
+        tickers is not None
+        and not everything
+        and _is_too_many(session, channel, subscription, tickers)
+    ):
         sid = None if subscription is None else subscription.sid
         _fail(session, command_id, 26, sid)
         return None
@@ -236,6 +242,11 @@ def _the_one(session: "Session", params: dict[str, Any]) -> Subscription:
     if subscription is None:
         raise CommandFailed(7)
     return subscription
+
+
+def _names_markets(params: dict[str, Any]) -> bool:
+    ids = [*strings(params, "market_ids"), params.get("market_id")]
+    return bool(tickers_of(params)) or any(isinstance(name, str) and name for name in ids)
 
 
 def _named_markets(session: "Session", params: dict[str, Any]) -> list[str]:

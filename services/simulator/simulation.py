@@ -82,8 +82,9 @@ class Simulation:
         self._market_journal = market
         self._session_journal = session
         self._limits = Limits.of(settings)
-        self._zones = {key.key_id: key.zone for key in settings.keys}
-        self.rest_trouble = RestTrouble(settings.seed, self._zones, session.record)
+        self.zones = {key.key_id: key.zone for key in settings.keys}
+        """Zone of each key id, "" where it has none."""
+        self.rest_trouble = RestTrouble(settings.seed, self.zones, session.record)
         self._numbers = itertools.count(1)
         self.stage: Stage = HeldStage(self.exchange, now)
         script = self._script(faults, step_clock)
@@ -113,7 +114,7 @@ class Simulation:
 
     def refuse_connect(self, key_id: str, now: int) -> Answer | None:
         """Return the answer to an upgrade of this key that is not let in."""
-        active = self.faults.refusing(key_id, self._zones.get(key_id, ""))
+        active = self.faults.refusing(key_id, self.zones.get(key_id, ""))
         if active is not None:
             answer = refusal(active)
             active.hits += 1
@@ -136,7 +137,7 @@ class Simulation:
         session.set_time(now_ms)
         connection_id = stable_id("connection", settings.seed, number)
         session.note("opened", id=connection_id, key_id=key_id, remote=remote)
-        zone = self._zones.get(key_id, "")
+        zone = self.zones.get(key_id, "")
         chance = _chance_of(settings.seed, number)
         ping_ms = int(settings.ping_s * 1000)
         line = Line(session, key_id, zone, now_ms, ping_ms, chance, settings.outbound_bytes_max)
@@ -235,12 +236,13 @@ class Simulation:
             *(read_script(Path(settings.faults_file)) if settings.faults_file else ()),
         ]
         written.sort(key=time_of)
-        wrong = [impossible(fault, not settings.replay.file, step_clock) for fault in written]
+        has_market = not settings.replay.file
+        wrong = [impossible(fault, has_market, step_clock, self.zones) for fault in written]
         if any(wrong):
             raise ScriptInvalid([f"simulator.faults_file: {line}" for line in wrong if line])
         if not settings.faults_random:
             return iter(written)
-        zones = sorted(set(self._zones.values()) - {""})
+        zones = sorted(set(self.zones.values()) - {""})
         kinds = [
             kind for kind in DEFAULT_KINDS if not (settings.replay.file and kind in MARKET_KINDS)
         ]

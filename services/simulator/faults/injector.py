@@ -7,7 +7,7 @@ connection or to the exchange happens here. No I/O, no clock: time comes with th
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from libs.marketdata.units import MILLISECOND, SECOND
 from services.simulator.faults import connections, menu, subscriptions
 from services.simulator.faults.active import Active
+from services.simulator.faults.aims import unknown_aim
 from services.simulator.faults.entries import FaultInvalid
 from services.simulator.faults.trouble import FrameEffect
 from services.simulator.journal import Sink
@@ -70,7 +71,7 @@ class Injector:
         """
         simulation = self._simulation
         has_market = isinstance(simulation.stage, LiveStage) and simulation.end_ts is None
-        wrong = impossible(fault, has_market, self._step_clock)
+        wrong = impossible(fault, has_market, self._step_clock, simulation.zones)
         if wrong:
             raise FaultInvalid([wrong])
 
@@ -263,13 +264,15 @@ def time_of(fault: menu.Fault) -> float:
     return fault.at_s or 0.0
 
 
-def impossible(fault: menu.Fault, has_market: bool, step_clock: StepClock | None) -> str:
+def impossible(
+    fault: menu.Fault, has_market: bool, step_clock: StepClock | None, zones: Mapping[str, str]
+) -> str:
     """Say why a fault cannot be carried out, with its field; "" when it can."""
     if isinstance(fault, menu.ClockStep) and fault.whose == "ours" and step_clock is None:
         return "whose: choose exchange; the clock of a client on a socket is not the simulator's to move"
     if fault.kind in MARKET_KINDS and not has_market:
         return f"fault: {fault.kind} needs a made-up market that is being published; choose another kind"
-    return ""
+    return unknown_aim(fault.on, zones)
 
 
 def takes(on: menu.On, line: Line) -> bool:

@@ -362,3 +362,18 @@ def test_closing_forgets_every_subscription(wire: Wire) -> None:
     wire.subscribe("trade")
     wire.session.close(NOW_MS + 20)
     assert wire.publish(delta(BTC, 1_000, 1), trade()) == []
+
+
+def test_who_names_only_unknown_markets_subscribes_to_none(wire: Wire) -> None:
+    """kalshi-api 3.3: a market that is not known is no error, and none of the others is meant."""
+    for params in (
+        {"market_ids": ["11111111-2222-3333-4444-555555555555"]},
+        {"market_ticker": "NONE-1"},
+    ):
+        assert [f["type"] for f in wire.subscribe("ticker", **params)] == ["subscribed"]
+        assert wire.publish(Ticker(AT + SECOND, AT + 7_250, BTC, STATE)) == []
+    assert (
+        wire.update("add_markets", sid=1, market_ticker=BTC.ticker)[0]["msg"]["market_tickers"][-1]
+        == BTC.ticker
+    )
+    assert len(wire.publish(Ticker(AT + 2 * SECOND, AT + 8_250, BTC, STATE))) == 1
