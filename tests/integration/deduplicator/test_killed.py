@@ -47,13 +47,15 @@ def directory() -> Iterator[Path]:
             sys.stdout.write(log.read_text())
 
 
-def config_of(databases: Databases, health: int = 8080, metrics: int = 9090) -> dict[str, Any]:
+def config_of(
+    databases: Databases, health: int = 8080, metrics: int = 9090, lease_s: float = OWN.lease_s
+) -> dict[str, Any]:
     """The configuration file of a deduplicator over these databases."""
     gatherers = databases.gatherers.items()
     return {
         "gatherers": [{"zone": zone, "store": _store(db)} for zone, db in gatherers],
         "production": _store(databases.production),
-        "deduplicator": asdict(OWN),
+        "deduplicator": {**asdict(OWN), "lease_s": lease_s},
         "health": {"host": "127.0.0.1", "port": health},
         "metrics": {"host": "127.0.0.1", "port": metrics},
         "log": {"format": "json", "level": "info"},
@@ -70,11 +72,17 @@ def _store(target: Target) -> dict[str, Any]:
 class Deduplicator:
     """The real process over these databases, started and killed again and again."""
 
-    def __init__(self, databases: Databases, directory: Path, name: str = "first") -> None:
+    def __init__(
+        self,
+        databases: Databases,
+        directory: Path,
+        name: str = "first",
+        lease_s: float = OWN.lease_s,
+    ) -> None:
         self.log = directory / f"{name}.log"
         self._config = directory / f"{name}.yaml"
         self._port, metrics = free_ports(2)
-        document = config_of(databases, self._port, metrics)
+        document = config_of(databases, self._port, metrics, lease_s)
         self._config.write_text(yaml.safe_dump(document))
 
     def start(self) -> Forked:
@@ -196,8 +204,8 @@ async def test_a_writer_that_stood_still_finds_another_in_its_place_and_writes_n
     """Stopped in its tracks for longer than its lease; awake again it is fenced, waits, and follows when that one dies."""
     truth = make_truth(19, 600)
     rows, zones = hear(truth), databases.zones
-    first = Deduplicator(databases, directory)
-    second = Deduplicator(databases, directory, "second")
+    # Long enough that neither loses it to a busy machine.
+    first, second = (Deduplicator(databases, directory, name, 3.0) for name in ("first", "second"))
     async with running(first) as sleeper:
         await first.until(lambda health: health.get("epoch") == 1)
         await zones["a"].write(rows[:200])
