@@ -191,7 +191,11 @@ class Spool:
             os.close(fd)
             raise
         self._lock = fd
-        return [said for spool in self.families.values() for said in spool.find()]
+        try:
+            return [said for spool in self.families.values() for said in spool.find()]
+        except OSError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Give files and lock back; what is in the spool stays."""

@@ -27,6 +27,7 @@ from libs.store.spool_run import SpoolRun
 from libs.store.steady import Patience, reopen_steadily, write_steadily
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
+from services.connector.disk import Disk
 from services.connector.openings import RESTATED_MAX, Keeper, Openings, offers, ranges_of
 from services.connector.successor import Proof, key_of, look_at_lane
 
@@ -68,6 +69,7 @@ class Legacy:
         self._heir = heir
         self._family = Family(run.header.family)
         self._spool = spool
+        self._disk = Disk()
         self._openings = Openings()
         self._as_of = self._done = run.cursor.done if run.cursor else 0
         self._heard: dict[SidKey, ListenRangeRow] = {}
@@ -97,12 +99,12 @@ class Legacy:
     async def dispose(self) -> None:
         """Delete the files: rows and causes are committed."""
         try:
-            await asyncio.to_thread(self._spool.drop, self.run)
+            await self._disk.do(lambda: self._spool.drop(self.run), hangs_s=None)
         except OSError as error:
             log.warning("spool_not_deleted", run=self.run.path.name, error=str(error))
 
     async def _begin(self) -> None:
-        state = await asyncio.to_thread(self.run.load_state)
+        state = await self._disk.do(self.run.load_state, hangs_s=None)
         try:
             if state is not None:
                 self._openings, self._as_of = Openings.load(state)
@@ -216,7 +218,7 @@ class Legacy:
     async def _read(self) -> list[Record | Lost]:
         for _ in range(READS_MAX):
             try:
-                return await asyncio.to_thread(self.run.read, CHUNK_BYTES)
+                return await self._disk.do(lambda: self.run.read(CHUNK_BYTES), hangs_s=None)
             except OSError as error:
                 log.warning("spool_unreadable", run=self.run.path.name, error=str(error))
             await asyncio.sleep(RETRY_S)
@@ -230,8 +232,9 @@ class Legacy:
         snapshot = self._keeper.due(self._openings, self._done, delete=delete)
         pack = snapshot.pack if snapshot is not None else None
         try:
-            await asyncio.to_thread(
-                lambda: self.run.release(cursor, pack, delete=delete, sync=self._spool.syncs)
+            await self._disk.do(
+                lambda: self.run.release(cursor, pack, delete=delete, sync=self._spool.syncs),
+                hangs_s=None,
             )
         except OSError as error:
             log.warning("spool_failed", run=self.run.path.name, error=str(error))

@@ -23,6 +23,7 @@ from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from libs.telemetry.metrics import Metrics
 from services.connector.buffer import Buffer
+from services.connector.disk import Disk
 from services.connector.openings import Keeper
 
 log = get_logger(__name__)
@@ -50,6 +51,8 @@ class Figures:
 class Spooling:
     """See the module. One per family.
 
+    Attributes: disk: its thread.
+
     Args of the constructor: the family's buffer and its part of the spool; `header` makes the header of a new run at a
     time; `position` gives the lane that is written to and the number confirmed there; fsync_s: seconds between two
     syncs, None: none of ours; replay_rows_per_s bounds what comes back from the disk.
@@ -67,6 +70,8 @@ class Spooling:
         fsync_s: float | None,
         replay_rows_per_s: float,
     ) -> None:
+        self.disk = Disk()
+        self._trouble = ""
         self.buffer = buffer
         self.spool = spool
         self.cut_due: Callable[[int], None] = lambda _: None
@@ -78,10 +83,8 @@ class Spooling:
         self._bucket = TokenBucket(replay_rows_per_s, replay_rows_per_s / 10)
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._disk = asyncio.Lock()
         self._read_ahead: deque[Record | Lost] = deque()
         self._blocked_until = self._cut_at = 0.0
-        self._trouble = ""
         self._keeper = Keeper()
         family = buffer.family.value
         self._log = log.bind(family=family)
@@ -91,6 +94,11 @@ class Spooling:
         self._faults = metrics.spool_faults_total.labels(family=family)
 
     # --- what the owner asks ---
+
+    @property
+    def fault(self) -> str:
+        """Why nothing can be written now; empty when it can."""
+        return "spool_hangs" if self.disk.hangs else self._trouble
 
     @property
     def figures(self) -> Figures:
@@ -116,6 +124,9 @@ class Spooling:
     async def turn(self) -> None:
         """Note what is committed, delete what is done, write what is to be written."""
         async with self._turn:
+            if self.disk.hangs:
+                return
+            self._catch_up()
             await self._tidy()
             now, now_s = self._clock.now(), self._clock.monotonic()
             if self.buffer.is_spooling and now_s - self._cut_at >= TURN_S:
@@ -129,6 +140,10 @@ class Spooling:
     async def keep_all(self) -> None:
         """Write everything in memory to the disk, because the process ends; as far as there is room."""
         async with self._turn:
+            if self.disk.hangs:
+                self._log.error("spool_hangs", rows=self.buffer.rows)
+                return
+            self._catch_up()
             while records := self.buffer.to_spool(self._clock.now(), CHUNK_BYTES, force=True):
                 before = self.buffer.spooled_to
                 await self._write(records)
@@ -188,6 +203,12 @@ class Spooling:
                 self._log.warning("spool_begun", rows=self.buffer.rows, run=run.path.name)
             self.buffer.spooled(run.last)
 
+    def _catch_up(self) -> None:
+        """Note what a piece of work that hung has written in the end."""
+        run = self.spool.run
+        if run is not None and run.last > self.buffer.spooled_to:
+            self.buffer.spooled(run.last)
+
     async def _tidy(self) -> None:
         run, buffer = self.spool.run, self.buffer
         if run is None or not run.last:
@@ -225,16 +246,16 @@ class Spooling:
 
     async def _try(self, work: Callable[[], None]) -> bool:
         """Do a piece of the disk's work in a thread; False when it is full or broken, which is said once."""
-        async with self._disk:
-            try:
-                await asyncio.to_thread(work)
-            except SpoolFull as error:
-                self._stop_writing("spool_full", error)
-            except OSError as error:
-                self._faults.inc()
-                self._stop_writing("spool_failed", error)
-            else:
-                return True
+        try:
+            await self.disk.do(work)
+        except SpoolFull as error:
+            self._stop_writing("spool_full", error)
+        except OSError as error:
+            self._faults.inc()
+            hangs = isinstance(error, TimeoutError)
+            self._stop_writing("spool_hangs" if hangs else "spool_failed", error)
+        else:
+            return True
         return False
 
     def _stop_writing(self, trouble: str, error: Exception) -> None:
@@ -253,13 +274,13 @@ class Spooling:
         if run is None:
             return []
         for attempt in range(READS_MAX):
-            async with self._disk:
-                try:
-                    return await asyncio.to_thread(run.read, CHUNK_BYTES)
-                except OSError as error:
-                    self._faults.inc()
-                    if not attempt:
-                        self._log.error("spool_unreadable", error=str(error))
+            try:
+                # However long it takes: what does not come is not lost.
+                return await self.disk.do(lambda: run.read(CHUNK_BYTES), hangs_s=None)
+            except OSError as error:
+                self._faults.inc()
+                if not attempt:
+                    self._log.error("spool_unreadable", error=str(error))
             await asyncio.sleep(RETRY_S)
         return [*run.skip()] or await self._read()
 

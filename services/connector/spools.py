@@ -1,6 +1,6 @@
 """The disk spool of this process put together: the families that are written, and what was found at the start.
 
-Without a directory there is none, and a directory that cannot be used is said and done without: capture needs no disk.
+Without a directory there is none. One that cannot be used is said, done without, and tried again: capture needs no disk.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from libs.store.spool_format import RunHeader
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from services.connector.buffer import BYTES_MAX, Marks
+from services.connector.disk import Disk
 from services.connector.inherited import Heir, Legacy
 from services.connector.pipeline import Pipeline
 from services.connector.settings import Settings
@@ -30,6 +31,8 @@ from services.connector.storage import HELD, Storage
 log = get_logger(__name__)
 
 DIRECTORY = "spool"
+OPEN_AGAIN_S = 5.0
+"""Seconds after which a directory that could not be used is tried again."""
 LOOK_S = 0.1
 
 
@@ -67,31 +70,67 @@ class Spools:
             TokenBucket(rate, rate / 10), lane_of, write_gap, storage.holds,
         )  # fmt: skip
         self._adopted = asyncio.Event()
+        self._attached = asyncio.Event()
+        self._disk = Disk()
+        self._fault = ""
+        self._in_doubt: Spool | None = None
         self._identity = ""
         self._inheriting: asyncio.Task[Any] | None = None
 
     async def __aenter__(self) -> Self:
-        await self._open()
+        if self._is_wanted:
+            await self._open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._close()
+        if self._spool is None:
+            return
+        self._say_what_is_left()
+        if any(spooling.disk.hangs for spooling in self._spoolings.values()):
+            # A thread is in the middle of it; the lock goes with the process.
+            log.error("spool_hangs", directory=str(self._spool.directory))
+            return
+        try:
+            await self._disk.do(self._spool.close)
+        except TimeoutError:
+            log.exception("spool_hangs", directory=str(self._spool.directory))
+
+    @property
+    def _is_wanted(self) -> bool:
+        own = self._settings.connector
+        return bool(own.state_dir and own.spool.bytes_max)
 
     async def _open(self) -> None:
+        """Take the directory; what is in its way is said once, and shown in /health."""
         own = self._settings.connector
-        if not own.state_dir or not own.spool.bytes_max:
-            return
         limits = SpoolLimits(own.spool.bytes_max, own.spool.free_bytes_min, own.spool.fsync)
         spool = Spool(Path(own.state_dir) / DIRECTORY / own.shard, limits)
         try:
-            refused = await asyncio.to_thread(spool.open)
+            if self._in_doubt is not None:
+                await self._disk.do(self._in_doubt.close)
+            self._in_doubt = spool
+            refused = await self._disk.do(spool.open)
         except OSError as error:
-            log.warning("spool_unusable", directory=str(spool.directory), error=str(error))
+            held = isinstance(error, BlockingIOError)
+            fault = "another process holds it" if held else str(error)
+            if fault != self._fault:
+                self._fault = fault
+                log.warning("spool_unusable", directory=str(spool.directory), error=fault)
             return
         for said in refused:
             log.error("spool_refused", reason=said)
-        self._spool = spool
+        if self._fault:
+            log.info("spool_usable", directory=str(spool.directory))
+        self._fault, self._spool, self._in_doubt = "", spool, None
         self._attach()
+        self._attached.set()
+
+    async def _keep_opening(self, ended: asyncio.Event) -> None:
+        """Try again until the directory is ours: its last owner may still be about to end, a volume about to be there."""
+        while self._is_wanted and self._spool is None and not ended.is_set():
+            await first_of(ended, timeout_s=OPEN_AGAIN_S)
+            await self._open()
+        await ended.wait()
 
     def _attach(self) -> None:
         own, clock = self._settings.connector, self._runtime.clock
@@ -138,9 +177,9 @@ class Spools:
         self._identity = identity
         self._adopted.set()
         heir = self._heir
+        heir.identity = identity
         if not self._runs:
             return gaps
-        heir.identity = identity
         keyed = [(row.connection, row.sid, row) for row in gaps]
         heir.known = {(c, sid): row for c, sid, row in keyed if c is not None and sid is not None}
         return [row for c, sid, row in keyed if c is None or sid is None]
@@ -150,8 +189,10 @@ class Spools:
             self.is_settled.set()
         self._inheriting = asyncio.current_task()
         await first_of(self._adopted, ended)
+        await first_of(self._attached, ended)
         heir, spool = self._heir, self._spool
         if spool is not None and self._runs:
+            self.is_settled.clear()
             log.warning("spool_inherited", runs=self._runs, bytes=self._bytes_inherited())
             # What may be held back holds nothing else back.
             for part in sorted(spool.families.values(), key=lambda part: part.family in HELD):
@@ -189,9 +230,15 @@ class Spools:
 
     def tasks(self, ended: asyncio.Event) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         """Yield what is to run until the end, by name."""
-        for family, spooling in self._spoolings.items():
-            yield f"spool-{family.value}", spooling.run(ended)
+        for family in self._pipelines:
+            yield f"spool-{family.value}", self._look_after(family, ended)
         yield "spool-inherited", self._inherit(ended)
+        yield "spool-open", self._keep_opening(ended)
+
+    async def _look_after(self, family: Family, ended: asyncio.Event) -> None:
+        await first_of(self._attached, ended)
+        spooling = self._spoolings.get(family)
+        await (spooling.run(ended) if spooling is not None else ended.wait())
 
     async def settle(self, timeout_s: float) -> None:
         """Wait until what an earlier process left is committed; not longer than that, and not for what is held back: then
@@ -204,17 +251,20 @@ class Spools:
 
     async def keep_all(self) -> None:
         """Write what is left in memory to the disk; for when the writers have ended and left something."""
-        for family, spooling in self._spoolings.items():
+        for family in self._spoolings:
             self._pipelines[family].mark()
-            await spooling.keep_all()
+        await asyncio.gather(*(spooling.keep_all() for spooling in self._spoolings.values()))
 
-    def _close(self) -> None:
-        if self._spool is None:
-            return
-        families = self._spool.families.items()
+    def _say_what_is_left(self) -> None:
+        families = self._spool.families.items() if self._spool else ()
         if left := {family.value: part.size_bytes for family, part in families if part.size_bytes}:
             log.warning("spool_left_to_the_next", **left)
-        self._spool.close()
+
+    @property
+    def fault(self) -> str:
+        """Why there is no spool where there should be one, or nothing can be written to it; empty when all is well."""
+        faults = (f"{family.value}: {s.fault}" for family, s in self._spoolings.items() if s.fault)
+        return self._fault or "; ".join(faults)
 
     def describe(self) -> dict[str, Any]:
         """Return what /health shows, by family."""
@@ -227,5 +277,6 @@ class Spools:
                 "rows": figures.rows,
                 "age_s": round(figures.age_s, 3),
                 "inherited_bytes": sum(run.size_bytes for run in spooling.spool.inherited),
+                "fault": spooling.fault,
             }
         return found
