@@ -106,8 +106,6 @@ class GathererReader:
         self._standing.begin(identity)
         self._is_careful = False
         self._reachable.set(1)
-        self._reset_backoff = True
-        self._feed.last_error = ""
 
     async def _follow(self, conn: AnyConnection, listener: Listener, stop: asyncio.Event) -> None:
         while await self._standing.stand(conn, stop):
@@ -116,6 +114,9 @@ class GathererReader:
             page = await self._read(conn)
             if page is None:
                 continue
+            # Not before: one that can be reached but not read is asked ever more rarely, and told of once.
+            self._reset_backoff = True
+            self._feed.last_error = ""
             has_more = await self._hand_over(page)
             is_behind = page.batches or has_more or self._feed.waiting
             if not is_behind and self._standing.holds:
