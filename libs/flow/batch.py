@@ -130,6 +130,8 @@ class Batcher:
         self._sources: dict[SidKey, Source] = {}
         self._grown = 0
         self._first_at: int | None = None
+        self._due_at: int | None = None
+        self._is_hurried = False
 
     def table(self, name: str) -> list[Row]:
         """The list that a table's rows are appended to; stays the same list for ever."""
@@ -158,6 +160,16 @@ class Batcher:
         if self._first_at is None:
             self._first_at = now
 
+    def hurry(self, now: int, age: int) -> None:
+        """Have the batch due within `age` microseconds: somebody waits for one of its rows."""
+        if self._due_at is None:
+            self._due_at, self._is_hurried = now + age, True
+
+    def take_hurry(self) -> bool:
+        """True once after the batch was hurried: who waits for due_in() must look again."""
+        is_hurried, self._is_hurried = self._is_hurried, False
+        return is_hurried
+
     @property
     def count(self) -> int:
         """Rows of facts waiting for the cut."""
@@ -172,6 +184,8 @@ class Batcher:
 
     def is_due(self, now: int) -> bool:
         """True when the batch is full or its first row is old enough, or lies after now: the clock was set back."""
+        if self._due_at is not None and now >= self._due_at:
+            return True
         if self._first_at is None:
             return self.is_full
         return self.is_full or not 0 <= now - self._first_at < self.limits.age
@@ -179,13 +193,15 @@ class Batcher:
     def due_in(self, now: int) -> int:
         """Return the longest wait until the next look, microseconds: so that no row waits longer than the age allows."""
         waited = 0 if self._first_at is None else now - self._first_at
-        return min(max(self.limits.age - waited, 0), self.limits.age)
+        due_in = min(max(self.limits.age - waited, 0), self.limits.age)
+        return due_in if self._due_at is None else min(due_in, max(self._due_at - now, 0))
 
     def cut(self, now: int) -> Batch | None:
         """Take everything collected as one batch; None when there is nothing."""
         rows = {name: table[:] for name, table in self._tables.items() if table}
         for table in self._tables.values():
             table.clear()
+        self._due_at = None
         notes = self._drain(now)
         if not rows and not notes:
             self._first_at = None

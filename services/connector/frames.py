@@ -46,6 +46,8 @@ class Frames(Rejects):
         self._add_cut = rest.table("snapshot_cuts").append
         self._add_lifecycle = rest.table("market_lifecycle").append
         self._rest = rest
+        # The registry subscribes new markets by these rows: they wait no longer than trades do.
+        self._lifecycle_age = trades.limits.age
         self._wants = settings.wants
         self.was_complete = False
 
@@ -203,6 +205,7 @@ class Frames(Rejects):
                 return
             if self._judge(sid, seq, at, data, now):
                 self._add_lifecycle(row)
+                self._rest.hurry(now, self._lifecycle_age)
                 self._count(sid, seq, at)
 
     def _channel_frame(

@@ -71,9 +71,11 @@ class Pipeline:
     # --- the readers' side: never waits ---
 
     def pump_full(self, now: int) -> None:
-        """Cut a batch if it is full; called after every read."""
+        """Cut a batch if it is full, and have one looked at that became urgent; called after every read."""
         if self.batcher.is_full:
             self._cut(now)
+            self._wake.set()
+        elif self.batcher.take_hurry():
             self._wake.set()
 
     def mark(self) -> int:

@@ -102,6 +102,25 @@ def test_count_bytes_and_age_each_make_it_due() -> None:
     assert by_age.is_due(51_000)
 
 
+def test_a_row_that_somebody_waits_for_makes_its_batch_due_sooner() -> None:
+    """The first such row says when, and only once is it told to look again; the next batch has its own age."""
+    batcher = Batcher(Family.REST, ["market_lifecycle"], Limits(10, 1 << 20, 1_000))
+    batcher.touch(50)
+    assert not batcher.take_hurry()
+    for now in (60, 90):
+        batcher.table("market_lifecycle").append((now,))
+        batcher.hurry(now, 100)
+    assert (batcher.take_hurry(), batcher.take_hurry()) == (True, False)
+    assert (batcher.due_in(100), batcher.is_due(159), batcher.is_due(160)) == (60, False, True)
+    assert batcher.cut(160) is not None
+    batcher.touch(200)
+    assert (batcher.due_in(200), batcher.is_due(1_199), batcher.is_due(1_200)) == (
+        1_000,
+        False,
+        True,
+    )
+
+
 def test_a_cut_takes_rows_and_what_the_sids_prove() -> None:
     """The lists stay the same objects, so that bound appends go on working."""
     made, sid = batcher(), FakeSid()
