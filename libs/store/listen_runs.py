@@ -29,6 +29,12 @@ SELECT min(seq_from), max(seq_to), (max(ARRAY[seq_to, sent_to]))[2], max(margin)
  GROUP BY connection, sid, island
 """
 _OF_MERGES = _JOINED.format(source="listen_ranges WHERE merge_no > $1 AND merge_no <= $2")
+_FORGET: LiteralString = """
+DELETE FROM listen_runs WHERE (connection, sid) IN (
+    SELECT connection, sid FROM listen_runs GROUP BY connection, sid
+    HAVING max(sent_to) < (SELECT dropped_before FROM retention_marks WHERE table_name = 'listen_ranges'))
+   AND NOT EXISTS (SELECT FROM archive_reopenings WHERE table_name = 'listen_ranges' AND state = 'open')
+"""
 _ADVANCE: LiteralString = "UPDATE listen_runs_progress SET merge_no = $1"
 
 
@@ -51,6 +57,19 @@ async def join_ranges(conn: Connection, *, merges_min: int = MERGES_MIN) -> int:
             await conn.execute(_OF_MERGES, low, high)
             await conn.execute(_ADVANCE, high)
     return int(newest - high)
+
+
+async def forget_runs(conn: Connection) -> int:
+    """Delete the runs of connections that ended before what retention has dropped; return how many.
+
+    A connection that is heard still keeps all of its runs, for its streams are carried on from their openings.
+
+    Raises:
+        StoreUnavailable: production is away.
+    """
+    with map_store_errors():
+        status = await conn.execute(_FORGET)
+    return int(str(status).rpartition(" ")[2])
 
 
 def runs_of(stage: str) -> str:

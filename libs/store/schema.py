@@ -20,7 +20,7 @@ WAIT_S = 1.0
 
 GATHERER_LEVEL: Final = 5
 """The level of a gatherer's database that this code was written for."""
-PRODUCTION_LEVEL: Final = 3
+PRODUCTION_LEVEL: Final = 4
 """The level of production that this code was written for."""
 LEVELS: Final[dict[DatabaseKind, int]] = {
     "gatherer": GATHERER_LEVEL,

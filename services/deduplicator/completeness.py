@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from libs.marketdata.listening import covers
-from libs.marketdata.units import DAY, MINUTE, SECOND
+from libs.marketdata.units import DAY, HOUR, MINUTE, SECOND
 from libs.runtime.clock import Clock
 from libs.store.completeness import (
     Claimed,
@@ -32,7 +32,7 @@ from libs.store.completeness import (
 )
 from libs.store.coverage_folding import fold_increments
 from libs.store.errors import StoreUnavailable
-from libs.store.listen_runs import join_ranges
+from libs.store.listen_runs import forget_runs, join_ranges
 from libs.store.merge_transaction import EventRow
 from libs.store.merger import ProductionWriter
 from libs.store.pool import Connection, Target, connect
@@ -107,13 +107,15 @@ class Completeness:
                 await first_of(stop, timeout_s=min(SAMPLE_S, TURN_S))
 
     async def keep_small(self, conn: Connection, stop: asyncio.Event) -> None:
-        """Join claims, by which minutes are judged, and fold old increments. Raises StoreUnavailable."""
+        """Join claims, by which minutes are judged, fold old increments, forget what ended long ago. Raises StoreUnavailable."""
         while not stop.is_set() and await join_ranges(conn):
             pass
         end = self._clock.now() // MINUTE * MINUTE - FOLDED_AFTER
         if end > self._folded:
             while not stop.is_set() and await fold_increments(conn, end - DAY, end):
                 pass
+            if end // HOUR > self._folded // HOUR:
+                await forget_runs(conn)
             self._folded = end
 
     async def judge_due(self, conn: Connection, stop: asyncio.Event) -> None:

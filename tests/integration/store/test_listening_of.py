@@ -13,7 +13,7 @@ from libs.marketdata.listening import claims, holes
 from libs.marketdata.rows import ListenClosedRow, ListenOpenedRow, ListenRangeRow
 from libs.marketdata.tables import LISTEN_RANGES
 from libs.marketdata.units import DAY, HOUR, SECOND
-from libs.store.listen_runs import join_ranges
+from libs.store.listen_runs import forget_runs, join_ranges
 from libs.store.loading import load_rows
 from libs.store.pool import Connection, Target, connect
 from tests.support.postgres import plain_only
@@ -265,3 +265,44 @@ async def test_claims_loaded_from_the_archive_are_answered_too(production_db: Ta
             START + HOUR,
         )
         assert [tuple(row) for row in found] == [(_sent(1) + SECOND, _sent(9) - SECOND)]
+
+
+async def _heard(conn: Connection) -> list[tuple[Any, ...]]:
+    rows = await conn.fetch(
+        "SELECT connection, ticker, from_ts, to_ts FROM listening ORDER BY connection"
+    )
+    return [tuple(row) for row in rows]
+
+
+async def test_a_connection_older_than_retention_is_heard_from_its_opening(
+    production_db: Target,
+) -> None:
+    """Its first ranges are dropped, the view says the same; only a connection that ended before is forgotten."""
+    old, young = CONNECTIONS
+    ended = [_range(1, 2, connection=old)]
+    lives = [_range(1, 3, connection=young), _range(4, 9, connection=young)]
+    opened = [_opened(1, "A", connection=connection) for connection in CONNECTIONS]
+    async with connect(production_db) as conn:
+        await _write(conn, (ended + lives, opened, []), iter(range(1, 9)))
+        before = await _heard(conn)
+        assert [row[0] for row in before] == [young], (
+            "a second and its margins are nothing for the other"
+        )
+        await conn.execute("UPDATE writer_lease SET merge_no = 3")
+        assert await join_ranges(conn, merges_min=1) == 0
+        await conn.execute("DELETE FROM listen_ranges WHERE merge_no <= 2")
+        assert await _heard(conn) == before
+        assert await forget_runs(conn) == 0, "nothing was dropped yet"
+        mark = (
+            "INSERT INTO retention_marks (table_name, dropped_before) VALUES ('listen_ranges', $1)"
+        )
+        await conn.execute(mark, _sent(4))
+        asked = "INSERT INTO archive_reopenings (table_name, range_from, range_to, state) VALUES ('listen_ranges', 0, 1, $1)"
+        await conn.execute(asked, "open")
+        assert await forget_runs(conn) == 0, "somebody reads what is open again"
+        await conn.execute("UPDATE archive_reopenings SET state = 'closed'")
+        assert await forget_runs(conn) == 1
+        assert await _heard(conn) == before
+        assert (
+            await conn.fetchval("SELECT count(*) FROM listen_runs WHERE connection = $1", old) == 0
+        )
