@@ -76,10 +76,12 @@ def following(snapshot: BookSnapshot, deltas: Sequence[BookDelta]) -> list[BookD
         return chosen[len(chosen) - count :] + [d for d in deltas if d.exchange_ts > moment]
     if snapshot.cut is not None:
         moment, pos = snapshot.cut
-        ordered = _ordered([d for d in deltas if d.exchange_ts == moment])
-        if ordered is None or len(ordered) < pos:
+        inside = [d for d in deltas if d.exchange_ts == moment]
+        if any(d.pos is None for d in inside):
             return None
-        return ordered[pos:] + [d for d in deltas if d.exchange_ts > moment]
+        # What the snapshot contains need not be there: it may have been lost, and the snapshot asked for because of that.
+        after = [d for d in inside if d.pos is not None and d.pos > pos]
+        return after + [d for d in deltas if d.exchange_ts > moment]
     low, high = snapshot.observed_at - SECOND, snapshot.observed_at + SECOND
     if any(low < d.exchange_ts <= high for d in deltas):
         return None
@@ -95,7 +97,15 @@ def _ordered(inside: Sequence[BookDelta]) -> list[BookDelta] | None:
 
 
 def rebuild(snapshots: Iterable[BookSnapshot], deltas: Sequence[BookDelta]) -> Levels | None:
-    """Rebuild the last book of one market from its latest usable snapshot; None when no snapshot is usable."""
+    """Rebuild the last book of one market from its latest usable snapshot; None when no snapshot is usable.
+
+    Args:
+        snapshots: only those behind which nothing may be missing; with a gap behind it an earlier one leads to another book.
+        deltas: all that are stored of the market.
+
+    Raises:
+        BookImpossible: something is missing all the same.
+    """
     for snapshot in sorted(snapshots, key=lambda s: s.observed_at, reverse=True):
         rest = following(snapshot, deltas)
         if rest is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from libs.archive.objects import ObjectStore
 from libs.archive.parquet import read_rows
 from libs.marketdata.listening import ORDERBOOK_CHANNEL, Span, holes
-from libs.marketdata.rebuild import Levels, apply, levels_of
+from libs.marketdata.rebuild import BookImpossible, Levels, apply, levels_of
 from libs.marketdata.tables import GATHERER_TABLES
 from libs.marketdata.units import MILLISECOND, SECOND
 from libs.store.pool import Connection, connect, map_store_errors
@@ -195,19 +195,29 @@ def _judge_snapshots(
 def _judge_books(
     verdict: Verdict, truth: Truth, stored: Stored, claims: ClaimIndex, lives: Mapping[str, Span], heard: AbstractSet[str | None],
 ) -> None:  # fmt: skip
-    """Rebuild the last book of every market that was ever heard, but for those with a gap behind their last snapshot."""
+    """Rebuild the last book of every market that was ever heard, from snapshots without a gap behind them."""
     taken = stored.taken()
-    chosen = []
+    rebuilt: dict[str, Levels | None] = {}
     for ticker in truth.markets.keys() & heard:
         market = truth.markets[ticker]
         end = lives[ticker][1] - (AT_CLOSE if market.closed_at else 0) if ticker in lives else 0
-        last = taken[ticker][-1].observed_at + AFTER_SNAPSHOT if ticker in taken else end
-        if last <= end and not holes(claims.of(ticker), last, end):
-            chosen.append(ticker)
-        else:
+        own = claims.of(ticker)
+        usable = [
+            snapshot
+            for snapshot in taken.get(ticker, ())
+            if (start := snapshot.observed_at + AFTER_SNAPSHOT) <= end
+            and not holes(own, start, end)
+        ]
+        try:
+            book = stored.book(ticker, usable)
+        except BookImpossible as error:
+            verdict.faults.append(f"the book of {ticker} cannot be rebuilt: {error}")
+            continue
+        if book is None and len(usable) < len(taken.get(ticker, ())):
             verdict.books_unproved += 1
-    rebuilt = {ticker: stored.book(ticker, taken.get(ticker, [])) for ticker in chosen}
-    verdict.compare_books(rebuilt, {ticker: truth.markets[ticker].book() for ticker in chosen})
+        else:
+            rebuilt[ticker] = book
+    verdict.compare_books(rebuilt, {ticker: truth.markets[ticker].book() for ticker in rebuilt})
 
 
 def _was_a_book(market: Market, levels: Levels, snapshot: Snapshot) -> bool:

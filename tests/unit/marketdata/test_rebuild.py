@@ -67,6 +67,14 @@ def test_a_cut_in_a_millisecond_without_positions_is_not_used() -> None:
     assert rebuild([late], deltas) is None
 
 
+def test_what_a_snapshot_contains_may_be_lost() -> None:
+    """It was asked for behind lost rows: the last delta before it is among them, and those after it follow all the same."""
+    asked = BookSnapshot(3, ((5, 5),), (), (2000, 2), None)
+    after = [BookDelta(2000, 3, True, 5, 4), BookDelta(3000, None, True, 5, 1)]
+    for lost in ([], [BookDelta(2000, 1, True, 5, 2)]):
+        assert rebuild([asked], [*lost, *after]) == {(True, 5): 10}
+
+
 def test_a_snapshot_without_cut_is_placed_by_its_time_where_no_delta_is_near() -> None:
     """Older than a second before it: contained. Later than a second after it: follows. Between: it cannot be told."""
     snapshot = BookSnapshot(5 * S, ((5, 1),), ((7, 2),), None, None)
