@@ -54,11 +54,15 @@ Mark = Callable[[AnyConnection, Partition], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Why a partition is kept, before its lock and under it, and what is written down when it goes."""
+    """Why a partition is kept, before its lock and under it, and what is written down when it goes.
+
+    lock: the mode in which the second check holds it.
+    """
 
     before: Check
     locked: Check
     mark: Mark | None = None
+    lock: LiteralString = "ACCESS EXCLUSIVE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,9 @@ async def drop_partitions_archived(
                 return "opened again and in use"
             return await _archived(conn, partition)
 
-        done = await _drop_each(conn, over, _Rule(_archived, locked, _raise_mark))
+        # Counting takes seconds, and who plans over the whole table locks every partition: only writers are kept out.
+        rule = _Rule(_archived, locked, _raise_mark, "SHARE ROW EXCLUSIVE")
+        done = await _drop_each(conn, over, rule)
         return replace(done, kept=tuple(one for one in done.kept if one[1] != _STILL_HEARD))
 
 
@@ -219,7 +225,7 @@ async def _drop_one(
         if why is not None:
             return why
         await conn.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_MS}ms'")
-        await conn.execute(f"LOCK TABLE {partition.name} IN ACCESS EXCLUSIVE MODE")
+        await conn.execute(f"LOCK TABLE {partition.name} IN {rule.lock} MODE")
         why = await rule.locked(conn, partition)
         if why is not None:
             return why

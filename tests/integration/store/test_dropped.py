@@ -1,5 +1,6 @@
 """Rows where production's own are in the archive only: held back until their range is open, and nothing else is."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -7,11 +8,12 @@ import pytest
 
 from libs.marketdata.tables import ORDERBOOK_DELTAS, TRADES
 from libs.marketdata.units import DAY, HOUR
+from libs.store import partition_drop
 from libs.store.dropped import Range, RangesDropped, insist_merge_open, range_of
 from libs.store.merger import ProductionWriter
 from libs.store.partition_drop import drop_partitions_archived
-from libs.store.partitions import Horizon, ensure_partitions, existing_partitions
-from libs.store.pool import Connection, Target, connect
+from libs.store.partitions import Horizon, Partition, ensure_partitions, existing_partitions
+from libs.store.pool import AnyConnection, Connection, Target, connect
 from libs.store.reopening_requests import want_open
 from tests.integration.store.test_merger import delta, gap, trade, transaction
 from tests.support.postgres import plain_only
@@ -191,3 +193,42 @@ async def test_a_range_in_use_is_not_dropped(conn: Connection, writer: Productio
     assert await gone(0)
     state = await conn.fetchval("SELECT state FROM archive_reopenings")
     assert state == "closed"
+
+
+async def test_readers_and_the_merge_go_on_while_a_partition_is_counted(
+    conn: Connection,
+    writer: ProductionWriter,
+    production_db: Target,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both plan over the whole table, which locks every partition; only who writes into this one waits for the count."""
+    old, today = range_of(TRADES, NIGHT), NIGHT + 8 * DAY
+    for day in (NIGHT, today):
+        await ensure_partitions(conn, "production", day, SMALL)
+    await writer.merge(transaction(1, trades=[trade("a", NIGHT)]))
+    await archived(conn, *old)
+    count_rows, turns = partition_drop._archived, list[Partition]()
+    counting, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(conn: AnyConnection, partition: Partition) -> str | None:
+        if partition.table == "trades":
+            turns.append(partition)
+            if len(turns) == 2:  # the first count is before the lock
+                counting.set()
+                await may_end.wait()
+        return await count_rows(conn, partition)
+
+    monkeypatch.setattr(partition_drop, "_archived", slow)
+    async with connect(production_db) as other, asyncio.timeout(60):
+        dropping = asyncio.create_task(drop_partitions_archived(other, old.end))
+        await counting.wait()
+        try:
+            await conn.execute("SET lock_timeout = '5s'")
+            assert await count(conn, "trades") == 1
+            async with asyncio.timeout(10):
+                await writer.merge(transaction(2, trades=[trade("b", today)]))
+        finally:
+            may_end.set()
+            done = await dropping
+    assert "trades" in {p.table for p in done.dropped}
+    assert await conn.fetchval("SELECT array_agg(trade_id) FROM trades") == ["b"]
