@@ -166,7 +166,7 @@ class Completeness:
         self, conn: Connection, table_name: str, minute: int, gatherers: Sequence[int]
     ) -> tuple[CompletenessRow, list[Lacking]]:
         channel = CHANNELS[table_name]
-        by_all, lacking = self._room.delivered(minute, gatherers)[table_name]
+        by_all, lacking = self._room.delivered(table_name, minute, gatherers)
         asked = _worst(lacking, channel)
         silent: list[Lacking] = []
         unchecked = 0
@@ -175,7 +175,7 @@ class Completeness:
             claimed = await read_claims(conn, channel, spans)
             await self._confirmed(claimed.merge_no)
             # Claims come in the batches of their facts: what came in the meantime must count for both.
-            by_all, lacking = self._room.delivered(minute, gatherers)[table_name]
+            by_all, lacking = self._room.delivered(table_name, minute, gatherers)
             checked = [fact for fact in lacking if _asked_as(fact, channel) in asked]
             silent = [fact for fact in checked if _claimed(fact, channel, claimed, gatherers)]
             unchecked = len(lacking) - len(checked)

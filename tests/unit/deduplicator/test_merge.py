@@ -212,16 +212,16 @@ def test_who_lacks_a_fact_is_known_of_a_minute_until_it_is_forgotten() -> None:
         arrival(3, batch(orderbook_deltas=[delta(1, NOON), delta(9, NOON - MINUTE)])),
     ]  # fmt: skip
     plan = merge.plan(pages)
-    assert merge.delivered(NOON, [1, 2])["orderbook_deltas"] == (0, [])
+    assert merge.delivered("orderbook_deltas", NOON, [1, 2]) == (0, [])
     merge.confirm(committed(plan, orderbook_deltas=[("M", NOON, 50_000, True, 3, 1)]), NOON)
-    by_all, lacking = merge.delivered(NOON, [1, 2, 3])["orderbook_deltas"]
+    by_all, lacking = merge.delivered("orderbook_deltas", NOON, [1, 2, 3])
     assert by_all == 1
     assert [(f.ticker, f.exchange_ts, merge.lackers(f, [1, 2, 3])) for f in lacking] == [
         ("M", NOON, [3])
     ]
-    assert merge.delivered(NOON, [1, 2])["orderbook_deltas"][0] == 2
-    ((traded,),) = (merge.delivered(NOON, [1, 2])["trades"][1],)
+    assert merge.delivered("orderbook_deltas", NOON, [1, 2])[0] == 2
+    ((traded,),) = (merge.delivered("trades", NOON, [1, 2])[1],)
     assert (traded.ticker, merge.lackers(traded, [1, 2])) == ("M", [2])
     late = merge.plan([arrival(1, batch(tickers=[ticker(1, NOON + 9 * MINUTE)], orderbook_deltas=[delta(1, NOON + 9 * MINUTE)]))])  # fmt: skip
     merge.confirm(committed(late), NOON + 9 * MINUTE)
-    assert merge.delivered(NOON, [1, 2])["orderbook_deltas"] == (0, [])
+    assert merge.delivered("orderbook_deltas", NOON, [1, 2]) == (0, [])
