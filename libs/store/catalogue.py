@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from libs.store.borrowing import borrow
 from libs.store.errors import StoreError
 from libs.store.leases import Lease
 from libs.store.pool import AnyConnection, Pool, PooledConnection, map_store_errors
@@ -134,9 +135,8 @@ async def lend(pool: Pool) -> AsyncIterator[PooledConnection]:
     Raises:
         StoreUnavailable: none to be had.
     """
-    with map_store_errors():
-        async with pool.acquire(timeout=ACQUIRE_S_MAX) as conn:
-            yield conn
+    async with borrow(pool, ACQUIRE_S_MAX) as conn:
+        yield conn
 
 
 async def read_series(conn: AnyConnection, tickers: Sequence[str]) -> dict[str, ObjectState]:

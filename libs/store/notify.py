@@ -8,6 +8,7 @@ of commits. The last commit is always told of.
 import asyncio
 from typing import Any, Final
 
+from libs.store.borrowing import borrow
 from libs.store.errors import StoreUnavailable
 from libs.store.pool import Pool, PooledConnection, abandon, map_store_errors
 from libs.store.waiting import first_of
@@ -61,9 +62,8 @@ class Notifier:
         # Cleared before the statement: a poke while it runs is about a later commit and needs another one.
         self._pending.clear()
         try:
-            with map_store_errors():
-                async with self._pool.acquire(timeout=ACQUIRE_S_MAX) as conn:
-                    await conn.execute("select pg_notify($1, '')", self._channel)
+            async with borrow(self._pool, ACQUIRE_S_MAX) as conn:
+                await conn.execute("select pg_notify($1, '')", self._channel)
         except StoreUnavailable as error:
             self.failed += 1
             log.debug("wake_up_lost", channel=self._channel, error=str(error))

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from libs.store.ending import EndingConnection
 from libs.store.errors import (
     SchemaMismatch,
     StoreBroken,
@@ -148,6 +149,7 @@ async def connect(target: Target, application: str = "kalshi-data") -> AsyncIter
             user=target.user,
             password=target.ask_password or target.password,
             timeout=target.connect_timeout_s,
+            connection_class=EndingConnection,
             server_settings=_server_settings(target, application),
         )
     try:
@@ -263,6 +265,7 @@ async def open_pool(
             user=target.user,
             password=target.ask_password or target.password,
             connect=_Door(opened=wait).connect,
+            connection_class=EndingConnection,
             min_size=0,
             max_size=target.pool_size_max,
             max_inactive_connection_lifetime=300.0,

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from libs.marketdata.tables import Family
 from libs.store import control
+from libs.store.borrowing import borrow
 from libs.store.errors import StoreUnavailable
-from libs.store.pool import map_store_errors
 from libs.telemetry.logging import get_logger
 from services.connector import tasks
 from services.connector.pipeline import Pipeline
@@ -69,9 +69,8 @@ async def _hand_over(shard: Shard, until: float) -> None:
         try:
             async with asyncio.timeout(until - clock.monotonic()):
                 await tasks.heartbeat_once(shard)
-                with map_store_errors():
-                    async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
-                        await shard.planner.give_up(conn)
+                async with borrow(shard.pool, tasks.ACQUIRE_S_MAX) as conn:
+                    await shard.planner.give_up(conn)
         except StoreUnavailable as error:
             shard.away("drain", error)
         except TimeoutError:
@@ -95,11 +94,21 @@ async def _close(shard: Shard, pipelines: Pipelines, spools: Spools) -> None:
         return
     try:
         async with asyncio.timeout(shard.settings.connector.flush_s):
-            for pipeline in pipelines.values():
-                await pipeline.lane.close()
-            with map_store_errors():
-                async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
-                    await shard.holdings.tell_released(conn)
-                    await control.deregister(conn, shard.name, shard.instance)
+            await _close_lanes(pipelines)
+            async with borrow(shard.pool, tasks.ACQUIRE_S_MAX) as conn:
+                await shard.holdings.tell_released(conn)
+                await control.deregister(conn, shard.name, shard.instance)
     except (StoreUnavailable, TimeoutError) as error:
         log.warning("lanes_left_open", error=str(error))
+
+
+async def _close_lanes(pipelines: Pipelines) -> None:
+    """Close them side by side: one that does not answer holds no other open.
+
+    Raises:
+        StoreUnavailable: of the first that could not be closed.
+    """
+    closing = (pipeline.lane.close() for pipeline in pipelines.values())
+    for error in await asyncio.gather(*closing, return_exceptions=True):
+        if error is not None:
+            raise error

@@ -16,9 +16,10 @@ from libs.flow.token_bucket import TokenBucket
 from libs.marketdata.rows import GapRow, ListenRangeRow, family_gaps, gap
 from libs.marketdata.tables import Family
 from libs.runtime.clock import Clock
+from libs.store.borrowing import borrow
 from libs.store.errors import LaneLost, StoreUnavailable
 from libs.store.lanes import LaneWriter
-from libs.store.pool import AnyConnection, Pool, map_store_errors
+from libs.store.pool import AnyConnection, Pool
 from libs.store.spool import FamilySpool
 from libs.store.spool_format import Record
 from libs.store.spool_notes import Cursor
@@ -252,9 +253,8 @@ class Legacy:
     async def _steadily(self, ask: Callable[[AnyConnection], Awaitable[T]]) -> T:
         while True:
             try:
-                with map_store_errors():
-                    async with self._heir.pool.acquire(timeout=ACQUIRE_S_MAX) as conn:
-                        found = await ask(conn)
+                async with borrow(self._heir.pool, ACQUIRE_S_MAX) as conn:
+                    found = await ask(conn)
             except StoreUnavailable as error:
                 await self._patience.pause(error)
             else:

@@ -17,12 +17,13 @@ from libs.runtime.clock import Clock
 from libs.runtime.errors import ConfigInvalid
 from libs.runtime.service import EternalTasks, Runtime
 from libs.store import control
+from libs.store.borrowing import borrow
 from libs.store.errors import StoreError, StoreUnavailable
 from libs.store.lanes import LaneWriter
 from libs.store.notify import Listener, Notifier
 from libs.store.pages import read_identity
 from libs.store.planner import Planner
-from libs.store.pool import Pool, map_store_errors, open_pool
+from libs.store.pool import Pool, open_pool
 from libs.store.schema import check_level
 from libs.telemetry.logging import get_logger
 from services.connector import tasks
@@ -235,14 +236,13 @@ async def _begin(shard: Shard, outlets: Outlets, spools: Spools, wake: Listener)
     said = ""
     while not shard.ended.is_set():
         try:
-            with map_store_errors():
-                async with shard.pool.acquire(timeout=tasks.ACQUIRE_S_MAX) as conn:
-                    await check_level(conn, "gatherer")
-                    now = shard.runtime.clock.now()
-                    identity = str((await read_identity(conn)).identity)
-                    died = await succeed(conn, shard.name, shard.instance, now)
-                    for gap in spools.adopt(died, identity):
-                        outlets.gap(gap, now)
+            async with borrow(shard.pool, tasks.ACQUIRE_S_MAX) as conn:
+                await check_level(conn, "gatherer")
+                now = shard.runtime.clock.now()
+                identity = str((await read_identity(conn)).identity)
+                died = await succeed(conn, shard.name, shard.instance, now)
+                for gap in spools.adopt(died, identity):
+                    outlets.gap(gap, now)
             break
         except StoreError as error:
             if str(error) != said:

@@ -12,8 +12,9 @@ from typing import Final
 
 from libs.marketdata.tables import Family
 from libs.runtime.service import Runtime
+from libs.store.borrowing import borrow
 from libs.store.errors import StoreUnavailable
-from libs.store.pool import Pool, map_store_errors
+from libs.store.pool import Pool
 from libs.store.storage_size import read_size
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
@@ -94,9 +95,8 @@ async def look_once(storage: Storage, pool: Pool, runtime: Runtime) -> None:
     Raises:
         StoreUnavailable: the database is away.
     """
-    with map_store_errors():
-        async with pool.acquire(timeout=ACQUIRE_S_MAX) as conn:
-            size = await read_size(conn)
+    async with borrow(pool, ACQUIRE_S_MAX) as conn:
+        size = await read_size(conn)
     before = storage.level
     changed = storage.see(size)
     runtime.metrics.storage_bytes.set(size)

@@ -9,11 +9,12 @@ from uuid import UUID
 from libs.flow.assignment import plan
 from libs.runtime.service import Runtime
 from libs.store import control
+from libs.store.borrowing import borrow
 from libs.store.connections import reserve
 from libs.store.errors import StoreUnavailable
 from libs.store.notify import Listener
 from libs.store.planner import Planner, ZoneState
-from libs.store.pool import AnyConnection, Pool, map_store_errors
+from libs.store.pool import AnyConnection, Pool
 from libs.store.slot_moves import with_markets
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
@@ -74,25 +75,24 @@ async def heartbeat_once(shard: Shard) -> None:
         StoreUnavailable: the database is away.
     """
     own = shard.settings.connector
-    with map_store_errors():
-        async with shard.pool.acquire(timeout=ACQUIRE_S_MAX) as conn:
-            if not shard.registered:
-                await control.register(
-                    conn,
-                    own.shard,
-                    shard.instance,
-                    template_hash=own.template_hash,
-                    capacity=own.capacity,
-                )
-                shard.registered = True
-            load = float(len(shard.holdings.slots))
-            kept = await control.heartbeat(
-                conn, own.shard, shard.instance, load=load, draining=shard.draining
+    async with borrow(shard.pool, ACQUIRE_S_MAX) as conn:
+        if not shard.registered:
+            await control.register(
+                conn,
+                own.shard,
+                shard.instance,
+                template_hash=own.template_hash,
+                capacity=own.capacity,
             )
-            shard.others_drain = await control.others_drain(conn, own.shard)
-            if not kept:
-                await _begin_lease_again(shard, conn)
-            await _reserve(shard, conn)
+            shard.registered = True
+        load = float(len(shard.holdings.slots))
+        kept = await control.heartbeat(
+            conn, own.shard, shard.instance, load=load, draining=shard.draining
+        )
+        shard.others_drain = await control.others_drain(conn, own.shard)
+        if not kept:
+            await _begin_lease_again(shard, conn)
+        await _reserve(shard, conn)
 
 
 async def _reserve(shard: Shard, conn: AnyConnection) -> None:
@@ -129,27 +129,26 @@ async def plan_once(shard: Shard) -> None:
         StoreUnavailable: the database is away.
     """
     settings, planner = shard.settings, shard.planner
-    with map_store_errors():
-        async with shard.pool.acquire(timeout=ACQUIRE_S_MAX) as conn:
-            now = shard.runtime.clock.monotonic()
-            if shard.draining or not await planner.take(conn, now):
-                return
-            if planner.held_for < settings.connector.settle_s:
-                return
-            zone = await planner.read(conn)
-            if zone is None:
-                return
-            slots = await slots_to_serve(conn, settings.slot_names(), zone)
-            extra = sum(other.extra_connections for other in zone.shards if other.is_alive)
-            moves_max = settings.moves_max(len(slots) + extra)
-            changes = plan(slots, zone.shards, zone.rows, moves_max=moves_max)
-            most = settings.slots.connections_max
-            if not changes.is_empty and await planner.write(conn, changes, most):
-                log.info(
-                    "planned", insert=len(changes.insert), release=len(changes.release),
-                    withdraw=len(changes.withdraw), restore=len(changes.restore), bury=len(changes.bury),
-                )  # fmt: skip
-                await control.notify(conn, control.ASSIGNMENTS)
+    async with borrow(shard.pool, ACQUIRE_S_MAX) as conn:
+        now = shard.runtime.clock.monotonic()
+        if shard.draining or not await planner.take(conn, now):
+            return
+        if planner.held_for < settings.connector.settle_s:
+            return
+        zone = await planner.read(conn)
+        if zone is None:
+            return
+        slots = await slots_to_serve(conn, settings.slot_names(), zone)
+        extra = sum(other.extra_connections for other in zone.shards if other.is_alive)
+        moves_max = settings.moves_max(len(slots) + extra)
+        changes = plan(slots, zone.shards, zone.rows, moves_max=moves_max)
+        most = settings.slots.connections_max
+        if not changes.is_empty and await planner.write(conn, changes, most):
+            log.info(
+                "planned", insert=len(changes.insert), release=len(changes.release),
+                withdraw=len(changes.withdraw), restore=len(changes.restore), bury=len(changes.bury),
+            )  # fmt: skip
+            await control.notify(conn, control.ASSIGNMENTS)
 
 
 async def slots_to_serve(conn: AnyConnection, known: Iterable[str], zone: ZoneState) -> set[str]:
@@ -165,9 +164,8 @@ async def follow_once(shard: Shard) -> None:
         StoreUnavailable: the database is away.
     """
     holdings = shard.holdings
-    with map_store_errors():
-        async with shard.pool.acquire(timeout=ACQUIRE_S_MAX) as conn:
-            await holdings.follow(conn)
+    async with borrow(shard.pool, ACQUIRE_S_MAX) as conn:
+        await holdings.follow(conn)
     directory = shard.settings.connector.state_dir
     if holdings.changed and directory and not shard.draining:
         try:

@@ -1,0 +1,29 @@
+"""A pool's connection for a while; a cancellation gives it back within a second, whatever the server does."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from libs.store.ending import CANCELLED_S
+from libs.store.pool import Pool, PooledConnection, map_store_errors
+
+
+@asynccontextmanager
+async def borrow(pool: Pool, timeout_s: float) -> AsyncIterator[PooledConnection]:
+    """Lend a connection of the pool, waiting at most so many seconds for it; the driver's errors are mapped.
+
+    Raises:
+        StoreUnavailable: none to be had.
+    """
+    with map_store_errors():
+        async with pool.acquire(timeout=timeout_s) as conn:
+            try:
+                yield conn
+            except asyncio.CancelledError:
+                # The pool ends it if the server says nothing; whoever is cancelled is not to hear of that instead.
+                with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    await pool.release(conn, timeout=CANCELLED_S)
+                raise
