@@ -98,18 +98,23 @@ class Completeness:
             await first_of(self._board.ready, stop)
             try:
                 async with connect(self._production, "kalshi-data deduplicator") as conn:
-                    await self.keep_small(conn, stop)
+                    await self.join_claims(conn, stop)
                     await self.judge_due(conn, stop)
+                    # Last: increments that cannot be folded just now are no reason not to judge.
+                    await self.keep_small(conn, stop)
             except StoreUnavailable as error:
                 log.warning("completeness_not_judged", error=str(error))
             for _ in range(max(round(TURN_S / SAMPLE_S), 1)):
                 self._note_merged()
                 await first_of(stop, timeout_s=min(SAMPLE_S, TURN_S))
 
-    async def keep_small(self, conn: Connection, stop: asyncio.Event) -> None:
-        """Join claims, by which minutes are judged, fold old increments, forget what ended long ago. Raises StoreUnavailable."""
+    async def join_claims(self, conn: Connection, stop: asyncio.Event) -> None:
+        """Join claims, by which minutes are judged. Raises StoreUnavailable."""
         while not stop.is_set() and await join_ranges(conn):
             pass
+
+    async def keep_small(self, conn: Connection, stop: asyncio.Event) -> None:
+        """Fold old increments, forget what ended long ago. Raises StoreUnavailable."""
         end = self._clock.now() // MINUTE * MINUTE - FOLDED_AFTER
         if end > self._folded:
             while not stop.is_set() and await fold_increments(conn, end - DAY, end):
@@ -150,7 +155,11 @@ class Completeness:
                 rows.append(row)
                 events += self._tell(row, silent)
         if rows:
-            await write_completeness(conn, rows, events)
+            try:
+                await write_completeness(conn, rows, events)
+            except StoreUnavailable:
+                self._is_below = None  # nothing was told: what was is read again
+                raise
 
     def _is_merged(self, zones: Iterable[str], moment: int) -> bool:
         return all(self._merged.get(zone, 0) >= moment for zone in zones)

@@ -1,6 +1,7 @@
 """The standing alarm: a fact that one zone claims to have heard and never delivered, and what is none."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from libs.marketdata.rows import (
 from libs.marketdata.tables import Family
 from libs.marketdata.units import MINUTE, SECOND
 from libs.store.batches import seal
+from libs.store.errors import StoreUnavailable
 from libs.store.pool import connect
 from services.deduplicator import completeness
 from tests.integration.deduplicator.conftest import Databases
@@ -200,3 +202,33 @@ async def test_a_zone_that_is_set_aside_is_not_waited_for(databases: Databases, 
     assert gatherers == await databases.conn.fetchval(
         "SELECT array_agg(gatherer ORDER BY gatherer) FROM gatherers WHERE zone <> 'c'"
     )
+
+
+async def test_what_keeps_records_small_may_fail_and_a_judgement_that_was_not_written_told_nothing(
+    databases: Databases, minute: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folding fails always, the first writing once: the next minute, as incomplete as the first, is the alarm."""
+
+    async def no_fold(*_: object) -> int:
+        raise StoreUnavailable("it took too long")
+
+    monkeypatch.setattr(completeness, "fold_increments", no_fold)
+    write, tries = completeness.write_completeness, []
+
+    async def write_later(*args: Any) -> None:
+        tries.append(args)
+        if len(tries) == 1:
+            raise StoreUnavailable("production went away")
+        await write(*args)
+
+    monkeypatch.setattr(completeness, "write_completeness", write_later)
+    for zone in "ab":
+        rows = hear(_truth(minute))
+        claims = Claims(BOOKS, rows, minute).whole()
+        rows = [row for row in rows if zone != "b" or row.seq not in {50, 170}]
+        await _write(databases.zones[zone], Family.DELTAS, "orderbook_deltas", rows, claims)
+    gatherers = {zone: databases.gatherers[zone] for zone in "ab"}
+    async with running(gatherers, databases.production) as deduplicator:
+        judged = await _judged(databases, deduplicator, 1, "ab")
+    assert judged == [(minute + MINUTE, "orderbook_deltas", 120, 119, 0)]
+    assert (await event_kinds(databases.conn)).count("incomplete") == 1
