@@ -29,6 +29,11 @@ class ObjectStore:
         self._is_local = is_local
         self._faults = (OSError,) if is_local else _remote_faults()
 
+    @property
+    def root(self) -> str:
+        """Where the archive lies, as the store names it."""
+        return self._root
+
     def put(self, key: str, source: Path, sha256: str) -> None:
         """Put a file under key, whole or not at all, and read it back.
 

@@ -49,11 +49,15 @@ async def import_archive(settings: Settings, store: ObjectStore, start: int, out
         start: microseconds; windows that end before this UTC day are recorded as archived and dropped.
 
     Raises:
-        ImportRefused: production is not empty, or its gatherers are others; what was loaded before stays.
+        ImportRefused: there is no archive, production is not empty, or its gatherers are others; what was loaded
+            before stays.
         ArchiveError, StoreUnavailable: one of both is away; import again.
     """
     with out.progress("reading manifests") as step:
         catalogue = await asyncio.to_thread(read_catalogue, store, None, step)
+    if not catalogue.manifests and not catalogue.faults:
+        # A deduplicator that merges after an import of nothing would make any later one impossible.
+        raise ImportRefused(f"there is no archive in {store.root}")
     known, done = gatherers_of(catalogue.manifests), _Done(faults=list(catalogue.faults))
     start = start if start == BIGINT_MIN else start // DAY * DAY
     production = settings.production.target()

@@ -58,6 +58,8 @@ def verify(
     began = clock.monotonic()
     catalogue = _read(store, selection, out)
     faults, objects, size = list(catalogue.faults), 0, 0
+    if not catalogue.manifests and not any(store.names()):
+        faults.append(Fault(store.root, "archive", "nothing lies there"))
     total = len(catalogue.manifests) + len(catalogue.superseded)
     with out.progress("verifying") as step:
         for checked in verify_objects(store, catalogue, work_dir):

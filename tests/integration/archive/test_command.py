@@ -173,3 +173,13 @@ def test_wrong_words_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert cli(["archive", "verify", "--config", str(tmp_path / "none.yaml")]) == 2
     assert "none.yaml" in capsys.readouterr().err
     assert cli(["archive", "list", "--root", str(tmp_path / "empty")]) == 0
+
+
+def test_a_place_without_an_archive_is_not_proved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped path holds nothing: that is a fault, also when only a part was asked for."""
+    nowhere = str(tmp_path / "archvie")
+    for part in ([], ["--table", "trades"]):
+        assert cli(["archive", "verify", "--root", nowhere, *part]) == 1
+        assert f"FAULT {nowhere}: archive: nothing lies there" in capsys.readouterr().out

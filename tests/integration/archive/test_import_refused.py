@@ -99,6 +99,16 @@ async def test_an_import_may_be_interrupted_and_repeated(
         await lost.load()
 
 
+async def test_an_import_of_nothing_is_refused(lost: Lost, tmp_path: Path) -> None:
+    """A mistyped path: refused before production knows of an import; the right one still goes afterwards."""
+    with pytest.raises(ImportRefused, match=r"there is no archive in .*archvie"):
+        await lost.load(store=ObjectStore(str(tmp_path / "archvie")))
+    async with connect(lost.new) as conn:
+        assert await conn.fetchval("SELECT count(*) FROM operational_events") == 0
+    assert await lost.load() == 0
+    assert await rows_of(lost.new) == await rows_of(lost.old)
+
+
 async def test_other_rows_in_a_window_stop_the_import(lost: Lost) -> None:
     """It says which table and window, and that window stays as it is; those before it are there."""
     stranger = Production(lost.new, NOW)
