@@ -39,7 +39,8 @@ class Lane:
     """What one gatherer (None: all of them together) heard of a channel.
 
     heard: everything of every subject. partly: some subject was not heard. share: of the time every subject was to be
-    heard, summed over subjects; None without any.
+    heard, summed over subjects; None without any. missed: microseconds in which some subject, or all of them, were to be
+    heard and were not.
     """
 
     gatherer: int | None
@@ -47,6 +48,7 @@ class Lane:
     heard: list[Span]
     partly: list[Span]
     share: float | None
+    missed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def _lane(
     listened = sum(end - start for spans in own.values() for start, end in spans)
     return Lane(
         gatherer, sum(map(bool, own.values())), heard, _without(some, heard),
-        listened / total if total else None,
+        listened / total if total else None, sum(end - start for start, end in missed),
     )  # fmt: skip
 
 

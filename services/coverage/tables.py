@@ -74,7 +74,7 @@ def _claims_by_gatherer(heard: ChannelHeard, names: Names) -> Table:
             names.of(lane.gatherer), f"{lane.subjects:,}", f"{len({c.connection for c in found}):,}",
             iso(min(c.from_ts for c in found)) if found else "-",
             iso(max(c.to_ts for c in found)) if found else "-",
-            seconds(sum(end - start for start, end in lane.partly)),
+            seconds(lane.missed),
         )  # fmt: skip
     return table
 

@@ -37,6 +37,7 @@ def test_lanes_shares_and_holes_of_two_gatherers() -> None:
     assert (two.subjects, two.share) == (2, 70 / 120)
     assert (production.gatherer, production.share) == (None, 110 / 120)
     assert (production.heard, production.partly) == ([(0, 40), (50, 100)], [])
+    assert (one.missed, two.missed, production.missed) == (20 + 20 + 20, 50, 10)
 
 
 def test_holes_come_longest_first_with_the_causes_that_touch_them() -> None:
