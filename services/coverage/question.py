@@ -27,6 +27,9 @@ CHANNELS: Final = ("orderbook_delta", "trade", "ticker", "market_lifecycle_v2")
 MORE_CHANNELS: Final = ("multivariate_market_lifecycle",)
 
 _UNITS: Final = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
+_FIRST: Final = -62_135_596_800 * SECOND
+_AFTER: Final = 253_402_300_800 * SECOND
+"""The years 1 to 9999: what a calendar names."""
 _RELATIVE: Final = re.compile(r"([+-]?)(\d+(?:\.\d+)?)([smhd])")
 
 
@@ -44,8 +47,15 @@ def parse_time(text: str, now: int) -> int:
     """Read a moment: ISO 8601 (UTC where no offset is given), `now`, or relative to now: -2h, -90s, -1.5d.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: it is none of these, or outside the years 1 to 9999.
     """
+    moment = _moment(text, now)
+    if not _FIRST <= moment < _AFTER:
+        raise ValueError(text)
+    return moment
+
+
+def _moment(text: str, now: int) -> int:
     if text == "now":
         return now
     relative = _RELATIVE.fullmatch(text)
@@ -103,7 +113,9 @@ def parse(
         try:
             moments.append(parse_time(text, now))
         except ValueError:
-            parser.error(f"--{name}: {text!r} is neither ISO 8601 nor like -2h")
+            parser.error(
+                f"--{name}: {text!r} is neither ISO 8601 nor like -2h, or no calendar has it"
+            )
     start, end = moments
     if start >= end:
         parser.error("--from must be before --to")

@@ -46,7 +46,7 @@ def test_a_relative_time_may_begin_with_a_minus() -> None:
     assert len(question.channels) == 4 and not arguments.json
 
 
-@pytest.mark.parametrize("words", [["--from", "tomorrow"], ["--from", "now"], ["--channel", "books"]])  # fmt: skip
+@pytest.mark.parametrize("words", [["--from", "tomorrow"], ["--from", "now"], ["--from", "-99999999999d"], ["--from", "99999999d"], ["--channel", "books"]])  # fmt: skip
 def test_what_makes_no_sense_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     """A time that is none, a span that ends before it begins, a channel that does not exist."""
     with pytest.raises(SystemExit) as end:
