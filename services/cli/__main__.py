@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
@@ -42,14 +43,16 @@ VERBS = {
         "services.cli.run_command", "be one service: kalshi-data run SERVICE --config FILE"
     ),
 }
-USAGE = 2
+READER_LEFT, USAGE = 1, 2
+LASTING = frozenset({"local", "run"})
+"""Verbs that do more than print: there a broken pipe may be another one than standard output's."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb that `argv` (default: sys.argv) names.
 
     Returns:
-        The verb's exit status; 2 for a verb that does not exist.
+        The verb's exit status; 2 for a verb that does not exist; 1 when who reads the output has left.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in VERBS:
@@ -58,7 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     verb = VERBS[arguments[0]]
     command = cast("Callable[[list[str]], int]", importlib.import_module(verb.module).main)
-    return command(arguments[1:])
+    try:
+        status = command(arguments[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if arguments[0] in LASTING:
+            raise
+        # Whoever read (`| head`) has left: what is still in the buffer goes nowhere, without a word at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_LEFT
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_starting_is_fast_and_imports_no_service() -> None:
         [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_who_stops_reading_gets_no_traceback() -> None:
+    """`... | head`: the reader's end is gone before the document is written; a status, and not a word of it."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    config = str(ROOT / "config" / "deduplicator.local.yaml")
+    done = subprocess.run(
+        [sys.executable, "-m", "services.cli", "config", "show", "--service", "archiver", "--config", config, "--json"],
+        cwd=ROOT, stdout=writes, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_config_show_hides_secrets_and_names_sources(
