@@ -15,6 +15,7 @@ from libs.marketdata.rows import (
 from libs.marketdata.tables import Family
 from libs.marketdata.units import MINUTE, SECOND
 from libs.store.batches import seal
+from libs.store.completeness import write_completeness
 from libs.store.errors import StoreUnavailable
 from libs.store.pool import connect
 from services.deduplicator import completeness
@@ -213,13 +214,13 @@ async def test_what_keeps_records_small_may_fail_and_a_judgement_that_was_not_wr
         raise StoreUnavailable("it took too long")
 
     monkeypatch.setattr(completeness, "fold_increments", no_fold)
-    write, tries = completeness.write_completeness, []
+    tries = list[Any]()
 
     async def write_later(*args: Any) -> None:
         tries.append(args)
         if len(tries) == 1:
             raise StoreUnavailable("production went away")
-        await write(*args)
+        await write_completeness(*args)
 
     monkeypatch.setattr(completeness, "write_completeness", write_later)
     for zone in "ab":
