@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import aiohttp
 from yarl import URL
@@ -34,6 +35,8 @@ Params = Sequence[tuple[str, str]]
 CountAttempt = Callable[[str, str], None]
 """Told of every attempt: its endpoint (the path, with {ticker} for a market's) and HTTP status, NO_ANSWER if none came."""
 NO_ANSWER = "none"
+KEY_PROVED_BY: Final = "/account/limits"
+"""The path whose answer shows that a key is good. Market data is public, and may come from a cache that looks at no key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +167,12 @@ class HttpReader:
                 self._count(endpoint, counted)
         received_at = self._clock.now()
         if is_answer is None or not is_answer(status, body):
-            self._judge(status, body, answered)
+            self._judge(path, status, body, answered)
         if not body.lstrip()[:1] == b"{":
             raise TransportError(f"GET {path}: HTTP {status} with a body that is no JSON object")
         return RawAnswer(body, requested_at, received_at)
 
-    def _judge(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    def _judge(self, path: str, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         """Raise what a refusal means; a key that was good before is not the configuration's fault."""
         try:
             raise_for_answer(status, body, headers)
@@ -177,7 +180,8 @@ class HttpReader:
             if self._was_accepted:
                 raise KeyLapsed(str(error)) from error
             raise
-        self._was_accepted = self._was_accepted or self._signer is not None
+        if path == KEY_PROVED_BY:
+            self._was_accepted = True
 
 
 async def _read_body(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:

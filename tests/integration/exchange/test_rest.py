@@ -275,6 +275,16 @@ async def test_a_key_that_was_good_before_is_asked_with_again() -> None:
     assert len(seen) == 5
 
 
+async def test_a_public_answer_does_not_prove_a_key() -> None:
+    """What is answered to anybody, as the list of costs that is asked for first, hides no wrong key."""
+    refused = '{"error":{"code":"authentication_error","details":"NOT_FOUND"}}'
+    handle, _ = script(answer('{"default_cost":10,"endpoint_costs":[]}'), answer(refused, 401))
+    async with serving(handle, RestSettings(attempts_max=2), signer=SIGNER) as (client, _):
+        await client.endpoint_costs()
+        with pytest.raises(AuthRejected, match="NOT_FOUND"):
+            await client.account_limits()
+
+
 async def test_pages_go_on_over_an_empty_one() -> None:
     """An empty page with a cursor is not the end; the empty cursor is; a null list is an empty page."""
     handle, seen = script(
