@@ -50,6 +50,7 @@ async def reserve(
     wanted: int,
     slots: Collection[str],
     connections_max: int,
+    may_grow: bool = True,
 ) -> int:
     """Reserve connections beyond one per slot; return how many the shard may use from now on.
 
@@ -60,6 +61,7 @@ async def reserve(
         wanted: most that it would use.
         slots: every slot of the configuration; one that nobody serves yet has its connection kept free.
         connections_max: of the account, in this zone.
+        may_grow: False for one lease after an outage: others have their connections though their leases are old.
 
     Raises:
         StoreUnavailable: the database is away; what is reserved stays so.
@@ -70,6 +72,6 @@ async def reserve(
                 return reserved
             others, strays = await conn.fetchrow(_COUNT, shard, list(held), list(slots))  # type: ignore[misc]
             room = connections_max - LEFT_TO_MOVE - others - strays
-            granted = max(reserved, min(wanted, room))
+            granted = max(reserved, min(wanted, room)) if may_grow else reserved
             kept = await conn.fetchval(_RESERVE, shard, instance, strays + granted)
     return granted if kept else reserved

@@ -34,6 +34,7 @@ class Shard:
     Attributes:
         draining: SIGTERM came: slots are to be taken over by others. ended: nothing is to be captured any more.
         is_away: the control tables cannot be read.
+        beat_at_s, grows_at_s: the last heartbeat, and from when on connections may be reserved; monotonic, seconds.
     """
 
     settings: Settings
@@ -47,6 +48,8 @@ class Shard:
     is_away: bool = False
     others_drain: bool = False
     settled: bool = False
+    beat_at_s: float | None = None
+    grows_at_s: float = 0.0
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -60,6 +63,16 @@ class Shard:
         if not self.is_away:
             self.is_away = True
             log.warning("control_away", task=task, error=str(error))
+
+    def beat(self, now_s: float) -> bool:
+        """Note a heartbeat; True when connections may be reserved: not for one lease after a break in which others' ended."""
+        if (
+            self.beat_at_s is not None
+            and now_s - self.beat_at_s > control.LEASE_S - control.HEARTBEAT_S
+        ):
+            self.grows_at_s = now_s + control.LEASE_S
+        self.beat_at_s = now_s
+        return now_s >= self.grows_at_s
 
     def back(self) -> None:
         """Note that it answers."""
@@ -107,6 +120,7 @@ async def _reserve(shard: Shard, conn: AnyConnection) -> None:
         wanted=settings.connector.extra_connections_max,
         slots=settings.slot_names(),
         connections_max=settings.slots.connections_max,
+        may_grow=shard.beat(shard.runtime.clock.monotonic()),
     )
 
 

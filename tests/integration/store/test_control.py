@@ -207,6 +207,20 @@ async def test_shards_reserve_no_more_connections_than_the_account_has(conn: Con
     assert await count_connections(conn) == 6
 
 
+async def test_after_an_outage_nobody_reserves_what_others_still_have(conn: Connection) -> None:
+    """All leases are old then, and nobody is dead: who is back first keeps what it has, and takes no more."""
+    instances = await begin(conn, "a", "b")
+    assert await _reserve(conn, "a", instances["a"]) == 4
+    assert await _reserve(conn, "b", instances["b"]) == 1
+    for name in "ab":
+        await expire(conn, name)
+    await control.heartbeat(conn, "b", instances["b"], load=1, draining=False)
+    assert await _reserve(conn, "b", instances["b"], reserved=1, may_grow=False) == 1
+    await control.heartbeat(conn, "a", instances["a"], load=1, draining=False)
+    assert await _reserve(conn, "a", instances["a"], reserved=4, may_grow=False) == 4
+    assert await count_connections(conn) + len(SLOTS) == 9
+
+
 async def test_a_plan_makes_no_more_rows_than_there_are_connections(conn: Connection) -> None:
     """Slots that nobody serves come before moves; a withdrawn row's connection counts until its shard says it is closed."""
     instances = await begin(conn, "a", "b")
