@@ -18,6 +18,7 @@ from libs.marketdata.tables import GATHERER_TABLES
 from libs.runtime.leasing import LeaseLost, renew_or_end
 from libs.runtime.service import Runtime
 from libs.store.dropped import Range
+from libs.store.errors import StoreUnavailable
 from libs.store.leases import Lease
 from libs.store.pool import Pool
 from libs.store.reopening import Archived, WindowsDiffer, archived_objects, reopen
@@ -52,15 +53,20 @@ class Reopener:
         """Open what is asked for; a range that cannot be opened keeps none of the others from it.
 
         Raises:
-            StoreUnavailable: production is away; call again.
+            StoreUnavailable: production is away, or a table's lock was not to be had; call again.
             LeaseLost: another archiver is at work; nothing was changed since.
         """
+        held: dict[str, StoreUnavailable] = {}
         for wanted in await abandon_unwanted(self._pool):
             log.info("reopening_abandoned", range=str(wanted))
         failed = 0
         for wanted in await due_reopenings(self._pool, self._settings.reopening_retry_s_max):
+            if wanted.table in held:
+                continue
             try:
                 await self._open(wanted)
+            except StoreUnavailable as error:
+                held[wanted.table] = error
             except (ArchiveError, WindowsDiffer) as error:
                 is_final = is_about_the_object(error)
                 await self._note(wanted, error, is_final=is_final)
@@ -70,6 +76,8 @@ class Reopener:
         self._runtime.metrics.archive_reopenings_failed.set(failed)
         if not failed:
             self._say("")
+        for fault in held.values():
+            raise fault
 
     async def _open(self, wanted: Range) -> None:
         own, began = self._settings, self._runtime.clock.monotonic()

@@ -16,6 +16,7 @@ from libs.runtime.health import HealthState
 from libs.runtime.leasing import LeaseLost
 from libs.runtime.service import Runtime
 from libs.store.dropped import Range, range_of
+from libs.store.errors import StoreUnavailable
 from libs.store.leases import Lease
 from libs.store.loading import load_rows
 from libs.store.partition_drop import drop_partitions_archived
@@ -238,3 +239,25 @@ async def test_openings_stay_while_their_streams_are_heard(production_db: Target
     async with connect(production_db) as conn:
         await conn.execute("DELETE FROM listen_ranges")
     assert await gone()
+
+
+@plain_only
+async def test_a_table_whose_lock_is_not_to_be_had_keeps_no_other_one_waiting(
+    dropped: Dropped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody looks at tickers for long: the deltas, asked for later, are opened, and the tickers when he is done."""
+    monkeypatch.setattr(reopening, "ATTACH_ATTEMPTS", 1)
+    await dropped.pool.execute(
+        "INSERT INTO archive_reopenings (table_name, range_from, range_to, requested_at)"
+        " VALUES ('tickers', $1, $2, '-infinity')",
+        dropped.range.start, dropped.range.end,
+    )  # fmt: skip
+    states = "SELECT string_agg(state, ' ' ORDER BY table_name) FROM archive_reopenings"
+    async with connect(dropped.target) as conn, conn.transaction():
+        await conn.execute("LOCK TABLE tickers_default IN ACCESS SHARE MODE")
+        with pytest.raises(StoreUnavailable):
+            await dropped.reopen()
+        assert await dropped.pool.fetchval(states) == "open requested"
+    await dropped.reopen()
+    assert await dropped.pool.fetchval(states) == "open open"
+    assert await dropped.found() == dropped.rows
