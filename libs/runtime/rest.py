@@ -70,6 +70,12 @@ class Rest:
         """
         try:
             self.client.costs = Costs((await self.client.endpoint_costs()).value)
+        except AuthRejected:
+            raise
+        except ExchangeError as error:
+            # What reads cost stays as it was; what may be spent is to be known all the same.
+            log.warning("endpoint_costs_unknown", error=str(error))
+        try:
             limits = (await self.client.account_limits()).value
         except AuthRejected:
             raise
