@@ -1,6 +1,7 @@
 """What the two commands are asked: market, channel, span; and where production is."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -96,7 +97,8 @@ def make_parser(verb: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         type=Path,
-        help="the deduplicator's YAML file; default: that of the last local run",
+        default=os.environ.get("KALSHI_DATA_CONFIG"),
+        help="the deduplicator's YAML file; default: KALSHI_DATA_CONFIG, else that of the last local run",
     )
     return parser
 

@@ -5,15 +5,22 @@ python -m services.deduplicator.readmit --config FILE ZONE [--skip-unsound]
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from libs.runtime.sections import DEDUPLICATOR_FILE
 from libs.runtime.settings import ConfigInvalid, load_settings
 from libs.store.errors import StoreError
 from libs.store.readmission import Readmission, readmit
 from services.deduplicator.settings import Settings
+
+DEFAULT_CONFIGS: Final = (
+    Path("var/local/config/production.yaml"),
+    Path("var/demo/config/production.yaml"),
+)
 
 
 async def readmit_zone(settings: Settings, zone: str, *, skip_unsound: bool) -> Readmission:
@@ -34,13 +41,19 @@ def main(argv: Sequence[str]) -> int:
         prog="kalshi-data readmit", description="Re-admit a quarantined gatherer."
     )
     parser.add_argument("zone")
-    parser.add_argument("--config", type=Path, default=None)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=os.environ.get("KALSHI_DATA_CONFIG"),
+        help="the deduplicator's YAML file; default: KALSHI_DATA_CONFIG, else that of the last local run",
+    )
     parser.add_argument(
         "--skip-unsound", action="store_true", help="give up the batch whose count or hash is wrong"
     )
     arguments = parser.parse_args(argv)
+    config = arguments.config or next((path for path in DEFAULT_CONFIGS if path.is_file()), None)
     try:
-        settings = load_settings(Settings, arguments.config, foreign=DEDUPLICATOR_FILE).value
+        settings = load_settings(Settings, config, foreign=DEDUPLICATOR_FILE).value
         done = asyncio.run(
             readmit_zone(settings, arguments.zone, skip_unsound=arguments.skip_unsound)
         )

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from libs.store.schema import read_level
 from libs.store.table_sizes import read_table_sizes
 
 EXIT_OK, EXIT_AWAY, EXIT_CONFIG = 0, 1, 2
+PIPE_WIDTH = 160
 DEFAULT_CONFIGS = (
     Path("var/local/config/production.yaml"),
     Path("var/demo/config/production.yaml"),
@@ -86,7 +88,7 @@ def main(argv: list[str]) -> int:
         json.dump(found, sys.stdout, indent=1, default=str)
         sys.stdout.write("\n")
     else:
-        _print(found, Console(width=None if sys.stdout.isatty() else 160))
+        _print(found, Console(width=None if sys.stdout.isatty() else PIPE_WIDTH))
     away = [name for name, entry in found.items() if "error" in entry]
     return EXIT_AWAY if away else EXIT_OK
 
@@ -244,7 +246,7 @@ def _repairs(entry: dict[str, Any]) -> str:
 def _table(title: str, *headings: str) -> Table:
     table = Table(title=title, title_justify="left")
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left")
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
     return table
 
 
@@ -257,7 +259,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         type=Path,
-        help="the deduplicator's YAML file; default: that of the last local run",
+        default=os.environ.get("KALSHI_DATA_CONFIG"),
+        help="the deduplicator's YAML file; default: KALSHI_DATA_CONFIG, else that of the last local run",
     )
     parser.add_argument("--json", action="store_true", help="as JSON instead of tables")
     return parser

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from libs.store.pool import Target, connect
+from services.local import status_command
 from services.local.status_command import EXIT_AWAY, EXIT_OK, main
 from tests.support.postgres import run
 
@@ -71,3 +72,19 @@ def test_a_database_that_is_away_is_said(
     shown = capsys.readouterr().out
     assert "zone a is away" in shown
     assert "Rows and bytes by table" in shown
+
+
+def test_a_narrow_terminal_loses_no_letter(
+    gatherer_db: Target,
+    production_db: Target,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What does not fit 80 columns goes on in the next line; nothing is cut off."""
+    config = str(_config(tmp_path / "production.yaml", gatherer_db, production_db))
+    monkeypatch.setattr(status_command, "PIPE_WIDTH", 80)
+    assert main(["--config", config]) == EXIT_OK
+    tables = [row for row in capsys.readouterr().out.splitlines() if row[:1] in tuple("┏┃┡│└")]
+    assert max(map(len, tables)) <= 80
+    assert not [row for row in tables if "…" in row]

@@ -56,6 +56,24 @@ def test_starting_is_fast_and_imports_no_service() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("verb", [["status"], ["gaps"], ["coverage"], ["readmit", "a"], ["archive", "list"]])  # fmt: skip
+def test_commands_read_the_file_of_the_environment(
+    verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """KALSHI_DATA_CONFIG, and without it what the last local run left here; a fault names the file."""
+    monkeypatch.chdir(tmp_path)
+    left = tmp_path / "var" / "local" / "config" / "production.yaml"
+    left.parent.mkdir(parents=True)
+    left.write_text("nobody_knows_left: 1\n", encoding="utf-8")
+    (tmp_path / "told.yaml").write_text("nobody_knows_told: 1\n", encoding="utf-8")
+    monkeypatch.delenv("KALSHI_DATA_CONFIG", raising=False)
+    assert main(verb) == 2
+    assert "nobody_knows_left: " in capsys.readouterr().err
+    monkeypatch.setenv("KALSHI_DATA_CONFIG", str(tmp_path / "told.yaml"))
+    assert main(verb) == 2
+    assert "nobody_knows_told: " in capsys.readouterr().err
+
+
 def test_who_stops_reading_gets_no_traceback() -> None:
     """`... | head`: the reader's end is gone before the document is written; a status, and not a word of it."""
     reads, writes = os.pipe()
