@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -102,6 +103,8 @@ def _faults(chosen: str) -> dict[str, Any]:
 def _wrong(arguments: argparse.Namespace) -> str:
     """Say what is wrong with the arguments; empty: nothing."""
     faults = arguments.faults
+    if not 0 < arguments.seconds < math.inf:
+        return f"--seconds {arguments.seconds:g}: a number above 0"
     if faults and not faults.isdecimal() and not Path(faults).is_file():
         return f"--faults {faults}: neither a file nor a seed (a number from 1)"
     if arguments.exchange == "simulator":

@@ -148,6 +148,16 @@ async def test_a_real_exchange_needs_a_key(state: Path) -> None:
     ]
 
 
+async def test_a_demo_of_no_length_is_refused(state: Path) -> None:
+    """One line says so, before what the last demo left is removed."""
+    process = await start(state, "--demo", "--seconds", "-4")
+    output, _ = await process.communicate()
+    assert process.returncode == 2
+    assert output.decode().strip().splitlines() == [
+        "kalshi-data local: --seconds -4: a number above 0"
+    ]
+
+
 async def test_faults_that_are_neither_a_file_nor_a_seed_are_refused(state: Path) -> None:
     """One line says what would do; nothing is started."""
     process = await start(state, "--demo", "--faults", "nosuch.yaml")
