@@ -25,6 +25,7 @@ from services.connector.disk import Disk
 from services.connector.inherited import Heir, Legacy
 from services.connector.pipeline import Pipeline
 from services.connector.settings import Settings
+from services.connector.sids import FAMILIES
 from services.connector.spooling import Spooling
 from services.connector.storage import HELD, Storage
 
@@ -178,11 +179,18 @@ class Spools:
         self._adopted.set()
         heir = self._heir
         heir.identity = identity
-        if not self._runs:
-            return gaps
-        keyed = [(row.connection, row.sid, row) for row in gaps]
-        heir.known = {(c, sid): row for c, sid, row in keyed if c is not None and sid is not None}
-        return [row for c, sid, row in keyed if c is None or sid is None]
+        parts = self._spool.families.values() if self._spool else ()
+        told = {part.family for part in parts if part.inherited}
+        if Family.TRADES in told:
+            told.add(Family.TICKERS)  # of a run from before they had a family of their own
+        # A run may be held back for days, and with it only what it can tell more of.
+        now = []
+        for row in gaps:
+            if row.connection is None or row.sid is None or FAMILIES.get(row.channel) not in told:
+                now.append(row)
+            else:
+                heir.known[row.connection, row.sid] = row
+        return now
 
     async def _inherit(self, ended: asyncio.Event) -> None:
         if not self._runs:

@@ -1,12 +1,15 @@
 """What an heir restates when the database does not hold what the dead process had confirmed."""
 
+import asyncio
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
-from libs.marketdata.rows import TickerRow, TradeRow
+from libs.marketdata.rows import TickerRow, TradeRow, gap
 from libs.marketdata.tables import Family
 from libs.store.batches import SealedBatch, seal
 from libs.store.errors import LaneLost
@@ -16,6 +19,7 @@ from libs.store.spool_format import Record, RunHeader
 from libs.store.spool_notes import Cursor
 from services.connector import inherited
 from services.connector.openings import Openings, rows_of
+from services.connector.spools import Spools
 from tests.unit.connector import spool_world
 from tests.unit.connector.spool_world import Database, Process
 from tests.unit.connector.test_openings import ONE, closed, opened, ranged, record
@@ -166,3 +170,30 @@ async def test_an_heir_restates_in_parts_and_takes_none_of_them_for_a_batch(
     heir = Process(tmp_path / "g", Database(), Random(2), family=Family.DELTAS)
     await heir.inherit()
     assert restated(heir.database) == [[("A", 4)], [("B", 4)], [], [("C", 7)]]
+
+
+@pytest.mark.parametrize(
+    ("family", "waiting"),
+    [
+        (Family.DELTAS, ["orderbook_delta"]),
+        (Family.TRADES, ["ticker", "trade"]),
+        (Family.REST, ["market_lifecycle_v2"]),
+    ],
+)
+def test_a_gap_waits_only_for_a_run_that_may_know_more_of_it(
+    family: Family, waiting: list[str]
+) -> None:
+    """The others are written at once: the run may be held back for days, and its process end before it is committed."""
+    spools = Spools.__new__(Spools)
+    heir = spools._heir = cast(Any, SimpleNamespace(identity="", known={}))
+    parts = {f: SimpleNamespace(family=f, inherited=["run"] * (f is family)) for f in Family}
+    spools._spool = cast(Any, SimpleNamespace(families=parts))
+    spools._adopted = asyncio.Event()
+    channels = ["market_lifecycle_v2", "orderbook_delta", "ticker", "trade"]
+    rows = [
+        gap(1, channel, "process_died", slot="", received_to=1, connection=ONE, sid=sid)
+        for sid, channel in enumerate(channels)
+    ]
+    at_once = [row.channel for row in spools.adopt(rows, "identity")]
+    assert [row.channel for row in heir.known.values()] == waiting
+    assert sorted(at_once + waiting) == channels
