@@ -116,7 +116,9 @@ class GathererReader:
                 continue
             # Not before: one that can be reached but not read is asked ever more rarely, and told of once.
             self._reset_backoff = True
-            self._feed.last_error = ""
+            # What a parked one waits for stays to be seen while it is read on.
+            if not self._feed.waits_for:
+                self._feed.last_error = ""
             has_more = await self._hand_over(page)
             is_behind = page.batches or has_more or self._feed.waiting
             if not is_behind and self._standing.holds:
