@@ -82,6 +82,7 @@ class MergeRoom:
     def __init__(self, *, horizon_s: float, identities_max: int, agreement_sample: int) -> None:
         self._facts = make_facts(horizon=round(horizon_s * 1e6), identities_max=identities_max)
         self._agreement = Agreement(sample=agreement_sample)
+        self._far_told: dict[str, int] = {}
         self._bits: dict[int, int] = {}
         self._gatherers: dict[int, int] = {}
 
@@ -105,7 +106,10 @@ class MergeRoom:
         assert isinstance(trades, TradeFacts)
         plan.transaction.judge = trades.conflicts
         plan.transaction.measure = plan.lags.settle
-        self._tell_far(plan)
+        newest = max(
+            (b.committed_at for _, batches, _ in arrivals for b in batches), default=_EPOCH
+        )
+        self._tell_far(plan, micros(newest) // MINUTE)
         return plan
 
     def confirm(self, merged: Merged, now: int) -> None:
@@ -123,12 +127,14 @@ class MergeRoom:
 
     def abandon(self) -> None:
         """The planned transaction was not committed, and production is as it was before."""
+        self._far_told.clear()
         for facts in self._facts.values():
             facts.abandon()
         self._agreement.forget()
 
     def forget(self) -> None:
         """Begin anew: nothing is known, open milliseconds will be read again."""
+        self._far_told.clear()
         for facts in self._facts.values():
             facts.forget()
         self._agreement.forget()
@@ -178,10 +184,14 @@ class MergeRoom:
         segment = Segment(gatherer, batch.lane, batch.batch_no, gaps)
         plan.transaction.rows.setdefault("gaps", []).append(segment)
 
-    def _tell_far(self, plan: Plan) -> None:
+    def _tell_far(self, plan: Plan, minute: int) -> None:
+        """Count them; an event is enough once a minute and table, or one wrong clock would make ten a second."""
         for name, facts in self._facts.items():
-            if facts.far:
-                plan.far[name] = facts.far
+            if not facts.far:
+                continue
+            plan.far[name] = facts.far
+            if self._far_told.get(name) != minute:
+                self._far_told[name] = minute
                 detail = f"{name}: {facts.far} rows more than a day off received_at"
                 plan.transaction.events.append(EventRow("far_exchange_ts", None, detail))
 

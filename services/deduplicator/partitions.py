@@ -10,6 +10,7 @@ from typing import Any
 
 from libs.marketdata.tables import GATHERER_TABLES
 from libs.marketdata.units import DAY, HOUR
+from libs.runtime.clock import Clock
 from libs.store.errors import SchemaMismatch, StoreUnavailable
 from libs.store.partitions import Horizon, ensure_partitions
 from libs.store.pool import Target, connect
@@ -19,6 +20,8 @@ log = get_logger(__name__)
 
 HOURS_AT_ONCE = 48
 """Hours made before one transaction at most, so that making them never outlasts the lease by much."""
+AGAIN_S = 5.0
+"""Seconds until partitions that could not be made are tried again: what comes meanwhile waits in the default ones."""
 HOURS_OWED_MAX = 10_000
 """Hours remembered that are still to be made: more than a year."""
 
@@ -26,15 +29,17 @@ HOURS_OWED_MAX = 10_000
 class PartitionKeeper:
     """Knows which hours production has partitions for, and makes those that are missing."""
 
-    def __init__(self, production: Target) -> None:
+    def __init__(self, production: Target, clock: Clock) -> None:
         self._production = production
+        self._clock = clock
+        self._not_before = 0.0
         self._made: set[int] = set()
         self._owed: set[int] = set()
 
     async def make_for(self, hours: Iterable[int]) -> None:
         """Make the partitions of these hours (since the epoch), and of those still owed; never fails, but tells."""
         self._owed |= set(hours) - self._made
-        if not self._owed:
+        if not self._owed or self._clock.monotonic() < self._not_before:
             return
         turn = sorted(self._owed)[:HOURS_AT_ONCE]
         try:
@@ -46,6 +51,8 @@ class PartitionKeeper:
                     if made:
                         log.info("partitions_made", partitions=[p.name for p in made])
         except (StoreUnavailable, SchemaMismatch) as error:
+            # Somebody holds the default partitions, a dump perhaps: each table is a second's wait, and the merge waits with it.
+            self._not_before = self._clock.monotonic() + AGAIN_S
             log.warning("partitions_not_made", error=str(error))
         self._owed -= self._made
         if len(self._owed) > HOURS_OWED_MAX:

@@ -29,7 +29,7 @@ async def run(settings: Settings, runtime: Runtime) -> None:
     own, production = settings.deduplicator, settings.production.target()
     board = Board([source.zone for source in settings.gatherers], pages_ahead=own.pages_ahead)
     writer = ProductionWriter(production, ttl_s=own.lease_s, timeout_s=own.transaction_s_max)
-    partitions = PartitionKeeper(production)
+    partitions = PartitionKeeper(production, runtime.clock)
     merging = Merging(board, writer, own, runtime.clock, runtime.metrics, partitions)
     _describe(runtime, board, merging, writer)
     if not await _production_there(production, runtime):

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections import Counter
+from datetime import timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.marketdata.tables import Family
 from libs.store.merge_transaction import TRADE_CONTENT
-from services.deduplicator.merge import dropped_gaps
+from services.deduplicator.merge import Plan, dropped_gaps
 from tests.unit.deduplicator.support import (
     LANE,
     MINUTE,
@@ -163,6 +164,23 @@ def test_a_time_far_from_its_receipt_is_told() -> None:
     assert len(staged(plan, "orderbook_deltas")) == 2
     assert plan.far == {"orderbook_deltas": 1}
     assert [event.kind for event in plan.transaction.events] == ["far_exchange_ts"]
+
+
+def test_far_times_are_an_event_once_a_minute_and_counted_always() -> None:
+    """One wrong clock must not fill production with events; what was not committed is told again."""
+    merge = room()
+
+    def far(number: int, minute: int) -> Plan:
+        row = delta(number, received_at=NOON + 86_400_000_001)
+        later = batch(orderbook_deltas=[row])
+        moment = later.committed_at + timedelta(minutes=minute)
+        return merge.plan([arrival(1, dataclasses.replace(later, committed_at=moment))])
+
+    told = [len(far(number, minute).transaction.events) for number, minute in enumerate((0, 0, 1))]
+    assert told == [1, 0, 1]
+    merge.abandon()
+    plan = far(4, 1)
+    assert (plan.far["orderbook_deltas"], len(plan.transaction.events)) == (1, 1)
 
 
 def test_disagreeing_streams_become_an_event() -> None:
