@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from libs.archive.catalogue import Selection
 from libs.archive.errors import ArchiveError
@@ -16,6 +15,7 @@ from libs.archive.objects import ObjectStore
 from libs.marketdata.tables import GATHERER_TABLES
 from libs.runtime.clock import SystemClock
 from libs.runtime.errors import ConfigInvalid
+from libs.runtime.last_run import last_run_config
 from libs.runtime.sections import DEDUPLICATOR_FILE
 from libs.runtime.settings import load_settings
 from libs.store.errors import StoreError
@@ -26,10 +26,6 @@ from services.archiver.command_show import Output, moment_of
 from services.archiver.settings import ArchiveSettings, Settings, storage_options
 
 EXIT_OK, EXIT_FAULT, EXIT_USAGE = 0, 1, 2
-DEFAULT_CONFIGS: Final = (
-    Path("var/local/config/production.yaml"),
-    Path("var/demo/config/production.yaml"),
-)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -99,7 +95,7 @@ def _config(arguments: argparse.Namespace) -> Path | None:
         return Path(arguments.config)
     if arguments.root and arguments.action in ("list", "verify"):
         return None
-    return next((path for path in DEFAULT_CONFIGS if path.is_file()), None)
+    return last_run_config()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -129,4 +129,6 @@ def storage_options(s3: S3Settings) -> dict[str, object]:
         options |= {"key": s3.access_key_id.reveal(), "secret": s3.secret_access_key.reveal()}
     client = {"endpoint_url": s3.endpoint_url, "region_name": s3.region}
     client = {name: value for name, value in client.items() if value}
-    return options | ({"client_kwargs": client} if client else {})
+    # An endpoint that takes connections and stays silent is told of within two minutes; the archiver asks again by itself.
+    limits = {"connect_timeout": 5, "read_timeout": 10, "retries": {"total_max_attempts": 2}}
+    return options | {"config_kwargs": limits} | ({"client_kwargs": client} if client else {})

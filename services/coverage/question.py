@@ -12,16 +12,12 @@ from typing import Final
 
 from libs.marketdata.units import DAY, HOUR, MINUTE, SECOND
 from libs.runtime.clock import SystemClock
+from libs.runtime.last_run import last_run_config
 from libs.runtime.sections import DEDUPLICATOR_FILE
 from libs.runtime.settings import ConfigInvalid, load_settings
 from libs.store.pool import Target
 from services.coverage.settings import Settings
 
-DEFAULT_CONFIGS: Final = (
-    Path("var/local/config/production.yaml"),
-    Path("var/demo/config/production.yaml"),
-)
-"""Where the last local run, or the last demo, left its configuration."""
 EXIT_OK, EXIT_AWAY, EXIT_USAGE = 0, 1, 2
 CHANNELS: Final = ("orderbook_delta", "trade", "ticker", "market_lifecycle_v2")
 """What is asked about when no channel is named."""
@@ -138,7 +134,7 @@ def _join_times(argv: Sequence[str]) -> list[str]:
 
 def find_production(verb: str, config: Path | None) -> Target | None:
     """Return where production is; None, with the faults on standard error, when no usable file says so."""
-    path = config or next((path for path in DEFAULT_CONFIGS if path.is_file()), None)
+    path = config or last_run_config()
     try:
         settings = load_settings(Settings, path, foreign=DEDUPLICATOR_FILE).value
     except ConfigInvalid as error:

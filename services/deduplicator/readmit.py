@@ -9,18 +9,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
+from libs.runtime.last_run import last_run_config
 from libs.runtime.sections import DEDUPLICATOR_FILE
 from libs.runtime.settings import ConfigInvalid, load_settings
 from libs.store.errors import StoreError
 from libs.store.readmission import Readmission, readmit
 from services.deduplicator.settings import Settings
-
-DEFAULT_CONFIGS: Final = (
-    Path("var/local/config/production.yaml"),
-    Path("var/demo/config/production.yaml"),
-)
 
 
 async def readmit_zone(settings: Settings, zone: str, *, skip_unsound: bool) -> Readmission:
@@ -51,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         "--skip-unsound", action="store_true", help="give up the batch whose count or hash is wrong"
     )
     arguments = parser.parse_args(argv)
-    config = arguments.config or next((path for path in DEFAULT_CONFIGS if path.is_file()), None)
+    config = arguments.config or last_run_config()
     try:
         settings = load_settings(Settings, config, foreign=DEDUPLICATOR_FILE).value
         done = asyncio.run(

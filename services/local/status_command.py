@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from libs.marketdata.tables import GATHERER_TABLES
+from libs.runtime.last_run import last_run_config
 from libs.runtime.sections import DEDUPLICATOR_FILE, GathererSource, StoreSettings
 from libs.runtime.settings import ConfigInvalid, load_settings
 from libs.store.errors import StoreError
@@ -22,10 +23,6 @@ from libs.store.table_sizes import read_table_sizes
 
 EXIT_OK, EXIT_AWAY, EXIT_CONFIG = 0, 1, 2
 PIPE_WIDTH = 160
-DEFAULT_CONFIGS = (
-    Path("var/local/config/production.yaml"),
-    Path("var/demo/config/production.yaml"),
-)
 
 _ZONE: LiteralString = """
 SELECT (SELECT identity::text FROM gatherer_identity) AS identity,
@@ -74,7 +71,7 @@ class StatusSettings:
 def main(argv: list[str]) -> int:
     """Print; return 0, 1 when a database is away, 2 when the configuration is not usable."""
     arguments = _parser().parse_args(argv)
-    config = arguments.config or next((path for path in DEFAULT_CONFIGS if path.is_file()), None)
+    config = arguments.config or last_run_config()
     try:
         settings = load_settings(StatusSettings, config, foreign=DEDUPLICATOR_FILE).value
     except ConfigInvalid as error:
