@@ -141,6 +141,8 @@ class HttpReader:
         is_answer: Callable[[int, bytes], bool] | None,
         endpoint: str,
     ) -> RawAnswer:
+        if self._session.closed:
+            raise TransportError(f"GET {path}: stopping")
         limits = self.settings
         requested_at = self._clock.now()
         headers = {"Accept": "application/json"}

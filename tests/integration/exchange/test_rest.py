@@ -285,6 +285,18 @@ async def test_a_public_answer_does_not_prove_a_key() -> None:
             await client.account_limits()
 
 
+async def test_a_request_after_the_end_is_no_crash() -> None:
+    """Whoever stops closes the connections first, so that what is under way ends; what comes then fails as if away."""
+    async with open_session() as session:
+        await session.close()
+    client = RestClient(
+        "http://127.0.0.1:1/trade-api/v2", None, TokenBucket(1000, 1000), StepClock(), session,
+        RestSettings(attempts_max=1), jitter=lambda: 0.0,
+    )  # fmt: skip
+    with pytest.raises(TransportError, match="stopping"):
+        await client.exchange_status()
+
+
 async def test_pages_go_on_over_an_empty_one() -> None:
     """An empty page with a cursor is not the end; the empty cursor is; a null list is an empty page."""
     handle, seen = script(
