@@ -168,7 +168,11 @@ class Process:
         """Seconds of the world since when something may be uncommitted."""
         pipelines = self.pipelines.items()
         held = [self._lanes[f].committed_at for f, p in pipelines if p.buffer or p.batcher.count]
-        return min(held, default=self._clock.monotonic())
+        # What was committed last may have been cut long before, while its commit was in doubt.
+        now, wall = self._clock.monotonic(), self._clock.now()
+        oldest = [at for _, p in pipelines if (at := p.buffer.oldest_at) is not None]
+        held += [now - max(wall - at, 0) / SECOND for at in oldest]
+        return min(held, default=now)
 
     async def drain(self) -> None:
         """Close every slot, then write everything out, the family that carries gaps last."""

@@ -54,7 +54,8 @@ async def test_a_restart_does_not_list_the_world_again(gatherer_db: Target, tmp_
             # An empty page need not be the last one.
             assert again.pop("/events") <= 2
             assert again == {
-                "/account/limits": 1, "/exchange/schedule": 1, "/exchange/status": 1, "/series": 1, "/markets": 1,
+                "/account/endpoint_costs": 1, "/account/limits": 1, "/exchange/schedule": 1, "/exchange/status": 1,
+                "/series": 1, "/markets": 1,
             }  # fmt: skip
             document = second.health.document()
             assert (document["listing"]["full"], document["markets"]["total"]) == (0, markets)

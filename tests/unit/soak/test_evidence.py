@@ -36,10 +36,11 @@ def test_a_hole_between_claims_and_after_the_last_is_a_gap_the_time_before_the_f
 
 
 def test_a_market_that_closes_need_not_be_proved_to_its_last_moment() -> None:
-    """Its end margin is no gap; anything wider is."""
-    assert evidence((5 * S, 38 * S), closed_at=40 * S).gaps((0, 40 * S)) == []
-    wider = evidence((5 * S, 37 * S), closed_at=40 * S).gaps((0, 40 * S))
-    assert wider == [("A", 37 * S, 40 * S - AT_CLOSE)]
+    """A pause between two probes and the end margin are no gap; anything wider is."""
+    proved = 40 * S - AT_CLOSE
+    assert evidence((5 * S, proved), closed_at=40 * S).gaps((0, 40 * S)) == []
+    wider = evidence((5 * S, proved - S), closed_at=40 * S).gaps((0, 40 * S))
+    assert wider == [("A", proved - S, proved)]
 
 
 def test_what_was_published_while_the_market_was_known_and_is_not_stored_is_missing() -> None:
