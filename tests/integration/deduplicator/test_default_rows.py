@@ -79,8 +79,9 @@ async def test_far_rows_are_told_archived_and_opened_like_any_others(
             metrics = deduplicator.runtime.metrics
             await deduplicator.until(lambda _: figure(metrics, "orderbook_deltas") > 0)
             async with asyncio.timeout(20):
-                while "default_partition_filled" not in await event_kinds(conn):
-                    await asyncio.sleep(0.05)  # the figure is set before the event is written
+                # The figure is set before the event is written.
+                while "default_partition_filled" not in await event_kinds(conn):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
             await archive.export()
             await archive.retain()
             # What lay in a partition of its own went (a chunk is always one), what lay in the default one is still here.
