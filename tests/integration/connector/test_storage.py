@@ -122,6 +122,7 @@ async def test_what_a_full_spool_drops_above_the_limit_is_exactly_one_gap(
                 await zone.until(lambda: dropped(runtime) > 500)
                 trades = await zone.conn.fetchval("select count(*) from trades")
                 await zone.until(lambda: zone.has_rows(trades=trades + 5))
+                room_at = runtime.clock.now()
             await zone.until(lambda: not spooled(runtime, "bytes"))
             before = await zone.conn.fetchval("select count(*) from orderbook_deltas")
             await zone.until(lambda: zone.has_rows(orderbook_deltas=before + 1000))
@@ -130,7 +131,8 @@ async def test_what_a_full_spool_drops_above_the_limit_is_exactly_one_gap(
         gaps = await zone.rows("gaps")
         assert {g.reason for g in gaps} == {"storage_full"}
         await check_books_behind(zone, gaps)
-        books = [g for g in gaps if g.channel == "orderbook_delta"]
+        # While the backlog is written a slow machine may run out of so little memory once more.
+        books = [g for g in gaps if g.channel == "orderbook_delta" and g.received_from <= room_at]
         assert len(books) == len({g.slot for g in books}) == 2
         await check_drops(zone, lost, "storage_full")
         await check(zone)
