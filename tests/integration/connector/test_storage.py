@@ -100,6 +100,11 @@ async def test_deltas_wait_while_trades_go_on_and_resume_by_themselves(
         assert {g.reason for g in await zone.rows("gaps")} == set()
 
 
+async def claims_of(zone: Zone, *channels: str) -> bool:
+    """True once somebody claims to have listened to each of these."""
+    return {*channels} <= {claim.channel for claim in await zone.claims()}
+
+
 async def check_books_behind(zone: Zone, gaps: list[Any]) -> None:
     """Every market of the slots that lost rows has a book from behind the hole, from which it can be rebuilt."""
     behind = max(g.to_ts for g in gaps if g.channel == "orderbook_delta")
@@ -159,6 +164,8 @@ async def test_a_process_that_ends_above_the_limit_leaves_the_rest_to_the_next(
         async with zone.connector(**own | {"grace_s": 0.1}) as runtime:
             await zone.until(lambda: level(runtime) == "ok")
             await zone.until(lambda: not spooled(runtime, "inherited_bytes"))
+            # A process that lived for a moment proves nothing.
+            await zone.until(lambda: claims_of(zone, "trade", "ticker"))
             await zone.simulator.stop_publishing()
         dead = {r.connection for r in await zone.rows("orderbook_deltas")}
         await check_once(zone, dead)

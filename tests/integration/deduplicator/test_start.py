@@ -70,7 +70,7 @@ async def test_production_s_server_goes_down_twice_and_all_of_it_is_caught_up(
         await deduplicator.until(lambda h: str(h["reason"]).startswith("waiting for production"))
         await production_server.start()
         await deduplicator.drained()
-        assert deduplicator.health["ready"]
+        await deduplicator.until(lambda h: h["ready"])
     async with connect(production) as conn:
         assert sorted(await merged_keys(conn)) == sorted(true_keys(truth))
         merges = await conn.fetch("SELECT merge_no FROM merges ORDER BY merged_at")
