@@ -60,6 +60,7 @@ class Metrics(FeedMetrics, RowMetrics, RestMetrics, MergeMetrics, ArchiveMetrics
         self._define_rest()
         self._define_catalogue()
         self._define_merge()
+        self._define_soundness()
         self._define_archive()
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:

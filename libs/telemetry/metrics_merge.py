@@ -27,6 +27,8 @@ class MergeMetrics(MetricKinds):
         self.merge_seconds = self._histogram(
             "merge_seconds", "Duration of one merge transaction, seconds.", LATENCY_BUCKETS
         )
+
+    def _define_soundness(self) -> None:
         self.gatherer_quarantined = self._gauge(
             "gatherer_quarantined",
             "1 while a gatherer is not merged because its data is wrong.",
