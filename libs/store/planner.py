@@ -137,16 +137,18 @@ class Planner:
 
         Of its inserts only so many are made as the zone has connections left: another look plans the rest again.
         """
+        # A drain may give up planning while this transaction runs: it is written by the epoch its fence saw.
+        epoch = self.epoch
         with map_store_errors():
             async with conn.transaction():
-                if not await conn.fetchval(_FENCE, self._shard, self.epoch):
+                if epoch is None or not await conn.fetchval(_FENCE, self._shard, epoch):
                     self.epoch = None
                     return False
                 await conn.execute(_BURY, *_columns(plan.bury))
                 await conn.execute(_WITHDRAW, *_columns(plan.withdraw))
                 await conn.execute(_MOVE, *_columns(plan.restore), "releasing", "live")
                 await conn.execute(_MOVE, *_columns(plan.release), "live", "releasing")
-                await conn.execute(_INSERT, *_columns(plan.insert), self.epoch, connections_max)
+                await conn.execute(_INSERT, *_columns(plan.insert), epoch, connections_max)
                 await conn.execute(_FORGET_SHARDS)
         return True
 

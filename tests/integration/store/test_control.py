@@ -1,5 +1,6 @@
 """Control tables on a real server: leases, the planner's fence, and moves from assigned to deleted."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -80,6 +81,33 @@ async def test_a_plan_is_fenced_by_the_planners_epoch(conn: Connection) -> None:
     assert not await old.write(conn, Plan(insert=[Pair("orderbook/0", "a")]), 200)
     assert await conn.fetchval("select count(*) from slot_assignments") == 0
     assert old.epoch is None
+
+
+async def test_a_planner_that_gives_up_midway_has_still_planned_by_its_epoch(
+    conn: Connection, gatherer_db: Target
+) -> None:
+    """A drain gives up by another connection while a plan is written: the rows bear the epoch their fence saw."""
+    await begin(conn, "a", "b")
+    planner = Planner("a")
+    assert await planner.take(conn, 0.0)
+    zone = await planner.read(conn)
+    assert zone is not None
+    async with connect(gatherer_db) as other, other.transaction():
+        await other.execute("lock table shards")  # the insert counts connections: here it waits
+        writing = asyncio.create_task(
+            planner.write(conn, Plan(insert=[Pair("orderbook/0", "b")]), 200)
+        )
+        async with asyncio.timeout(10):
+            while not await other.fetchval(
+                "select exists(select from pg_locks where not granted and relation = 'shards'::regclass)"
+            ):
+                pass
+        planner.unseen()
+    assert await writing
+    assert [(row.slot, row.epoch) for row in (await planner.read(conn) or zone).rows] == [
+        ("orderbook/0", 1)
+    ]
+    assert not await planner.write(conn, Plan(insert=[Pair("orderbook/1", "b")]), 200)
 
 
 async def test_a_slot_moves_make_before_break(conn: Connection) -> None:
