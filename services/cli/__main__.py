@@ -20,7 +20,7 @@ class Verb(NamedTuple):
 VERBS = {
     "local": Verb("services.local.command", "run the whole platform on this machine"),
     "migrate": Verb("services.migrate.command", "bring a database's schema to this version"),
-    "status": Verb("services.local.status_command", "show what a running platform is doing"),
+    "status": Verb("services.status.command", "show what a running platform is doing"),
     "gaps": Verb(
         "services.coverage.gaps_command", "show who listened, and what nobody heard and why"
     ),

@@ -9,6 +9,7 @@ import pytest
 
 from libs.runtime.settings import describe, load_settings
 from services.cli.catalogue import SERVICES, settings_class
+from services.doctor.cluster.settings import CheckedZone, ClusterSettings, DoctorFile
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "config"
@@ -39,7 +40,19 @@ def test_each_file_loads_for_each_of_its_services(service: str, name: str, tmp_p
 @pytest.mark.parametrize("name", sorted(path.name for path in CONFIG.glob("*.yaml")))
 def test_every_file_belongs_to_a_service(name: str) -> None:
     """No file lies there that nothing reads."""
-    assert name in {case[1] for case in CASES}
+    assert name in {"doctor.yaml", *(case[1] for case in CASES)}
+
+
+def test_the_doctors_file_loads() -> None:
+    """Also where no Secret is mounted; every key of a zone and of the release is written in it."""
+    loaded = load_settings(DoctorFile, CONFIG / "doctor.yaml", {"PRODUCTION_HOST": "x"})
+    (zone,) = loaded.value.cluster.zones
+    assert (zone.node_zone, zone.store.secret_file.split("/")[-1]) == ("us-east-1a", "password")
+    written = (CONFIG / "doctor.yaml").read_text()
+    keys = {
+        field.name for cls in (ClusterSettings, CheckedZone) for field in dataclasses.fields(cls)
+    }
+    assert {key for key in keys if f"{key}:" not in written} == set()
 
 
 def test_the_local_gatherer_is_small(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from libs.store.pool import Target, connect
-from services.local import status_command
-from services.local.status_command import EXIT_AWAY, EXIT_OK, main
+from services.status import command as status_command
+from services.status.command import EXIT_AWAY, EXIT_OK, main
 from tests.support.postgres import run
 
 
