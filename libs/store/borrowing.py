@@ -4,15 +4,19 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import asyncpg
 
 from libs.store.ending import CANCELLED_S
 from libs.store.pool import Pool, PooledConnection, map_store_errors
 
+BORROW_S_MAX: Final = 30.0
+"""Of who can do nothing else meanwhile."""
+
 
 @asynccontextmanager
-async def borrow(pool: Pool, timeout_s: float) -> AsyncIterator[PooledConnection]:
+async def borrow(pool: Pool, timeout_s: float = BORROW_S_MAX) -> AsyncIterator[PooledConnection]:
     """Lend a connection of the pool, waiting at most so many seconds for it; the driver's errors are mapped.
 
     Raises:

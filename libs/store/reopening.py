@@ -18,6 +18,7 @@ import asyncpg
 from libs.archive.keys import Window
 from libs.marketdata.tables import GATHERER_TABLES, Table
 from libs.marketdata.units import DAY
+from libs.store.borrowing import borrow
 from libs.store.dropped import Range
 from libs.store.errors import StoreError, StoreUnavailable
 from libs.store.leases import Lease
@@ -105,24 +106,23 @@ async def reopen(
         WindowsDiffer: the rows are not those of the manifests.
         StoreUnavailable: production is away, or the table's lock was not to be had.
     """
-    with map_store_errors():
-        async with pool.acquire() as conn:
-            groups = await _make_chunk(conn, wanted, objects, groups)
-            transaction = conn.transaction(isolation="read_committed")
-            await transaction.start()
-            try:
-                await conn.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
-                rows = await _fill(conn, wanted, objects, groups, seconds)
-                await conn.execute("SET LOCAL ROLE NONE")
-                is_ours = await lease.holds(conn)
-                if is_ours:
-                    await conn.execute(_OPENED, wanted.table, wanted.start, rows)
-                    detail = f"{wanted}: {len(objects)} objects, {rows} rows loaded back"
-                    await conn.execute(_EVENT, "range_reopened", detail)
-            except BaseException:
-                await transaction.rollback()
-                raise
-            await (transaction.commit() if is_ours else transaction.rollback())
+    async with borrow(pool) as conn:
+        groups = await _make_chunk(conn, wanted, objects, groups)
+        transaction = conn.transaction(isolation="read_committed")
+        await transaction.start()
+        try:
+            await conn.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+            rows = await _fill(conn, wanted, objects, groups, seconds)
+            await conn.execute("SET LOCAL ROLE NONE")
+            is_ours = await lease.holds(conn)
+            if is_ours:
+                await conn.execute(_OPENED, wanted.table, wanted.start, rows)
+                detail = f"{wanted}: {len(objects)} objects, {rows} rows loaded back"
+                await conn.execute(_EVENT, "range_reopened", detail)
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await (transaction.commit() if is_ours else transaction.rollback())
     return rows if is_ours else None
 
 

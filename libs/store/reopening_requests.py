@@ -7,6 +7,7 @@ dropped again.
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
+from libs.store.borrowing import borrow
 from libs.store.dropped import Range
 from libs.store.pool import AnyConnection, Pool, map_store_errors
 
@@ -107,11 +108,10 @@ async def note_failed(pool: Pool, wanted: Range, detail: str, *, is_final: bool)
     Raises:
         StoreUnavailable: production is away.
     """
-    with map_store_errors():
-        async with pool.acquire() as conn, conn.transaction():
-            is_news = await conn.fetchval(_FAILED, wanted.table, wanted.start, is_final, detail)
-            if is_news:
-                await conn.execute(_EVENT, "reopening_failed", f"{wanted}: {detail}")
+    async with borrow(pool) as conn, conn.transaction():
+        is_news = await conn.fetchval(_FAILED, wanted.table, wanted.start, is_final, detail)
+        if is_news:
+            await conn.execute(_EVENT, "reopening_failed", f"{wanted}: {detail}")
     return bool(is_news)
 
 

@@ -18,6 +18,7 @@ from libs.archive.keys import Window, window_of
 from libs.archive.manifest import Manifest
 from libs.marketdata.tables import Kind, Table, production_columns, production_key
 from libs.marketdata.units import DAY, SECOND
+from libs.store.borrowing import borrow
 from libs.store.leases import Lease
 from libs.store.pages import PLAN_BY_NUMBER
 from libs.store.pool import AnyConnection, Pool, map_store_errors
@@ -52,13 +53,12 @@ async def _long_transaction(
     pool: Pool, seconds: float, *, readonly: bool
 ) -> AsyncIterator[AnyConnection]:
     """One snapshot, in which a statement may take that long: the connection's own limit is made for short ones."""
-    with map_store_errors():
-        async with (
-            pool.acquire() as conn,
-            conn.transaction(isolation="repeatable_read", readonly=readonly),
-        ):
-            await conn.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
-            yield conn
+    async with (
+        borrow(pool) as conn,
+        conn.transaction(isolation="repeatable_read", readonly=readonly),
+    ):
+        await conn.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+        yield conn
 
 
 async def note_pending(
@@ -232,33 +232,31 @@ async def record_manifest(pool: Pool, manifest: Manifest, lease: Lease) -> bool:
     Raises:
         StoreConflict: the same supplement is recorded already.
     """
-    with map_store_errors():
-        async with pool.acquire() as conn, conn.transaction():
-            noted = await _lock_progress(conn, manifest.table)
-            if not await lease.holds(conn):
-                return False
-            await conn.execute(
-                "INSERT INTO archive_manifests (table_name, window_from, window_to, supplement, object, rows, bytes,"
-                " sha256, time_min, time_max, ticker_min, ticker_max, merge_from, merge_to, schema_version,"
-                " pyarrow_version) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16)",
-                manifest.table, manifest.window_from, manifest.window_to, manifest.supplement, manifest.object,
-                manifest.rows, manifest.bytes, manifest.sha256, manifest.time_min, manifest.time_max,
-                manifest.ticker_min, manifest.ticker_max, manifest.merge_from, manifest.merge_to,
-                manifest.schema_version, manifest.pyarrow_version,
-            )  # fmt: skip
-            window = Window(manifest.window_from, manifest.window_to)
-            await _strike_off(conn, manifest.table, window, noted, manifest.merge_to)
+    async with borrow(pool) as conn, conn.transaction():
+        noted = await _lock_progress(conn, manifest.table)
+        if not await lease.holds(conn):
+            return False
+        await conn.execute(
+            "INSERT INTO archive_manifests (table_name, window_from, window_to, supplement, object, rows, bytes,"
+            " sha256, time_min, time_max, ticker_min, ticker_max, merge_from, merge_to, schema_version,"
+            " pyarrow_version) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16)",
+            manifest.table, manifest.window_from, manifest.window_to, manifest.supplement, manifest.object,
+            manifest.rows, manifest.bytes, manifest.sha256, manifest.time_min, manifest.time_max,
+            manifest.ticker_min, manifest.ticker_max, manifest.merge_from, manifest.merge_to,
+            manifest.schema_version, manifest.pyarrow_version,
+        )  # fmt: skip
+        window = Window(manifest.window_from, manifest.window_to)
+        await _strike_off(conn, manifest.table, window, noted, manifest.merge_to)
     return True
 
 
 async def strike_off(pool: Pool, table: Table, window: Window, merge_to: int, lease: Lease) -> bool:
     """Strike off a pending window that has nothing left to export up to merge_to; False when the lease is lost."""
-    with map_store_errors():
-        async with pool.acquire() as conn, conn.transaction():
-            noted = await _lock_progress(conn, table.name)
-            if not await lease.holds(conn):
-                return False
-            await _strike_off(conn, table.name, window, noted, merge_to)
+    async with borrow(pool) as conn, conn.transaction():
+        noted = await _lock_progress(conn, table.name)
+        if not await lease.holds(conn):
+            return False
+        await _strike_off(conn, table.name, window, noted, merge_to)
     return True
 
 

@@ -13,7 +13,8 @@ from libs.archive.objects import ObjectStore
 from libs.archive.parquet import PYARROW_VERSION, write_parquet
 from libs.marketdata.tables import GATHERER_TABLES
 from libs.store import archive_records, windows
-from libs.store.pool import Pool, map_store_errors, open_pool
+from libs.store.borrowing import borrow
+from libs.store.pool import Pool, open_pool
 from libs.store.schema import check_level
 from services.archiver.command_show import Output, new_table
 from services.archiver.settings import ArchiverSettings, Settings
@@ -57,7 +58,7 @@ async def export_again(
     results: list[Result] = []
     production = settings.production.target()
     async with open_pool(production, wait=False, application="kalshi-data archive") as pool:
-        async with pool.acquire() as conn:
+        async with borrow(pool) as conn:
             await check_level(conn, "production")
         manifests = await archive_records.read_manifests(
             pool, tuple(selection.tables or GATHERER_TABLES), selection.start, selection.end
@@ -102,12 +103,11 @@ class _Again:
     ) -> Result | None:
         """Make the object's file; a result when it cannot be what was recorded."""
         table, seconds = GATHERER_TABLES[manifest.table], self._own.export_s_max
-        with map_store_errors():
-            async with self._pool.acquire() as conn, conn.transaction(readonly=True):
-                await conn.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
-                count = await windows.copy_window(
-                    conn, table, window, manifest.merge_from, manifest.merge_to, rows, seconds
-                )
+        async with borrow(self._pool) as conn, conn.transaction(readonly=True):
+            await conn.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+            count = await windows.copy_window(
+                conn, table, window, manifest.merge_from, manifest.merge_to, rows, seconds
+            )
         if count != manifest.rows:
             detail = f"production has {count} of {manifest.rows} rows"
             state = "gone" if count < manifest.rows else "differs"

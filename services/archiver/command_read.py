@@ -71,7 +71,7 @@ def verify(
     out.table(_totals_table(totals))
     _show_superseded(catalogue, out)
     show_faults(faults, out)
-    verdict = f"{len(faults)} faults" if faults else "no fault"
+    verdict = f"{len(faults)} fault{'s' * (len(faults) > 1)}" if faults else "no fault"
     out.say(
         f"{objects:,} objects read, {show_bytes(size)}, in {seconds:,.1f} s: {verdict}",
         "bold red" if faults else "bold green",

@@ -7,8 +7,7 @@ from libs.archive.objects import ObjectStore
 from libs.runtime.leasing import keep_lease, leased
 from libs.runtime.repeat import repeat
 from libs.runtime.service import Runtime
-from libs.store.pool import open_pool
-from libs.store.schema import wait_for_level
+from libs.runtime.stores import open_store
 from services.archiver.reopening import Reopener
 from services.archiver.settings import Settings, storage_options
 from services.archiver.tasks import Archiver
@@ -23,10 +22,9 @@ async def run(settings: Settings, runtime: Runtime) -> None:
     """
     own = settings.archiver
     store = ObjectStore(own.root, storage_options(own.s3))
-    async with open_pool(
-        settings.production.target(), stop=runtime.stop, application="kalshi-data archiver"
+    async with open_store(
+        settings.production, "production", runtime, application="kalshi-data archiver"
     ) as pool:
-        await wait_for_level(pool, "production", runtime.stop)
         async with leased(pool, "archiver", uuid.uuid4(), own.lease_s, runtime) as lease:
             if lease is None:
                 return

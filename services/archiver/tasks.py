@@ -14,10 +14,11 @@ from libs.marketdata.tables import GATHERER_TABLES, Table
 from libs.marketdata.units import SECOND
 from libs.runtime.service import Runtime
 from libs.store import archive_records, windows
+from libs.store.borrowing import borrow
 from libs.store.errors import StoreUnavailable
 from libs.store.leases import Lease
 from libs.store.partition_drop import drop_partitions_archived
-from libs.store.pool import Pool, map_store_errors
+from libs.store.pool import Pool
 from libs.telemetry.logging import get_logger
 from services.archiver.export import export_window
 from services.archiver.settings import ArchiverSettings, width_of
@@ -175,10 +176,9 @@ class Archiver:
     async def drop_once(self) -> None:
         """Let production's old partitions go, those that the archive accounts for."""
         before = self._runtime.clock.now() - int(self._settings.retention_s * SECOND)
-        with map_store_errors():
-            async with self._pool.acquire() as conn:
-                quiet_s = self._settings.reopened_quiet_s
-                gone = await drop_partitions_archived(conn, before, quiet_s)
+        async with borrow(self._pool) as conn:
+            quiet_s = self._settings.reopened_quiet_s
+            gone = await drop_partitions_archived(conn, before, quiet_s)
         for partition, why in gone.kept:
             log.warning("partition_kept", partition=partition.name, reason=why)
         if gone.dropped:
