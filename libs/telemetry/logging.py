@@ -23,7 +23,10 @@ LEVELS: Final[Mapping[str, int]] = {
     "error": logging.ERROR,
 }
 LIBRARY_MESSAGE = "library_message"
-_QUIET_LIBRARIES = ("asyncio", "aiohttp", "websockets", "sqlalchemy", "alembic", "botocore", "s3fs")
+_QUIET_LIBRARIES = (
+    *("asyncio", "aiohttp", "websockets", "sqlalchemy", "alembic", "botocore", "s3fs"),
+    *("kopf", "kubernetes_asyncio"),  # the latter would log the text of Secrets
+)
 
 
 class Logger:

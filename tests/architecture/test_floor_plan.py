@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.architecture.house import ROOT, sources, tracked_files
 
 MACHINE_PATHS = re.compile(rb"(?<![A-Za-z0-9_.])/(?:work|root|farm|tmp/kd)(?:/|\b)")
-LIBRARIES = ("runtime", "exchange", "store", "archive", "telemetry", "flow", "marketdata")
+LIBRARIES = ("runtime", "exchange", "store", "archive", "kube", "telemetry", "flow", "marketdata")
 
 
 def test_imports_go_down_and_through_doors() -> None:
