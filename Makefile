@@ -51,10 +51,15 @@ format: env ## Put every file into the house's form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Universal (every platform and Python from 3.11 on), with hashes and without the address of any index.
-lock: ## Resolve pyproject.toml anew into requirements.lock; needs uv
-	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --upgrade --quiet --output-file requirements.lock
+# What a machine in the cluster needs: every deployable service's extra, nothing of tests or of a laptop.
+IMAGE_EXTRAS := archiver connector coverage deduplicator doctor migrate operator poller registry rollout simulator
+LOCKED := --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
+
+# Universal (every platform and Python from 3.11 on; the image's from 3.13 on), with hashes and without the address of any index.
+lock: ## Resolve pyproject.toml anew into both locks; needs uv
+	uv pip compile pyproject.toml --all-extras --python-version 3.11 $(LOCKED) --upgrade --output-file requirements.lock
+	uv pip compile pyproject.toml $(addprefix --extra ,$(IMAGE_EXTRAS)) --python-version 3.13 $(LOCKED) --upgrade \
+	  --constraint requirements.lock --output-file requirements.image.lock
 
 clean: ## Remove what was made: environment, caches, data of local runs
 	rm -rf $(VENV) var build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage ./*.egg-info

@@ -1,0 +1,80 @@
+# One image for every service. The dependencies are one layer, the same whatever the service and whatever the code;
+# SERVICE only selects the command that runs when none is given. No compiler: every dependency is a wheel, arm64 and amd64.
+ARG SERVICE=connector
+
+FROM python:3.13-slim-trixie AS builder
+COPY requirements.image.lock /build/
+# Bytecode is made here because the root is read-only there; by hash, so that it depends on no file's date.
+RUN python -m venv --without-pip /opt/kalshi-data \
+    && python -m pip --python /opt/kalshi-data/bin/python install --quiet --no-cache-dir --disable-pip-version-check \
+        --require-hashes --only-binary :all: --no-compile --requirement /build/requirements.image.lock \
+    && rm -rf /opt/kalshi-data/lib/python3.13/site-packages/pyarrow/include \
+        /opt/kalshi-data/lib/python3.13/site-packages/pyarrow/tests \
+    && echo /app > /opt/kalshi-data/lib/python3.13/site-packages/kalshi-data.pth \
+    && python -m compileall -q --invalidation-mode unchecked-hash /opt/kalshi-data/lib
+COPY images/kalshi-data /opt/kalshi-data/bin/
+RUN chmod 0755 /opt/kalshi-data/bin/kalshi-data
+
+FROM builder AS code
+COPY pyproject.toml /app/
+COPY config /app/config
+COPY libs /app/libs
+COPY migrations /app/migrations
+COPY services /app/services
+# Checked, because development writes newer files over these. Modes are those of the checkout, which may be nobody's but its owner's.
+RUN python -m compileall -q --invalidation-mode checked-hash /app && chmod -R u=rwX,go=rX /app
+
+FROM python:3.13-slim-trixie AS application
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin kalshi-data
+COPY --from=builder /opt/kalshi-data /opt/kalshi-data
+COPY --from=code /app /app
+ENV PATH=/opt/kalshi-data/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
+    HOME=/tmp \
+    TMPDIR=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+WORKDIR /app
+USER 10001:10001
+ENTRYPOINT ["kalshi-data"]
+
+FROM application AS service-registry
+CMD ["run", "registry"]
+
+FROM application AS service-connector
+CMD ["run", "connector"]
+
+FROM application AS service-poller
+CMD ["run", "poller"]
+
+FROM application AS service-deduplicator
+CMD ["run", "deduplicator"]
+
+FROM application AS service-archiver
+CMD ["run", "archiver"]
+
+FROM application AS service-operator
+CMD ["run", "operator"]
+
+FROM application AS service-simulator
+CMD ["run", "simulator"]
+
+# For file sync: the code belongs to the process, and SIGHUP starts it anew. Needs a writable root; never deployed.
+FROM service-${SERVICE} AS dev
+USER 0:0
+COPY images/kalshi-data-reload /opt/kalshi-data/bin/
+RUN chmod 0755 /opt/kalshi-data/bin/kalshi-data-reload && chown -R 10001:10001 /app
+USER 10001:10001
+ENTRYPOINT ["kalshi-data-reload"]
+
+FROM service-${SERVICE} AS runtime
+ARG VERSION=
+ARG REVISION=
+ARG CREATED=
+ENV KALSHI_DATA_BUILD_VERSION=${VERSION} \
+    KALSHI_DATA_BUILD_COMMIT=${REVISION} \
+    KALSHI_DATA_BUILD_DATE=${CREATED}
+LABEL org.opencontainers.image.title="kalshi-data" \
+    org.opencontainers.image.description="Redundant, provable, real-time capture of every Kalshi market" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.created="${CREATED}"
