@@ -1,0 +1,69 @@
+{{/*
+What values alone can say is wrong, all at once; the schema (values.schema.json) has said what each value may be.
+*/}}
+{{- define "kalshi-data.check" -}}
+{{- $faults := list -}}
+{{- $zones := (include "kalshi-data.zones" . | fromYaml).zones | default list -}}
+{{- if not $zones -}}
+{{- $faults = append $faults "zones: name at least one enabled zone" -}}
+{{- end -}}
+{{- $fullname := include "kalshi-data.fullname" . -}}
+{{- $names := list -}}
+{{- $accounts := list -}}
+{{- range $zone := $zones -}}
+{{- if or (has $zone.name $names) (has $zone.name (list "production" "central")) -}}
+{{- $faults = append $faults (printf "zones: the name %s is taken; give each zone its own" $zone.name) -}}
+{{- end -}}
+{{- $names = append $names $zone.name -}}
+{{- $accounts = append $accounts $zone.account -}}
+{{- if not $zone.topologyZone -}}
+{{- $faults = append $faults (printf "zones: %s: topologyZone is missing" $zone.name) -}}
+{{- end -}}
+{{- $longest := printf "%s-connector-%s" $fullname $zone.name -}}
+{{- if gt (len $longest) 52 -}}
+{{- $faults = append $faults (printf "zones: %s is longer than 52 characters; shorten the release's name (fullnameOverride) or the zone's" $longest) -}}
+{{- end -}}
+{{- end -}}
+{{- range $account := uniq $accounts -}}
+{{- $needed := 1 -}}
+{{- $allowed := 1000000 -}}
+{{- range $zone := $zones -}}
+{{- if eq $zone.account $account -}}
+{{- range list "orderbook" "ticker" "trade" "lifecycle" -}}
+{{- $needed = add $needed (int (get $zone.slots .)) -}}
+{{- end -}}
+{{- $allowed = min $allowed (int $zone.slots.connections_max) -}}
+{{- end -}}
+{{- end -}}
+{{- if gt (int $needed) (int $allowed) -}}
+{{- $faults = append $faults (printf "zones: the slots of account %s and one to move are %d connections, above its connections_max of %d; lower slots or give zones accounts of their own" $account (int $needed) (int $allowed)) -}}
+{{- end -}}
+{{- end -}}
+{{- $simulated := eq .Values.exchange.environment "simulator" -}}
+{{- if and .Values.simulator.enabled (not $simulated) -}}
+{{- $faults = append $faults "simulator.enabled: nobody would use it; set exchange.environment: simulator" -}}
+{{- end -}}
+{{- if and $simulated (not .Values.simulator.enabled) (not (and .Values.exchange.restUrl .Values.exchange.wsUrl)) -}}
+{{- $faults = append $faults "exchange.environment: simulator needs simulator.enabled, or exchange.restUrl and exchange.wsUrl of another one" -}}
+{{- end -}}
+{{- if and (not .Values.production.enabled) (not .Values.production.host) -}}
+{{- $faults = append $faults "production.host: name the external database's host, or set production.enabled for one in the chart" -}}
+{{- end -}}
+{{- if and (not .Values.production.enabled) (not .Values.production.existingSecrets.superuser) -}}
+{{- $faults = append $faults "production.existingSecrets.superuser: name the Secret (username, password) of a user who may create roles in the external database" -}}
+{{- end -}}
+{{- if and .Values.production.enabled .Values.production.host -}}
+{{- $faults = append $faults "production.host: is for an external database; leave it out or set production.enabled: false" -}}
+{{- end -}}
+{{- if and .Values.archiver.enabled (not (include "kalshi-data.archiveRoot" .)) -}}
+{{- $faults = append $faults "archive.root: name a bucket (s3://bucket/prefix), or set s3server.enabled for a server in the chart, or archiver.enabled: false" -}}
+{{- end -}}
+{{- range .Values.rollout.released -}}
+{{- if not (has . $names) -}}
+{{- $faults = append $faults (printf "rollout.released: there is no enabled zone %s" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if $faults -}}
+{{- fail (printf "these values cannot work:\n  %s\n" (join "\n  " $faults)) -}}
+{{- end -}}
+{{- end -}}
