@@ -43,17 +43,14 @@ class CentralFile:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was read.
-
-    Attributes:
-        file: the settings, of the one kind or the other.
-        storage_bytes_max: of a zone: above it its connectors hold back, bytes; 0: no limit, or not known here.
-        layers: everything the file and the environment set, by dotted path.
-    """
+    """What was read."""
 
     file: ZoneFile | CentralFile
+    """The settings, of the one kind or the other."""
     storage_bytes_max: int
+    """Of a zone: above it its connectors hold back, bytes; 0: no limit, or not known here."""
     layers: Layers
+    """Everything the file and the environment set, by dotted path."""
 
 
 def read_settings(config: Path | None, environ: Mapping[str, str] | None = None) -> Asked:
