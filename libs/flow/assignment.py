@@ -98,14 +98,30 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.insert or self.release or self.restore or self.withdraw or self.bury)
+        return not any(self.counts().values())
+
+    def counts(self) -> dict[str, int]:
+        """How many changes of each kind, for log lines and metrics."""
+        kinds = ("insert", "release", "restore", "withdraw", "bury")
+        return {kind: len(getattr(self, kind)) for kind in kinds}
 
 
-def is_frozen(shards: Iterable[Shard]) -> bool:
-    """True when more than half of the shards vanished together, less than 120 s ago."""
-    shards = [s for s in shards if s.is_member or s.has_vanished]
-    gone = [s for s in shards if s.has_vanished and s.expired_for < FROZEN_FOR]
-    return 2 * len(gone) > len(shards)
+def is_frozen(shards: Iterable[Shard], wanted: int | None = None) -> bool:
+    """True when more than half of the shards vanished together, less than 120 s ago.
+
+    wanted: how many there are to be; what is above that has not vanished, it was given up. None: nobody says.
+    """
+    shards = list(shards)
+    members = sum(shard.is_member for shard in shards)
+    gone = sum(shard.has_vanished and shard.expired_for < FROZEN_FOR for shard in shards)
+    if wanted is not None:
+        gone = min(gone, max(0, wanted - members))
+    return gone > members
+
+
+def moves_max(connections_max: int, connections: int) -> int:
+    """Most slots with two connections at once: what so many, one per slot and all extra ones, leave of the account's."""
+    return max(0, min(MOVES_MAX, connections_max - connections))
 
 
 def plan(
@@ -116,6 +132,8 @@ def plan(
     moves_max: int = MOVES_MAX,
     weights: Mapping[str, float] | None = None,
     pins: Mapping[str, str] | None = None,
+    wanted: int | None = None,
+    newest: str | None = None,
 ) -> Plan:
     """Return the next changes; called again after they are written it goes on, until nothing is left.
 
@@ -125,8 +143,12 @@ def plan(
         rows: every row of slot_assignments.
         moves_max: most slots with two connections at once (connections_max - slots - extra connections, and 25).
         weights: observed load per slot; pins: slot -> shard, given by hand.
+        wanted: how many shards there are to be, where somebody says so.
+        newest: the template that slots go to while there are several; None: that of the shard that started last.
     """
-    return _Planner(slots, shards, rows, moves_max, weights or {}, pins or {}).run()
+    planner = _Planner(slots, shards, rows, moves_max, weights or {}, pins or {}, newest)
+    planner.plan.is_frozen = is_frozen(planner.shards.values(), wanted)
+    return planner.run()
 
 
 class _Planner:
@@ -138,16 +160,17 @@ class _Planner:
         moves_max: int,
         weights: Mapping[str, float],
         pins: Mapping[str, str],
+        newest: str | None,
     ) -> None:
         self.slots = sorted(set(slots))
         self.shards = {shard.name: shard for shard in shards}
         self.moves_max = moves_max
-        self.weights, self.pins = weights, pins
+        self.weights, self.pins, self.newest = weights, pins, newest
         self.rows: dict[str, list[Row]] = {slot: [] for slot in self.slots}
         self.strangers: list[Row] = []
         for row in sorted(rows, key=lambda r: r.pair):
             self.rows.get(row.slot, self.strangers).append(row)
-        self.plan = Plan(is_frozen=is_frozen(self.shards.values()))
+        self.plan = Plan()
 
     def run(self) -> Plan:
         targets = self._targets()
@@ -184,12 +207,9 @@ class _Planner:
     def _targets(self) -> dict[str, str]:
         """Where every slot should be; what is on its way stays on its way."""
         members = [shard for shard in self.shards.values() if shard.is_member]
-        newest = max(members, key=lambda s: (s.epoch, s.name), default=None)
-        mixed = len({shard.template_hash for shard in members}) > 1
-        places = [
-            Place(s.name, s.capacity, newest is None or s.template_hash == newest.template_hash)
-            for s in members
-        ]
+        newest = self._newest_template(members)
+        mixed = len({shard.template_hash for shard in self.shards.values() if shard.is_alive}) > 1
+        places = [Place(s.name, s.capacity, s.template_hash == newest) for s in members]
         current = {slot: name for slot in self.slots if (name := self._current(slot)) is not None}
         return place(
             self.slots,
@@ -199,6 +219,13 @@ class _Planner:
             pins=self.pins,
             settled=frozenset(current) if mixed else frozenset(),
         )
+
+    def _newest_template(self, members: Sequence[Shard]) -> str | None:
+        """Of what slots go to first. A container of the old template that restarts starts last, too: who knows better says so."""
+        if self.newest is not None and any(s.template_hash == self.newest for s in members):
+            return self.newest
+        last = max(members, key=lambda s: (s.epoch, s.name), default=None)
+        return None if last is None else last.template_hash
 
     def _current(self, slot: str) -> str | None:
         """The member that has the slot, or is to have it."""

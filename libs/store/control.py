@@ -26,6 +26,11 @@ on conflict (shard) do update set instance = excluded.instance, template_hash = 
     capacity = excluded.capacity, draining = false, epoch = excluded.epoch,
     heartbeat_at = clock_timestamp(), expires_at = excluded.expires_at, extra_connections = 0
 """
+_FORGET_THE_DEAD = """
+delete from shards where expires_at < clock_timestamp() - interval '1 hour'
+  and not exists (select from slot_assignments a where a.shard = shards.shard)
+"""
+"""Pods of a Deployment never come back under their names. Here, because the operator may not delete shards."""
 _REGISTER_AGAIN = """
 insert into shards (shard, instance, template_hash, capacity, draining, epoch, expires_at)
 values ($1, $2, $3, $4, false, 1 + coalesce((select max(epoch) from shards), 0), clock_timestamp() + $5)
@@ -87,8 +92,12 @@ class Owned(NamedTuple):
 async def register(
     conn: AnyConnection, shard: str, instance: UUID, *, template_hash: str, capacity: int
 ) -> None:
-    """Begin this shard's lease under a new instance; its epoch becomes the largest of the zone."""
+    """Begin this shard's lease under a new instance; its epoch becomes the largest of the zone.
+
+    Shards that are gone for an hour and have no row are forgotten.
+    """
     with map_store_errors():
+        await conn.execute(_FORGET_THE_DEAD)
         await conn.execute(_REGISTER, shard, instance, template_hash, capacity, LEASE)
 
 

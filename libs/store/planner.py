@@ -1,11 +1,15 @@
 """The planner's hand on a zone's control tables: it reads shards and rows, and writes plans behind its fence.
 
+Two kinds of planners take the one row by different rules: the operator when it has expired or when a shard holds it, a
+shard (the stand-in) when it has expired and no living shard has a lower name. Otherwise they are alike.
+
 Every judgement is by the database's clock, and only after this process has seen the database up, without a break, for
 one whole lease: after an outage every lease is old and nobody is dead. Writes are fenced by the planner's epoch.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from libs.flow.assignment import Pair, Plan, Row, Shard, State
 from libs.store.connections import BEYOND_ROWS, OF_ROWS
@@ -15,14 +19,23 @@ from libs.store.pool import AnyConnection, map_store_errors
 _KEEP_PLANNER = """
 insert into planner (holder) select '' where not exists (select from planner) on conflict do nothing
 """
-_PLANNER = """
+OPERATOR: Final = "operator/"
+"""What the name of an operator begins with, as a holder of the row; no shard's name has a slash."""
+_TAKE = """
 update planner set holder = $1, expires_at = clock_timestamp() + $2,
     epoch = epoch + case when holder = $1 and expires_at > clock_timestamp() then 0 else 1 end
 where (holder = $1 and expires_at > clock_timestamp())
-   or (expires_at <= clock_timestamp() and ($3 or expires_at = '-infinity')
+"""
+_IS_FREE = "expires_at <= clock_timestamp() and ($3 or expires_at = '-infinity')"
+_TAKE_AS_SHARD = f"""{_TAKE}
+   or ({_IS_FREE}
        and $1 = (select min(shard) from shards where expires_at > clock_timestamp() and not draining))
 returning epoch
 """
+_TAKE_AS_OPERATOR = (
+    f"""{_TAKE} or ({_IS_FREE}) or not starts_with(holder, '{OPERATOR}') returning epoch"""
+)
+_HOLDER = "select holder from planner where expires_at > clock_timestamp()"
 _GIVE_UP = "update planner set expires_at = '-infinity' where holder = $1"
 _FENCE = "select true from planner where holder = $1 and epoch = $2 for update"
 _SHARDS = """
@@ -66,10 +79,6 @@ delete from slot_assignments using unnest($1::text[], $2::text[]) as old (slot, 
 where (slot_assignments.slot, slot_assignments.shard) = (old.slot, old.shard)
   and not exists (select from shards s where s.shard = old.shard and s.expires_at > clock_timestamp())
 """
-_FORGET_SHARDS = """
-delete from shards where expires_at < clock_timestamp() - interval '1 hour'
-  and not exists (select from slot_assignments a where a.shard = shards.shard)
-"""
 _UP_SINCE = """
 select clock_timestamp() as now,
     extract(epoch from clock_timestamp() - pg_postmaster_start_time())::float8 as up_s
@@ -85,17 +94,20 @@ class ZoneState:
 
 
 class Planner:
-    """The stand-in planner inside a shard: plans while it is the live shard with the lowest name.
+    """Who plans a zone, or would: `Planner("connector-a-1")` in a shard, `Planner("operator/NAME")` in the operator.
 
-    epoch: of our planning, None while another plans.
+    epoch: of our planning, None while another plans. held_for: seconds since we took the row. other: who holds it
+    instead, as of the last attempt; empty when nobody does.
     """
 
-    def __init__(self, shard: str) -> None:
-        self._shard = shard
+    def __init__(self, holder: str) -> None:
+        self._holder = holder
+        self._take = _TAKE_AS_OPERATOR if holder.startswith(OPERATOR) else _TAKE_AS_SHARD
         self._up_for = 0.0
         self._seen_at: float | None = None
         self.epoch: int | None = None
         self.held_for = 0.0
+        self.other = ""
 
     def unseen(self) -> None:
         """Note that the database was away: judging begins anew."""
@@ -115,22 +127,18 @@ class Planner:
             may_judge = self._up_for >= LEASE_S
             # An emptied database has no row either, and without one nobody would ever plan.
             await conn.execute(_KEEP_PLANNER)
-            epoch = await conn.fetchval(_PLANNER, self._shard, LEASE, may_judge)
+            epoch = await conn.fetchval(self._take, self._holder, LEASE, may_judge)
+            self.other = (await conn.fetchval(_HOLDER) or "") if epoch is None else ""
         self.held_for = self.held_for + since if epoch is not None and epoch == self.epoch else 0.0
         self.epoch = epoch
         return epoch is not None
 
     async def read(self, conn: AnyConnection) -> ZoneState | None:
         """Read shards and rows; None while expired leases may not be judged yet."""
-        with map_store_errors():
-            shards = tuple(Shard(*row) for row in await conn.fetch(_SHARDS))
-            rows = tuple(
-                Row(r["slot"], r["shard"], State(r["state"]), r["epoch"], r["assigned_for"])
-                for r in await conn.fetch(_ROWS)
-            )
-        if self._up_for < LEASE_S and any(shard.has_vanished for shard in shards):
+        zone = await read_zone(conn)
+        if self._up_for < LEASE_S and any(shard.has_vanished for shard in zone.shards):
             return None
-        return ZoneState(shards, rows)
+        return zone
 
     async def write(self, conn: AnyConnection, plan: Plan, connections_max: int) -> bool:
         """Write a plan in one transaction behind the fence; False when another plans meanwhile.
@@ -141,7 +149,7 @@ class Planner:
         epoch = self.epoch
         with map_store_errors():
             async with conn.transaction():
-                if epoch is None or not await conn.fetchval(_FENCE, self._shard, epoch):
+                if epoch is None or not await conn.fetchval(_FENCE, self._holder, epoch):
                     self.epoch = None
                     return False
                 await conn.execute(_BURY, *_columns(plan.bury))
@@ -149,7 +157,6 @@ class Planner:
                 await conn.execute(_MOVE, *_columns(plan.restore), "releasing", "live")
                 await conn.execute(_MOVE, *_columns(plan.release), "live", "releasing")
                 await conn.execute(_INSERT, *_columns(plan.insert), epoch, connections_max)
-                await conn.execute(_FORGET_SHARDS)
         return True
 
     async def give_up(self, conn: AnyConnection) -> None:
@@ -157,7 +164,22 @@ class Planner:
         if self.epoch is not None:
             self.epoch = None
             with map_store_errors():
-                await conn.execute(_GIVE_UP, self._shard)
+                await conn.execute(_GIVE_UP, self._holder)
+
+
+async def read_zone(conn: AnyConnection) -> ZoneState:
+    """Return every shard, alive or not, and every row.
+
+    Raises:
+        StoreUnavailable: the database is away.
+    """
+    with map_store_errors():
+        shards = tuple(Shard(*row) for row in await conn.fetch(_SHARDS))
+        rows = tuple(
+            Row(r["slot"], r["shard"], State(r["state"]), r["epoch"], r["assigned_for"])
+            for r in await conn.fetch(_ROWS)
+        )
+    return ZoneState(shards, rows)
 
 
 def _columns(pairs: Sequence[Pair]) -> tuple[list[str], list[str]]:

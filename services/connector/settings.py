@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from libs.flow.assignment import MOVES_MAX
 from libs.flow.batch import Limits
 from libs.marketdata.tables import Family
 from libs.marketdata.units import MILLISECOND, SECOND
@@ -159,10 +158,6 @@ class Settings:
                 f"connector.extra_connections_max: {slots.total} slots + 1 to move + {extra} extra are {needed} connections,"
                 f" {needed - slots.connections_max} above slots.connections_max of {slots.connections_max}; lower it"
             )
-
-    def moves_max(self, connections: int) -> int:
-        """Most slots with two connections at once: what so many, one per slot and all extra ones, leave of the account's."""
-        return max(0, min(MOVES_MAX, self.slots.connections_max - connections))
 
     def session(self) -> SessionSettings:
         """What a session needs of it."""

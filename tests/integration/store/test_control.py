@@ -13,6 +13,7 @@ from libs.store.catalogue_views import read_strays
 from libs.store.connections import count_connections, reserve
 from libs.store.control import Owned
 from libs.store.planner import Planner
+from libs.store.planning import Wishes, look
 from libs.store.pool import Connection, Target, connect
 from libs.store.slot_moves import with_markets
 
@@ -70,6 +71,108 @@ async def test_the_live_shard_with_the_lowest_name_plans(conn: Connection) -> No
         "select extract(epoch from clock_timestamp() - pg_postmaster_start_time())::float8"
     )
     assert await judging.take(conn, 10.0) is (up_s >= control.LEASE_S)
+
+
+async def _age(conn: Connection) -> None:
+    """The planner's row ran out a second ago."""
+    await conn.execute("update planner set expires_at = clock_timestamp() - interval '1 second'")
+
+
+def _long_watching(holder: str) -> Planner:
+    """A planner that has seen the database for a lease; the server itself may be younger."""
+    planner = Planner(holder)
+    planner._up_for, planner._seen_at = 100.0, 0.0
+    return planner
+
+
+async def test_the_operator_takes_the_row_from_a_shard_at_once(conn: Connection) -> None:
+    """With a new epoch, so that the shard's plan that is under way comes to nothing; it then stays the operator's."""
+    await begin(conn, "a")
+    shard, operator = Planner("a"), Planner("operator/one")
+    assert await shard.take(conn, 0.0)
+    assert await operator.take(conn, 0.0)
+    assert (operator.epoch, operator.other) == (2, "")
+    assert not await shard.write(conn, Plan(insert=[Pair("orderbook/0", "a")]), 200)
+    assert not await shard.take(conn, 0.0)
+    assert shard.other == "operator/one"
+    assert await operator.take(conn, 1.0)
+    assert (operator.epoch, operator.held_for) == (2, 1.0)
+
+
+async def test_of_two_operators_one_plans(conn: Connection) -> None:
+    """The other waits for the end of its lease, or until it gives up; then it goes on at once."""
+    first, second = Planner("operator/one"), Planner("operator/two")
+    assert await first.take(conn, 0.0)
+    assert not await second.take(conn, 0.0)
+    assert (second.epoch, second.other) == (None, "operator/one")
+    await first.give_up(conn)
+    assert await second.take(conn, 1.0)
+    assert not await first.take(conn, 1.0)
+    await _age(conn)
+    assert not await first.take(conn, 2.0)  # it has not seen the database for a lease
+    up_s = await conn.fetchval(
+        "select extract(epoch from clock_timestamp() - pg_postmaster_start_time())::float8"
+    )
+    assert await _long_watching("operator/one").take(conn, 10.0) is (up_s >= control.LEASE_S)
+
+
+async def test_a_shard_stands_in_when_the_operators_row_runs_out(conn: Connection) -> None:
+    """Or as soon as it is given up: the live shard with the lowest name, and no other."""
+    await begin(conn, "a", "b")
+    operator, low, high = Planner("operator/one"), Planner("a"), Planner("b")
+    assert await operator.take(conn, 0.0)
+    assert not await low.take(conn, 0.0)
+    await operator.give_up(conn)
+    assert not await high.take(conn, 0.0)
+    assert await low.take(conn, 0.0)
+    assert not await operator.write(conn, Plan(insert=[Pair("orderbook/0", "a")]), 200)
+
+
+async def test_a_plan_of_the_operator_needs_no_more_than_its_grants(
+    conn: Connection, gatherer_db: Target
+) -> None:
+    """Every statement of a turn as kd_planner: taking, reading, each kind of change, giving up."""
+    await begin(conn, "a", "b", "c")
+    await conn.execute(
+        "insert into slot_assignments (slot, shard, epoch, state) values ('orderbook/0', 'a', 1, 'live'),"
+        " ('orderbook/1', 'a', 1, 'releasing'), ('orderbook/2', 'a', 1, 'assigned'), ('orderbook/3', 'c', 1, 'live')"
+    )
+    await expire(conn, "c")
+    operator = _long_watching("operator/one")
+    async with connect(gatherer_db) as own:
+        await own.execute("set role kd_planner")
+        found = await look(own, operator, Wishes(SLOTS, 200), now_s=0.0, settle_s=0.0)
+        assert found is not None
+        everything = Plan(
+            insert=[Pair("orderbook/4", "b")],
+            release=[Pair("orderbook/0", "a")],
+            restore=[Pair("orderbook/1", "a")],
+            withdraw=[Pair("orderbook/2", "a")],
+            bury=[Pair("orderbook/3", "c")],
+        )
+        assert await operator.write(own, everything, 200)
+        await control.notify(own, control.ASSIGNMENTS)
+        await operator.give_up(own)
+    rows = await conn.fetch("select slot, shard, state from slot_assignments order by slot")
+    assert [tuple(row) for row in rows if row["slot"] in ("orderbook/0", "orderbook/1")] == [
+        ("orderbook/0", "a", "releasing"),
+        ("orderbook/1", "a", "live"),
+    ]
+    assert {"orderbook/3"} & {row["slot"] for row in rows if row["shard"] == "c"} == set()
+
+
+async def test_shards_long_gone_are_forgotten_when_one_starts(conn: Connection) -> None:
+    """Pods of a Deployment never come back under their names; who still has a row is kept."""
+    await begin(conn, "dead", "owing", "late")
+    await conn.execute(
+        "insert into slot_assignments (slot, shard, epoch, state) values ('orderbook/0', 'owing', 1, 'live')"
+    )
+    await conn.execute(
+        "update shards set expires_at = clock_timestamp() - interval '61 minutes' where shard <> 'late'"
+    )
+    await begin(conn, "new")
+    left = await conn.fetch("select shard from shards order by shard")
+    assert [row["shard"] for row in left] == ["late", "new", "owing"]
 
 
 async def test_a_plan_is_fenced_by_the_planners_epoch(conn: Connection) -> None:

@@ -6,7 +6,17 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.flow.assignment import LIVE_WITHIN, Pair, Plan, Row, Shard, State, is_frozen, plan
+from libs.flow.assignment import (
+    LIVE_WITHIN,
+    Pair,
+    Plan,
+    Row,
+    Shard,
+    State,
+    is_frozen,
+    moves_max,
+    plan,
+)
 from libs.flow.placement import Place, bounds, is_mirrored, kind_of, place
 
 SLOTS = [f"orderbook/{n}" for n in range(24)] + [
@@ -265,3 +275,90 @@ def test_dropped_slots_stay_until_all_others_are_heard() -> None:
     assert plan(["orderbook/0"], [alive("a")], starting).is_empty
     heard = [Row("orderbook/0", "a", State.LIVE), old]
     assert plan(["orderbook/0"], [alive("a")], heard).release == [old.pair]
+
+
+def test_moves_leave_room_for_the_connections_of_split_slots() -> None:
+    """Both together never exceed the account, and 25 are enough for any."""
+    found = {most: moves_max(most, 150 + 4) for most in (151, 155, 160, 200)}
+    assert found == {151: 0, 155: 1, 160: 6, 200: 25}
+
+
+def test_shards_above_the_number_wanted_have_not_vanished() -> None:
+    """Scaled from 4 to 1, and the three were killed before they could say so: their slots move at once."""
+    shards = [alive("a"), *(Shard(n, is_alive=False) for n in "bcd")]
+    rows = [Row("orderbook/0", "b", State.LIVE)]
+    assert plan(["orderbook/0"], shards, rows).is_frozen
+    assert plan(["orderbook/0"], shards, rows, wanted=4).is_frozen
+    scaled = plan(["orderbook/0"], shards, rows, wanted=1)
+    assert (scaled.is_frozen, scaled.insert) == (False, [Pair("orderbook/0", "a")])
+    # Of those wanted, one of two is not more than half.
+    assert not is_frozen(shards, 2)
+
+
+def test_those_long_gone_do_not_hide_that_most_vanished() -> None:
+    """Their rows stay for an hour; they are neither gone together with the others nor there."""
+    long_gone = [Shard(n, is_alive=False, expired_for=600_000_000) for n in "wxyz"]
+    now_gone = [Shard(n, is_alive=False) for n in "bc"]
+    assert is_frozen([alive("a"), *now_gone, *long_gone])
+    assert not is_frozen([alive("a"), *long_gone])
+
+
+def test_an_old_shard_that_restarts_is_not_the_newest_template() -> None:
+    """Who knows the pods says which template is new; epochs alone would send the slots back."""
+    slots = [f"orderbook/{n}" for n in range(6)]
+    shards = [
+        alive("new-1", template_hash="y", epoch=3),
+        alive("old-1", template_hash="x", epoch=4),
+        alive("old-2", template_hash="x", epoch=2, draining=True),
+    ]
+    rows = [Row(s, "old-2", State.LIVE) for s in slots[:2]]
+    rows += [Row(s, "old-1", State.LIVE) for s in slots[2:4]]
+    rows += [Row(s, "new-1", State.LIVE) for s in slots[4:]]
+    assert {p.shard for p in plan(slots[:4], shards, rows, newest="y").insert} == {"new-1"}
+    assert {p.shard for p in plan(slots[:1], shards, rows[:1]).insert} == {"old-1"}
+    assert {p.shard for p in plan(slots[:1], shards, rows[:1], newest="gone").insert} == {"old-1"}
+
+
+def test_while_an_old_shard_drains_the_new_ones_do_not_trade_slots() -> None:
+    """Only slots of leaving shards move; the balance comes when one template is left."""
+    slots = [f"orderbook/{n}" for n in range(6)]
+    rows = [Row(s, "new-1", State.LIVE) for s in slots[:5]] + [Row(slots[5], "old", State.LIVE)]
+    leaving = alive("old", template_hash="x", epoch=1, draining=True)
+    new = [alive("new-1", template_hash="y", epoch=2), alive("new-2", template_hash="y", epoch=3)]
+    assert plan(slots, [leaving, *new], rows).insert == [Pair(slots[5], "new-2")]
+    done = [Row(s, "new-1", State.LIVE) for s in slots[:5]] + [Row(slots[5], "new-2", State.LIVE)]
+    assert {p.shard for p in plan(slots, new, done).insert} == {"new-2"}
+
+
+pins = st.dictionaries(st.sampled_from(SLOTS), st.sampled_from(NAMES), max_size=4)
+
+
+@given(names, pins)
+@settings(max_examples=40)
+def test_pinned_slots_are_where_they_are_pinned(shards: list[str], pinned: dict[str, str]) -> None:
+    """While that shard is there; every other slot still has one owner, and pins are never moved for the balance."""
+    rows, _ = settle(SLOTS, [alive(n) for n in shards], [], pins=pinned)
+    found = owners(rows)
+    assert found.keys() == set(SLOTS)
+    obeyed = {slot: shard for slot, shard in pinned.items() if shard in shards}
+    assert {slot: found[slot] for slot in obeyed} == obeyed
+    bound = bounds([Place(n) for n in shards], len(SLOTS))
+    load = Counter(found.values())
+    given_by_hand = Counter(obeyed.values())
+    mirrors = Counter(shard for slot, shard in found.items() if is_mirrored(slot))
+    assert all(load[n] <= max(bound[n], given_by_hand[n] + mirrors[n]) for n in shards)
+
+
+@given(names, pins)
+@settings(max_examples=40)
+def test_a_pin_moves_its_slot_and_little_else(shards: list[str], pinned: dict[str, str]) -> None:
+    """Pinning and releasing again is make-before-break like any move; what was full gives up as many as it gets."""
+    before = owners(settle(SLOTS, [alive(n) for n in shards], [])[0])
+    rows = [Row(slot, shard, State.LIVE) for slot, shard in before.items()]
+    after, _ = settle(SLOTS, [alive(n) for n in shards], rows, pins=pinned)
+    found = owners(after)
+    moved = {slot for slot in SLOTS if before[slot] != found[slot]}
+    wanted = {s for s, shard in pinned.items() if shard in shards and before[s] != shard}
+    assert wanted <= moved
+    # Each pin may push one slot out, and a mirror a second one.
+    assert len(moved - wanted) <= 2 * len(wanted) + sum(map(is_mirrored, moved))
