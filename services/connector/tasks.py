@@ -1,21 +1,19 @@
 """The connector's loops, each with its single turn: heartbeat, plan, follow assignments."""
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from libs.flow.assignment import plan
 from libs.runtime.service import Runtime
 from libs.store import control
 from libs.store.borrowing import borrow
 from libs.store.connections import reserve
 from libs.store.errors import StoreUnavailable
 from libs.store.notify import Listener
-from libs.store.planner import Planner, ZoneState
+from libs.store.planner import Planner
+from libs.store.planning import Wishes, look
 from libs.store.pool import AnyConnection, Pool
-from libs.store.slot_moves import with_markets
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from services.connector.holdings import Holdings
@@ -142,33 +140,20 @@ async def plan_once(shard: Shard) -> None:
     Raises:
         StoreUnavailable: the database is away.
     """
-    settings, planner = shard.settings, shard.planner
+    settings, clock = shard.settings, shard.runtime.clock
+    wishes = Wishes(settings.slot_names(), settings.slots.connections_max)
     async with borrow(shard.pool, ACQUIRE_S_MAX) as conn:
-        now = shard.runtime.clock.monotonic()
-        if shard.draining or not await planner.take(conn, now):
+        if shard.draining:
             return
-        if planner.held_for < settings.connector.settle_s:
-            return
-        zone = await planner.read(conn)
-        if zone is None:
-            return
-        slots = await slots_to_serve(conn, settings.slot_names(), zone)
-        extra = sum(other.extra_connections for other in zone.shards if other.is_alive)
-        moves_max = settings.moves_max(len(slots) + extra)
-        changes = plan(slots, zone.shards, zone.rows, moves_max=moves_max)
-        most = settings.slots.connections_max
-        if not changes.is_empty and await planner.write(conn, changes, most):
-            log.info(
-                "planned", insert=len(changes.insert), release=len(changes.release),
-                withdraw=len(changes.withdraw), restore=len(changes.restore), bury=len(changes.bury),
-            )  # fmt: skip
-            await control.notify(conn, control.ASSIGNMENTS)
-
-
-async def slots_to_serve(conn: AnyConnection, known: Iterable[str], zone: ZoneState) -> set[str]:
-    """Return the slots of the configuration, and those that it has no more but whose markets are not heard elsewhere yet."""
-    slots = set(known)
-    return slots.union(await with_markets(conn, {row.slot for row in zone.rows} - slots))
+        found = await look(
+            conn,
+            shard.planner,
+            wishes,
+            now_s=clock.monotonic(),
+            settle_s=settings.connector.settle_s,
+        )
+    if found is not None and found.plan is not None and found.written and not found.is_settled:
+        log.info("planned", **found.plan.counts())
 
 
 async def follow_once(shard: Shard) -> None:
