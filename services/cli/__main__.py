@@ -24,6 +24,10 @@ VERBS = {
     "gaps": Verb(
         "services.coverage.gaps_command", "show who listened, and what nobody heard and why"
     ),
+    "verdict": Verb(
+        "services.local.verdict_command",
+        "hold what was captured against what the simulated exchange published",
+    ),
     "coverage": Verb(
         "services.coverage.coverage_command",
         "show facts by who delivered them, lag and share listened; draw them over time",

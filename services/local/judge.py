@@ -1,21 +1,26 @@
-"""Takes the verdict of a finished run: journals, production, archive. Reads everything, decides nothing itself."""
+"""Takes a verdict: journals, production, archive. Reads everything, decides nothing itself.
+
+Of a run that has ended everything is judged. Of one that goes on, what was published in a span that is over: the facts
+of the span, and snapshots, books and gaps as they were at its end.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from pathlib import Path
 
 from libs.archive.objects import ObjectStore
 from libs.archive.parquet import read_rows
 from libs.marketdata.listening import ORDERBOOK_CHANNEL, Span, holes
-from libs.marketdata.rebuild import BookImpossible, Levels, apply, levels_of
 from libs.marketdata.tables import GATHERER_TABLES
-from libs.marketdata.units import MILLISECOND, SECOND
+from libs.marketdata.units import SECOND
 from libs.store.pool import Connection, connect, map_store_errors
+from services.local.books import judge_books, judge_snapshots
+from services.local.case import Case, lines_of
 from services.local.config_files import capture_filter
 from services.local.run import LocalRun
 from services.local.sessions import Sessions, read_session_journal
-from services.local.stored import Snapshot, Stored, count_rows, read_claims, read_stored
+from services.local.stored import Stored, count_rows, read_claims, read_stored
 from services.local.topology import PRODUCTION
 from services.local.troubles import (
     Trouble,
@@ -24,26 +29,25 @@ from services.local.troubles import (
     spans_of,
     tickers_heard,
 )
-from services.local.truth import Market, Truth, read_market_journal
+from services.local.truth import Truth, read_market_journal
 from services.local.verdict import (
     SLACK,
     ClaimIndex,
     Fact,
     Gap,
+    TableVerdict,
     Verdict,
     gaps_of,
     judge,
     loose,
+    unplanned,
+    until,
     zone_verdict,
 )
 
-REST_AGE_MAX = 15 * SECOND
-"""A REST book may be this old when it is answered (it comes through a CDN)."""
-AT_CLOSE = SECOND
-"""What the last frame of a market that closes need not prove: the margin. It is unsubscribed when it is closed."""
-AFTER_SNAPSHOT = SECOND + MILLISECOND
-"""From a stream's first snapshot to the beginning of its claim: the margin."""
 NOTHING = ClaimIndex([])
+ANSWERED = 5 * SECOND
+"""A subscription this old has its first snapshot."""
 TICKERS = "ticker"
 LIFECYCLE_CHANNEL = "market_lifecycle_v2"
 COMBO_CHANNEL = "multivariate_market_lifecycle"
@@ -56,57 +60,67 @@ async def judge_run(
     *,
     with_archive: bool = True,
 ) -> Verdict:
-    """Compare what was published with what production and archive hold.
+    """Compare what was published with what production and archive hold, once the run has ended.
 
     Args:
         victim: the zone that lost its power; its absence must show as its own gap.
         done: what else was done to zones that may have cost them rows they had heard.
     """
     journal = run.journal_dir
-    truth = read_market_journal(_lines(journal / "market.jsonl")).only(capture_filter().may_want)
-    lines = _lines(journal / "session.jsonl")
-    sessions = read_session_journal(lines)
-    troubles = [*done, *read_troubles(lines, run.key_id)]
+    case = Case(
+        market=journal / "market.jsonl",
+        session=journal / "session.jsonl",
+        production=run.target(PRODUCTION),
+        keys={zone: run.key_id(zone) for zone in run.zones},
+        wants=capture_filter().may_want,
+        done=done,
+        absences={victim: run.outage(victim)} if victim else {},
+        archive=run.archive if with_archive else None,
+    )
+    return await judge_case(case)
+
+
+async def judge_case(case: Case) -> Verdict:
+    """Compare what was published with what is stored."""
+    span = case.span
+    truth = read_market_journal(lines_of(case.market), span).only(case.wants)
+    sessions = read_session_journal(lines_of(case.session), span)
+    troubles = [*case.done, *read_troubles(lines_of(case.session), case.key_id)]
     verdict = Verdict()
-    async with connect(run.target(PRODUCTION)) as conn:
-        stored = await read_stored(conn, added_fields(lines))
+    async with connect(case.production) as conn:
+        stored = await read_stored(conn, added_fields(lines_of(case.session)), span)
         claims = await read_claims(conn)
         together = dict(claims.get("", {}))
         by_key = {
-            run.key_id(zone): claims.get(zone, {}).get(TICKERS, NOTHING) for zone in run.zones
+            key: claims.get(zone, {}).get(TICKERS, NOTHING) for zone, key in case.keys.items()
         }
         together[TICKERS] = tickers_heard(by_key, troubles, TICKERS)
-        _judge_facts(verdict, truth, stored, together)
+        _judge_facts(verdict, truth, stored, together, span)
         causes = await _gap_rows(conn)
         lives = _lives(truth, sessions)
-        for zone in (*run.zones, ""):
-            keys = [run.key_id(name) for name in ([zone] if zone else run.zones)]
+        for zone in (*case.keys, ""):
+            keys = [case.keys[zone]] if zone else list(case.keys.values())
             index = claims.get(zone, {}).get(ORDERBOOK_CHANNEL, NOTHING)
             gaps = gaps_of(index, lives)
             name = zone or PRODUCTION
             verdict.zones.append(zone_verdict(name, gaps, lives, causes.get(zone, "")))
             verdict.loose_gaps[name] = loose(gaps, _causes(sessions, keys, lives, troubles))
-            if zone and zone == victim:
-                _judge_absence(verdict, run, zone, gaps)
-        _judge_snapshots(verdict, truth, sessions, stored.snapshots)
-        heard = {
-            ticker for _, channel, ticker in sessions.subscribed if channel == ORDERBOOK_CHANNEL
-        }
-        _judge_books(verdict, truth, stored, together.get(ORDERBOOK_CHANNEL, NOTHING), lives, heard)
-        if with_archive:
-            await _judge_archive(verdict, conn, run.archive)
+            verdict.unplanned_gaps[name] = unplanned(gaps, truth.lives())
+            if zone in case.absences:
+                _judge_absence(verdict, zone, case.absences[zone], gaps)
+        judge_snapshots(verdict, truth, sessions, stored.snapshots)
+        heard = sessions.asked_for(ORDERBOOK_CHANNEL, span[1] - ANSWERED if span else None)
+        judge_books(verdict, truth, stored, together.get(ORDERBOOK_CHANNEL, NOTHING), lives, heard)
+        if case.archive is not None:
+            await _judge_archive(verdict, conn, case.archive)
     return verdict
 
 
-def _lines(path: Path) -> list[bytes]:
-    return path.read_bytes().splitlines()
-
-
 def _judge_facts(
-    verdict: Verdict, truth: Truth, stored: Stored, claims: Mapping[str, ClaimIndex]
-) -> None:
+    verdict: Verdict, truth: Truth, stored: Stored, claims: Mapping[str, ClaimIndex], span: Span | None
+) -> None:  # fmt: skip
     verdict.tables += [
-        judge("orderbook_deltas", truth.deltas(), stored.delta_facts(), claims.get(ORDERBOOK_CHANNEL, NOTHING)),
+        judge("orderbook_deltas", truth.deltas(span), stored.delta_facts(span), claims.get(ORDERBOOK_CHANNEL, NOTHING)),
         judge("trades", truth.trades, stored.trades, claims.get("trade", NOTHING)),
         judge("tickers", truth.tickers, stored.tickers, claims.get(TICKERS, NOTHING)),
     ]  # fmt: skip
@@ -115,7 +129,20 @@ def _judge_facts(
             [fact for fact in facts if (_message_type(fact) == COMBO_CHANNEL) == (channel == COMBO_CHANNEL)]
             for facts in (truth.lifecycle, stored.lifecycle)
         )  # fmt: skip
-        verdict.tables.append(judge(name, said, held, claims.get(channel, NOTHING)))
+        verdict.tables.append(
+            _judge_lifecycle(name, said, held, claims.get(channel, NOTHING), span)
+        )
+
+
+def _judge_lifecycle(
+    name: str, said: Sequence[Fact], held: Sequence[Fact], claims: ClaimIndex, span: Span | None
+) -> TableVerdict:
+    """Judge all from the run's beginning; a message seen shortly after the span's end may be one sent before it."""
+    end = span[1] if span else None
+    found = judge(name, until(said, end), held, claims)
+    extra = judge(name, said, until(held, end), claims)
+    examples = (*(e for e in extra.examples if e.startswith("extra")), *(e for e in found.examples if not e.startswith("extra")))  # fmt: skip
+    return replace(found, stored=extra.stored, extra=extra.extra, examples=examples)
 
 
 def _message_type(fact: Fact) -> str:
@@ -167,73 +194,11 @@ def _causes(
     return of
 
 
-def _judge_absence(verdict: Verdict, run: LocalRun, zone: str, gaps: Sequence[Gap]) -> None:
-    """The zone's time without power must lie in gaps of its own."""
-    low, high = run.outage(zone)
+def _judge_absence(verdict: Verdict, zone: str, absence: Span, gaps: Sequence[Gap]) -> None:
+    """The time in which a zone was away must lie in gaps of its own."""
+    low, high = absence
     if not any(gap.from_ts <= low and high <= gap.to_ts for gap in gaps):
-        verdict.faults.append(f"the power cut of zone {zone} does not show as its gap")
-
-
-def _judge_snapshots(
-    verdict: Verdict, truth: Truth, sessions: Sessions, snapshots: Sequence[Snapshot]
-) -> None:
-    for snapshot in snapshots:
-        book = snapshot.book
-        if book is None:
-            continue
-        verdict.snapshots += 1
-        if snapshot.source == "ws":
-            key = (snapshot.ticker, snapshot.sid or 0, snapshot.seq or 0, snapshot.sent_at or 0)
-            equal = (book.yes, book.no) in sessions.snapshots.get(key, ())
-        else:
-            equal = _was_a_book(
-                truth.markets[snapshot.ticker], levels_of(book.yes, book.no), snapshot
-            )
-        verdict.snapshots_equal += equal
-
-
-def _judge_books(
-    verdict: Verdict, truth: Truth, stored: Stored, claims: ClaimIndex, lives: Mapping[str, Span], heard: AbstractSet[str | None],
-) -> None:  # fmt: skip
-    """Rebuild the last book of every market that was ever heard, from snapshots without a gap behind them."""
-    taken = stored.taken()
-    rebuilt: dict[str, Levels | None] = {}
-    for ticker in truth.markets.keys() & heard:
-        market = truth.markets[ticker]
-        end = lives[ticker][1] - (AT_CLOSE if market.closed_at else 0) if ticker in lives else 0
-        own = claims.of(ticker)
-        usable = [
-            snapshot
-            for snapshot in taken.get(ticker, ())
-            if (start := snapshot.observed_at + AFTER_SNAPSHOT) <= end
-            and not holes(own, start, end)
-        ]
-        try:
-            book = stored.book(ticker, usable)
-        except BookImpossible as error:
-            verdict.faults.append(f"the book of {ticker} cannot be rebuilt: {error}")
-            continue
-        if book is None and len(usable) < len(taken.get(ticker, ())):
-            verdict.books_unproved += 1
-        else:
-            rebuilt[ticker] = book
-    verdict.compare_books(rebuilt, {ticker: truth.markets[ticker].book() for ticker in rebuilt})
-
-
-def _was_a_book(market: Market, levels: Levels, snapshot: Snapshot) -> bool:
-    """True when the market's book stood so at some moment within the age a REST answer may have."""
-    low = (snapshot.requested_at or snapshot.received_at) - REST_AGE_MAX
-    before = [d for d in market.deltas if d.exchange_ts < low]
-    book = apply(market.start, before)
-    if book == levels:
-        return True
-    for delta in market.deltas[len(before) :]:
-        if delta.exchange_ts > snapshot.received_at:
-            return False
-        book = apply(book, [delta])
-        if book == levels:
-            return True
-    return False
+        verdict.faults.append(f"the absence of zone {zone} does not show as its gap")
 
 
 async def _gap_rows(conn: Connection) -> dict[str, str]:

@@ -13,7 +13,8 @@ def print_verdict(verdict: Verdict, console: Console) -> int:
     """Print; return the exit status: 0 only if everything holds."""
     console.print(_facts(verdict))
     console.print(_zones(verdict))
-    console.print(_archive(verdict))
+    if verdict.archive:
+        console.print(_archive(verdict))
     same = verdict.books_compared - len(verdict.books_differing)
     unproved = (
         f" ({n} more have a gap behind their last snapshot)"

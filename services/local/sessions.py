@@ -37,6 +37,15 @@ class Sessions:
     epoch: int = 0
     end_ts: int = 0
 
+    def asked_for(self, channel: str, until: int | None) -> set[str]:
+        """Return the markets that anybody was subscribed to by name before a moment; None: at any time."""
+        return {
+            ticker
+            for (_, name, ticker), spans in self.subscribed.items()
+            if name == channel and ticker is not None
+            if until is None or any(since < until for since, _ in spans)
+        }
+
     def unsubscribed(
         self, keys: Iterable[str], channel: str, ticker: str, within: Span
     ) -> list[Span]:
@@ -50,9 +59,16 @@ class Sessions:
         return holes(spans, *within)
 
 
-def read_session_journal(lines: Iterable[bytes]) -> Sessions:
-    """Read the session journal up to its end record; subscriptions still open then end with it."""
-    return _Reader().read(lines)
+def read_session_journal(lines: Iterable[bytes], span: Span | None = None) -> Sessions:
+    """Read the session journal up to its end record; subscriptions still open then end with it.
+
+    Args:
+        span: what is judged of an exchange that goes on: it stands for beginning and end.
+    """
+    found = _Reader().read(lines, span[1] if span else 0)
+    if span:
+        found.epoch, found.end_ts = span
+    return found
 
 
 class _Reader:
@@ -67,11 +83,10 @@ class _Reader:
             "removed": self._removed, "snapshot": self._snapshot, "end": self._end_of_day,
         }  # fmt: skip
 
-    def read(self, lines: Iterable[bytes]) -> Sessions:
-        last = 0
+    def read(self, lines: Iterable[bytes], last: int) -> Sessions:
         for line in lines:
             entry = msgspec.json.decode(line)
-            last = entry.get("at", last)
+            last = max(last, entry.get("at", last))
             reader = self._readers.get(entry["kind"])
             if reader is not None:
                 reader(entry)

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from libs.marketdata.listening import Span
 from libs.marketdata.rebuild import BookDelta, Levels, apply, levels_of
 from services.local.verdict import Fact
 
@@ -18,6 +19,12 @@ TICKER_FIELDS = (
     "price", "yes_bid", "yes_ask", "yes_bid_size", "yes_ask_size", "last_trade_size", "volume", "open_interest",
     "dollar_volume", "dollar_open_interest",
 )  # fmt: skip
+
+
+ALWAYS: Span = (-(1 << 62), 1 << 62)
+"""A span that nothing lies outside of."""
+FLEETING = frozenset({"trade", "ticker"})
+"""Kinds whose past nothing is rebuilt from."""
 
 
 @dataclass(slots=True)
@@ -28,6 +35,8 @@ class Market:
     start: Levels
     closed_at: int | None = None
     deltas: list[BookDelta] = field(default_factory=list)
+    is_new: bool = False
+    """Whether it was listed while the exchange ran."""
 
     def book(self) -> Levels:
         """Return the last book."""
@@ -52,11 +61,21 @@ class Truth:
             self.lifecycle,
         )
 
-    def deltas(self) -> Iterator[Fact]:
+    def deltas(self, span: Span | None = None) -> Iterator[Fact]:
+        """Return those of a span, or all."""
+        low, high = span or ALWAYS
         for ticker, market in self.markets.items():
             for d in market.deltas:
-                identity = (d.exchange_ts, d.side, d.price, d.size_delta)
-                yield Fact(ticker, d.exchange_ts, identity)
+                if low <= d.exchange_ts < high:
+                    identity = (d.exchange_ts, d.side, d.price, d.size_delta)
+                    yield Fact(ticker, d.exchange_ts, identity)
+
+    def lives(self) -> dict[str, tuple[int | None, int | None]]:
+        """Return when each market was listed (None: it was there from the beginning) and when it closed."""
+        return {
+            ticker: (market.created_at if market.is_new else None, market.closed_at)
+            for ticker, market in self.markets.items()
+        }
 
 
 def canonical(body: object) -> str:
@@ -64,20 +83,32 @@ def canonical(body: object) -> str:
     return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
 
-def read_market_journal(lines: Iterable[bytes]) -> Truth:
-    """Read the market journal; lines of kinds that are no facts are passed over."""
+def read_market_journal(lines: Iterable[bytes], span: Span | None = None) -> Truth:
+    """Read the market journal; lines of kinds that are no facts are passed over.
+
+    Args:
+        span: only trades and tickers of [from, to), and nothing of markets from `to` on; lifecycle messages are all read.
+    """
     truth = Truth()
+    low, high = span or ALWAYS
     for line in lines:
         entry = msgspec.json.decode(line)
-        reader = _READERS.get(entry["kind"])
-        if reader is not None:
-            reader(truth, entry)
+        kind = entry["kind"]
+        reader = _READERS.get(kind)
+        if reader is None:
+            continue
+        moment = entry["exchange_ts"] if "exchange_ts" in entry else entry["at"]
+        if kind != "lifecycle" and (moment >= high or (kind in FLEETING and moment < low)):
+            continue
+        reader(truth, entry)
     return truth
 
 
 def _created(truth: Truth, entry: Mapping[str, Any]) -> None:
     levels = levels_of(map(tuple, entry["yes"]), map(tuple, entry["no"]))
-    truth.markets[entry["ticker"]] = Market(entry["at"], levels)
+    truth.markets[entry["ticker"]] = Market(
+        entry["at"], levels, is_new=entry.get("initial") is False
+    )
 
 
 def _closed(truth: Truth, entry: Mapping[str, Any]) -> None:

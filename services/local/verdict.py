@@ -90,6 +90,11 @@ def judge(
     )  # fmt: skip
 
 
+def until(facts: Iterable[Fact], end: int | None) -> list[Fact]:
+    """Return the facts before a moment; None: all."""
+    return [fact for fact in facts if end is None or fact.moment < end]
+
+
 def _moments(facts: Iterable[Fact]) -> dict[Key, list[int]]:
     found: dict[Key, list[int]] = {}
     for fact in facts:
@@ -128,6 +133,26 @@ def loose(gaps: Iterable[Gap], causes: Callable[[str], Sequence[Span]]) -> list[
     return [gap for gap in gaps if not _explained(gap, union(causes(gap.ticker)))]
 
 
+def unplanned(
+    gaps: Iterable[Gap], markets: Mapping[str, tuple[int | None, int | None]]
+) -> list[Gap]:
+    """Return the gaps but two that belong to a market's life: before a new one is first subscribed, and at its close.
+
+    A market that closes is unsubscribed then: a quiet sid's last frame need not prove the last seconds.
+
+    Args:
+        markets: when each was listed (None: it was there from the beginning) and when it closed (None: it has not),
+            microseconds.
+    """
+    return [
+        gap
+        for gap in gaps
+        for listed_at, closed_at in (markets[gap.ticker],)
+        if not (listed_at is not None and gap.from_ts - listed_at <= SLACK)
+        if not (gap.to_ts == closed_at and gap.to_ts - gap.from_ts <= SLACK)
+    ]
+
+
 def _explained(gap: Gap, causes: Sequence[Span]) -> bool:
     low, high = gap.from_ts - SLACK, gap.to_ts + SLACK
     touching = [(start, end) for start, end in causes if start <= high and end >= low]
@@ -163,6 +188,8 @@ class Verdict:
     tables: list[TableVerdict] = field(default_factory=list)
     zones: list[ZoneVerdict] = field(default_factory=list)
     loose_gaps: dict[str, list[Gap]] = field(default_factory=dict)
+    unplanned_gaps: dict[str, list[Gap]] = field(default_factory=dict)
+    """Gaps but those of new and of closing markets, by zone: not wrong by themselves, but to be none where nothing broke."""
     snapshots: int = 0
     snapshots_equal: int = 0
     books_compared: int = 0

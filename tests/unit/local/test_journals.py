@@ -49,6 +49,16 @@ def test_subscriptions_begin_when_added_and_end_however_they_end() -> None:
     assert found.snapshots == {("M", 1, 1, 3000): [(((5, 6),), ())]}
 
 
+def test_of_an_exchange_that_goes_on_a_span_stands_for_beginning_and_end() -> None:
+    """What is subscribed stays so to the span's end, although no line says anything any more."""
+    found = read_session_journal(JOURNAL[:-2], (5, 40))
+    assert (found.epoch, found.end_ts) == (5, 40)
+    assert found.subscribed["b", "trade", None] == [(12, 40)]
+    assert found.asked_for("orderbook_delta", 5) == {"M", "N"}
+    assert found.asked_for("orderbook_delta", 3) == set()
+    assert found.asked_for("trade", None) == set()
+
+
 def test_a_cause_is_when_no_key_was_subscribed() -> None:
     """One zone's absence is not production's while another one is subscribed."""
     found = read_session_journal(JOURNAL)
@@ -85,6 +95,34 @@ def test_the_market_journal_is_facts_and_books() -> None:
     assert truth.trades == [Fact("M", 1000, (1000, "t", 1, 2, 3, True))]
     assert truth.tickers == {Fact("M", 1000, (1000, *[7] * 10))}
     assert truth.lifecycle == [Fact("M", 9, ("market_lifecycle_v2", "determined", '{"a":2,"b":1}'))]
+
+
+def test_a_span_has_its_own_trades_and_every_delta_before_its_end() -> None:
+    """Books are rebuilt from the beginning; a market that is listed after the end is none of the span's."""
+    trade: dict[str, object] = {
+        "kind": "trade", "ticker": "M", "size": 1, "yes_price": 2, "no_price": 3, "taker_side": True,
+    }  # fmt: skip
+    delta: dict[str, object] = {
+        "kind": "delta", "ticker": "M", "side": True, "price": 50, "size_delta": 1,
+    }  # fmt: skip
+    book: dict[str, object] = {"kind": "created", "yes": [], "no": []}
+    moments = (1000, 5000, 9000)
+    truth = read_market_journal(
+        lines(
+            book | {"ticker": "M", "at": 1, "initial": True},
+            *(trade | {"exchange_ts": at, "trade_id": str(at)} for at in moments),
+            *(delta | {"exchange_ts": at} for at in moments),
+            book | {"ticker": "N", "at": 4000, "initial": False},
+            book | {"ticker": "LATE", "at": 9500, "initial": False},
+            {"kind": "closed", "ticker": "N", "at": 8900},
+            {"kind": "closed", "ticker": "M", "at": 9000},
+        ),
+        (5000, 9000),
+    )
+    assert [fact.moment for fact in truth.trades] == [5000]
+    assert [d.exchange_ts for d in truth.markets["M"].deltas] == [1000, 5000]
+    assert [fact.moment for fact in truth.deltas((5000, 9000))] == [5000]
+    assert truth.lives() == {"M": (None, None), "N": (4000, 8900)}
 
 
 def test_a_capture_of_some_markets_can_hold_only_theirs() -> None:

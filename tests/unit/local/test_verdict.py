@@ -3,7 +3,17 @@
 import pytest
 
 from libs.marketdata.units import SECOND
-from services.local.verdict import ClaimIndex, Fact, Gap, Verdict, gaps_of, judge, loose
+from services.local.verdict import (
+    ClaimIndex,
+    Fact,
+    Gap,
+    Verdict,
+    gaps_of,
+    judge,
+    loose,
+    unplanned,
+    until,
+)
 
 A1, A2, B1 = Fact("A", 1 * SECOND, 1), Fact("A", 5 * SECOND, 5), Fact("B", 1 * SECOND, 1)
 HEARD_A = ClaimIndex([("A", 0, 3 * SECOND)])
@@ -78,3 +88,21 @@ def test_every_part_can_fail_the_whole() -> None:
     bad = Verdict()
     bad.compare_books({"A": None}, {"A": {}})
     assert not bad.holds
+
+
+def test_only_a_new_markets_first_moments_and_a_closing_ones_last_are_planned() -> None:
+    """Everything else that nobody heard is a gap; also of a market that was there before, and much later in its life."""
+    lives = {"OLD": (None, None), "NEW": (20 * SECOND, 60 * SECOND)}
+    planned = [Gap("NEW", 20 * SECOND, 22 * SECOND), Gap("NEW", 58 * SECOND, 60 * SECOND)]
+    wrong = [
+        Gap("OLD", 20 * SECOND, 22 * SECOND),
+        Gap("NEW", 40 * SECOND, 41 * SECOND),
+        Gap("NEW", 40 * SECOND, 60 * SECOND),
+    ]
+    assert unplanned([*planned, *wrong], lives) == wrong
+
+
+def test_facts_until_a_moment() -> None:
+    """The moment itself is after it."""
+    assert until([A1, A2], A2.moment) == [A1]
+    assert until([A1, A2], None) == [A1, A2]
