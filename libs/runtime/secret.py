@@ -1,4 +1,8 @@
-"""A value that never shows itself: in logs, tracebacks and `config show` it is three asterisks."""
+"""Values that may stand in a file of their own, as in a mounted Secret: read again whenever they are used.
+
+A secret never shows itself: in logs, tracebacks and `config show` it is three asterisks. What is no secret but comes with
+one (the user's name beside the password) is a plain text that knows its file.
+"""
 
 from pathlib import Path
 from typing import Self
@@ -55,3 +59,37 @@ class Secret:
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+
+
+class OrFile:
+    """Marks a field of text that `<field>_file` may give as well: `user: Annotated[str, OrFile]`."""
+
+
+class FileText(str):
+    """A text as its file had it at the start; `current` says what the file has now. path: the file."""
+
+    __slots__ = ("path",)
+
+    path: Path
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Read a text from a file; one newline at the end does not belong to it.
+
+        Raises:
+            OSError: the file cannot be read.
+            UnicodeDecodeError: the file is no UTF-8 text.
+        """
+        text = cls(_read(path))
+        text.path = path
+        return text
+
+
+def current(text: str) -> str:
+    """Return the text of this moment: one that was given as a file is read again, and stays while that cannot be read."""
+    if not isinstance(text, FileText):
+        return text
+    try:
+        return _read(text.path)
+    except (OSError, UnicodeDecodeError):
+        return str(text)

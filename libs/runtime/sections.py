@@ -3,14 +3,16 @@
 Every field says what it means, its unit, and why its default is what it is. An empty text means "not set".
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from libs.marketdata.capture import CaptureFilter
 from libs.runtime.convert import Between
-from libs.runtime.secret import Secret
+from libs.runtime.secret import OrFile, Secret, current
 from libs.store.pool import Target
+from libs.store.tls import Tls, TlsMode
 
 GATHERER_FILE = frozenset(
     (
@@ -70,8 +72,9 @@ class LogSettings:
 class ExchangeSettings:
     """The exchange: which one, as whom, and how gently."""
 
-    api_key_id: str
-    """The API key's id, as the exchange shows it. No default: without a key no websocket opens."""
+    api_key_id: Annotated[str, OrFile]
+    """The API key's id, as the exchange shows it. No default: without a key no websocket opens. As `api_key_id_file` it is
+    read again together with the key."""
     private_key_file: str
     """Path of the private key (PEM): RSA (PKCS#1 or PKCS#8) or Ed25519, told by the key itself. A file, never a variable; read
     again at every new connection. One that others may read is warned of."""
@@ -124,14 +127,20 @@ class StoreSettings:
 
     database: str
     """Name of the database."""
-    user: str
-    """Role to connect as; services never use the master role."""
+    user: Annotated[str, OrFile]
+    """Role to connect as; services never use the master role. As `user_file` it is read again at every new connection."""
     password: Secret
     """The role's password; as `password_file` it is read again at every new connection."""
     host: str = "127.0.0.1"
     """Host name, address, or directory of a Unix socket. This machine by default, as on a laptop."""
     port: Port = 5432
     """TCP port; PostgreSQL's own by default."""
+    tls: TlsMode = "prefer"
+    """"prefer" (default, as PostgreSQL's own clients: encrypted where the server offers it, unverified), "require" (never in
+    the clear, still unverified) or "verify-full" (the certificate must be of a known authority and of this very host)."""
+    tls_ca_file: str = ""
+    """PEM file of the authorities that verify-full trusts, read again at every new connection. Empty: the system's; RDS's are
+    in no system's."""
     pool_size_max: Annotated[int, Between(1, 1_000)] = 8
     """Most connections of this process. 8 keeps 20 pods below PostgreSQL's default of 100 in all but bursts."""
     statement_timeout_s: Seconds = 60.0
@@ -139,8 +148,13 @@ class StoreSettings:
     connect_timeout_s: Seconds = 10.0
     """Seconds for a connection to open. 10 s, as for the exchange."""
 
+    def check(self) -> Iterator[str]:
+        """What spans fields."""
+        if self.tls_ca_file and self.tls != "verify-full":
+            yield f"tls_ca_file: is only read with tls: verify-full, not {self.tls}"
+
     def target(self) -> Target:
-        """Say it as the store does; the password is read again at every new connection."""
+        """Say it as the store does; user, password and authorities are read again at every new connection."""
         return Target(
             host=self.host,
             port=self.port,
@@ -148,6 +162,8 @@ class StoreSettings:
             user=self.user,
             password=self.password.reveal(),
             ask_password=self.password.reveal,
+            ask_user=functools.partial(current, self.user),
+            tls=Tls(self.tls, self.tls_ca_file),
             pool_size_max=self.pool_size_max,
             connect_timeout_s=self.connect_timeout_s,
             statement_timeout_s=self.statement_timeout_s,

@@ -17,7 +17,7 @@ from libs.runtime import layers as sources_of
 from libs.runtime.convert import Between, from_text, without_none
 from libs.runtime.errors import ConfigInvalid
 from libs.runtime.layers import RANK_DOTENV, RANK_ENVIRONMENT, RANK_FILE, Layers
-from libs.runtime.secret import HIDDEN, Secret
+from libs.runtime.secret import HIDDEN, FileText, OrFile, Secret
 from libs.runtime.sections import PLATFORM_SECTIONS
 
 __all__ = ["Between", "ConfigInvalid", "Loaded", "Secret", "describe", "load_settings"]
@@ -144,7 +144,9 @@ class _Reader:
         if get_origin(inner) is tuple:
             return self._many(get_args(inner)[0], path, default)
         if inner is Secret:
-            return self._secret(path, default)
+            return self._or_file(Secret, path, default)
+        if OrFile in getattr(inner, "__metadata__", ()):
+            return self._or_file(FileText, path, default)
         return self._scalar(hint, path, default)
 
     def _scalar(self, hint: Any, path: str, default: Any) -> Any:
@@ -193,7 +195,7 @@ class _Reader:
             self._faults.append(f"{path}: {error} ({self._found.source(path)})")
             return ()
 
-    def _secret(self, path: str, default: Any) -> Any:
+    def _or_file(self, kind: type[Secret] | type[FileText], path: str, default: Any) -> Any:
         """The text itself or `<field>_file`; the higher layer wins, both in one layer is a fault."""
         named = f"{path}_file"
         self._known += [path, named]
@@ -208,15 +210,17 @@ class _Reader:
                 file = None
         if file is not None:
             self.sources[path] = f"file {file} (named by {self._found.source(named)})"
-            return self._secret_of_file(named, file)
+            return self._of_file(kind, named, file)
         if text is None:
-            return self._absent(path, default, secret=True)
+            return self._absent(path, default, file=True)
         self.sources[path] = self._found.source(path)
-        return Secret(text)
+        return Secret(text) if kind is Secret else text
 
-    def _secret_of_file(self, named: str, file: str) -> Secret | None:
+    def _of_file(
+        self, kind: type[Secret] | type[FileText], named: str, file: str
+    ) -> Secret | FileText | None:
         try:
-            return Secret.from_file(Path(file))
+            return kind.from_file(Path(file))
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
             self._faults.append(f"{named}: {file} cannot be read ({reason}); check path and owner")
@@ -230,13 +234,13 @@ class _Reader:
             self._faults.append(fault)
         return fault is not None
 
-    def _absent(self, path: str, default: Any, *, secret: bool = False) -> Any:
+    def _absent(self, path: str, default: Any, *, file: bool = False) -> Any:
         if default is not _ABSENT:
             self.sources[path] = _DEFAULT
             return default
         variable = sources_of.variable_of(path)
-        file = f" or name a file with {path}_file" if secret else ""
-        self._faults.append(f"{path}: missing; set it in the file or as {variable}{file}")
+        or_file = f" or name a file with {path}_file" if file else ""
+        self._faults.append(f"{path}: missing; set it in the file or as {variable}{or_file}")
         return None
 
 

@@ -21,6 +21,7 @@ from libs.store.errors import LaneLost, StoreConflict, StoreUnavailable, StoreUn
 from libs.store.lane_closing import close_lanes
 from libs.store.notify import Notifier
 from libs.store.pool import AnyConnection, Pool, PooledConnection, abandon, map_store_errors
+from libs.store.schema import insist_on_level
 
 ACQUIRE_S_MAX: Final = 30.0
 """Seconds to wait for a connection of the pool before the database counts as unavailable."""
@@ -234,6 +235,7 @@ class LaneWriter:
                     abandon(conn)
 
     async def _open_lane(self, conn: PooledConnection) -> None:
+        await insist_on_level(conn, "gatherer")
         async with conn.transaction(isolation="read_committed"):
             if self._left is not None:
                 await close_lanes(conn, lane=self._left)

@@ -1,27 +1,32 @@
-"""Connections: where a database is, how to wait for it, and what its errors mean to us.
-
-Every foreign error is mapped here, at the border, so that the rest decides by class: StoreUnavailable is asked again,
-everything else ends the process with its own exit status.
-"""
+"""Connections: where a database is, who we are there, and how to wait for it."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import asyncpg
 
 from libs.store.ending import EndingConnection
-from libs.store.errors import (
-    SchemaMismatch,
-    StoreBroken,
-    StoreConflict,
-    StoreRefused,
-    StoreUnavailable,
-)
+from libs.store.error_mapping import map_store_errors, text_of
+from libs.store.errors import SchemaMismatch, StoreRefused, StoreUnavailable
+from libs.store.tls import Tls
 from libs.telemetry.logging import get_logger
+
+__all__ = [
+    "AnyConnection",
+    "Connection",
+    "Pool",
+    "PooledConnection",
+    "Target",
+    "abandon",
+    "connect",
+    "map_store_errors",
+    "open_pool",
+    "wait_until_there",
+]
 
 log = get_logger(__name__)
 
@@ -32,29 +37,6 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 WAIT_S_MIN = 0.2
 WAIT_S_MAX = 5.0
-
-_UNAVAILABLE = (
-    OSError,  # TimeoutError is one
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.ObjectNotInPrerequisiteStateError,  # locked, in use, or closed to connections
-    asyncpg.PostgresSystemError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InternalClientError,
-)
-_MISMATCH = (
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
-    asyncpg.UndefinedFunctionError,
-    asyncpg.UndefinedObjectError,
-    asyncpg.DatatypeMismatchError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InvalidSchemaNameError,
-)
-_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InsufficientPrivilegeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,58 +53,26 @@ class Target:
     statement_timeout_s: float = 60.0
     ask_password: Callable[[], str] | None = field(default=None, repr=False, compare=False)
     """Gives the password of this moment, asked at every new connection; None: `password` is for good."""
+    ask_user: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    """Gives the user of this moment, likewise; `user` is how it was at the start."""
+    tls: Tls = field(default_factory=Tls)
 
     @property
     def address(self) -> str:
         """How messages name this database; without the password."""
         return f"{self.user}@{self.host}:{self.port}/{self.database}"
 
+    def login(self) -> dict[str, Any]:
+        """Return the driver's arguments that say who we are and how it is encrypted, as of this moment.
 
-@contextmanager
-def map_store_errors() -> Iterator[None]:
-    """Raise the store's errors in place of the driver's and the system's, with the cause chained.
-
-    Raises:
-        StoreUnavailable: away, overloaded, locked, or the transaction must be repeated.
-        StoreConflict: a unique key is taken.
-        StoreRefused: wrong user, password or grants.
-        SchemaMismatch: a table, column or database that is not there.
-        StoreBroken: the server met damaged data or a fault of its own.
-    """
-    try:
-        yield
-    except _UNAVAILABLE as error:
-        raise StoreUnavailable(_text(error)) from error
-    except asyncpg.UniqueViolationError as error:
-        raise StoreConflict(_text(error)) from error
-    except _REFUSED as error:
-        raise StoreRefused(_text(error)) from error
-    except _MISMATCH as error:
-        raise SchemaMismatch(_text(error)) from error
-    except asyncpg.InternalServerError as error:
-        raise StoreBroken(_text(error)) from error
-    except asyncpg.InterfaceError as error:
-        # The driver has one class for a closed connection and for our own misuse; only the first may be retried.
-        if _is_closed(error):
-            raise StoreUnavailable(_text(error)) from error
-        raise
-
-
-def _is_closed(error: asyncpg.InterfaceError) -> bool:
-    """Say whether a dead connection is the cause: its words say so, or they are a rollback's after it had died.
-
-    The server's farewell comes a moment before the end of the socket; what is asked in between finds "another operation".
-    """
-    if any(word in str(error) for word in ("closed", "closing", "released", "terminated")):
-        return True
-    before = error.__context__
-    return isinstance(before, _UNAVAILABLE) or (
-        isinstance(before, asyncpg.InterfaceError) and _is_closed(before)
-    )
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        Raises:
+            StoreUnavailable: the file of authorities cannot be read now.
+        """
+        return {
+            "user": self.ask_user() if self.ask_user else self.user,
+            "password": self.ask_password() if self.ask_password else self.password,
+            "ssl": self.tls.ask(),
+        }
 
 
 def _server_settings(target: Target, application: str) -> dict[str, str]:
@@ -135,8 +85,13 @@ def _server_settings(target: Target, application: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def connect(target: Target, application: str = "kalshi-data") -> AsyncIterator[Connection]:
-    """Open one connection and close it at the end; no waiting.
+async def connect(
+    target: Target,
+    application: str = "kalshi-data",
+    *,
+    settings: Mapping[str, str] | None = None,
+) -> AsyncIterator[Connection]:
+    """Open one connection and close it at the end; no waiting. settings: of the server, for this session.
 
     Raises:
         StoreUnavailable, StoreRefused, SchemaMismatch: as map_store_errors says.
@@ -146,11 +101,10 @@ async def connect(target: Target, application: str = "kalshi-data") -> AsyncIter
             host=target.host,
             port=target.port,
             database=target.database,
-            user=target.user,
-            password=target.ask_password or target.password,
             timeout=target.connect_timeout_s,
             connection_class=EndingConnection,
-            server_settings=_server_settings(target, application),
+            server_settings={**_server_settings(target, application), **(settings or {})},
+            **target.login(),
         )
     try:
         yield conn
@@ -171,27 +125,40 @@ def abandon(conn: AnyConnection) -> None:
         conn.terminate()
 
 
-async def wait_until_there(target: Target, *, stop: asyncio.Event | None = None) -> None:
+async def wait_until_there(
+    target: Target,
+    *,
+    stop: asyncio.Event | None = None,
+    patient: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> None:
     """Return once the database answers; every failed attempt doubles the wait, from 0.2 to 5 s.
 
-    Logs `database_away` once and `database_back` after it.
+    Logs `database_away` for every new reason and `database_back` at the end.
+
+    Args:
+        patient: a refused login is waited for, too: the migration that makes the role may be under way.
+        tell: told of every reason to wait.
 
     Raises:
         StoreUnavailable: `stop` was set while waiting.
         StoreRefused: the server is there but refuses this user.
     """
-    wait, away = WAIT_S_MIN, False
+    wait, said = WAIT_S_MIN, ""
     while True:
         try:
             async with connect(target):
                 pass
-        except (StoreUnavailable, SchemaMismatch) as error:
+        except (StoreUnavailable, SchemaMismatch, StoreRefused) as error:
             # SchemaMismatch here says that the database itself is not created yet.
-            if not away:
+            if isinstance(error, StoreRefused) and not patient:
+                raise
+            if type(error).__name__ != said:
+                said = type(error).__name__
                 log.warning("database_away", database=target.address, error=str(error))
-            away = True
+            tell(f"waiting for the database {target.address}: {error}")
         else:
-            if away:
+            if said:
                 log.info("database_back", database=target.address)
             return
         if await _stopped(stop, wait):
@@ -213,9 +180,13 @@ async def _stopped(stop: asyncio.Event | None, wait_s: float) -> bool:
 
 
 class _Door:
-    """Opens a pool's connections. Once one was let in, a refused login is a password under rotation: asked again."""
+    """Opens a pool's connections, as who we are now.
 
-    def __init__(self, *, opened: bool) -> None:
+    Once one was let in, a refused login is a password under rotation: asked again.
+    """
+
+    def __init__(self, target: Target, *, opened: bool) -> None:
+        self._target = target
         self._opened = opened
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
@@ -225,10 +196,11 @@ class _Door:
             StoreUnavailable: refused, though an earlier one was let in.
         """
         try:
+            kwargs |= self._target.login()
             conn: Connection = await asyncpg.connect(*args, **kwargs)
         except asyncpg.InvalidAuthorizationSpecificationError as error:
             if self._opened:
-                raise StoreUnavailable(_text(error)) from error
+                raise StoreUnavailable(text_of(error)) from error
             raise
         self._opened = True
         return conn
@@ -239,16 +211,20 @@ async def open_pool(
     target: Target,
     *,
     wait: bool = True,
+    patient: bool = False,
     stop: asyncio.Event | None = None,
     application: str = "kalshi-data",
+    tell: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Pool]:
     """Open a pool of at most target.pool_size_max connections, made when first needed; close it at the end.
 
     Args:
         wait: wait with a log message while the database is away; otherwise it is opened lazily and the first use
             raises.
+        patient: a refused login counts as away from the first one on.
         stop: ends the waiting.
         application: the name that pg_stat_activity shows.
+        tell: told why it is waited.
 
     Raises:
         StoreUnavailable: `stop` was set while waiting.
@@ -256,15 +232,13 @@ async def open_pool(
             away (StoreUnavailable): a password that is rotated is there a moment later.
     """
     if wait:
-        await wait_until_there(target, stop=stop)
+        await wait_until_there(target, stop=stop, patient=patient, tell=tell)
     with map_store_errors():
         pool = await asyncpg.create_pool(
             host=target.host,
             port=target.port,
             database=target.database,
-            user=target.user,
-            password=target.ask_password or target.password,
-            connect=_Door(opened=wait).connect,
+            connect=_Door(target, opened=wait or patient).connect,
             connection_class=EndingConnection,
             min_size=0,
             max_size=target.pool_size_max,

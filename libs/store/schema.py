@@ -5,6 +5,7 @@ both fit its own level, so that schemas are expanded first and contracted one re
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import asyncpg
@@ -12,6 +13,7 @@ import asyncpg
 from libs.store.errors import SchemaMismatch, StoreUnavailable
 from libs.store.partition_plan import DatabaseKind
 from libs.store.pool import AnyConnection, Pool, map_store_errors
+from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 
 log = get_logger(__name__)
@@ -73,8 +75,32 @@ async def check_level(conn: AnyConnection, kind: DatabaseKind) -> None:
         raise SchemaMismatch(fault)
 
 
-async def wait_for_level(pool: Pool, kind: DatabaseKind, stop: asyncio.Event) -> None:
-    """Return when this code may work on this database, or stop was set; look every second, say once what is behind."""
+async def insist_on_level(conn: AnyConnection, kind: DatabaseKind) -> None:
+    """As check_level, for whoever waits for a database anyway: one whose schema does not fit counts as away.
+
+    Raises:
+        StoreUnavailable: it does not fit, or is away.
+    """
+    try:
+        await check_level(conn, kind)
+    except SchemaMismatch as error:
+        raise StoreUnavailable(str(error)) from error
+
+
+async def wait_for_level(
+    pool: Pool,
+    kind: DatabaseKind,
+    stop: asyncio.Event,
+    tell: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Return when this code may work on this database; look every second, say once what is behind.
+
+    Args:
+        tell: told of every reason to wait.
+
+    Raises:
+        StoreUnavailable: `stop` was set while waiting.
+    """
     said = ""
     while not stop.is_set():
         try:
@@ -85,10 +111,8 @@ async def wait_for_level(pool: Pool, kind: DatabaseKind, stop: asyncio.Event) ->
             if str(error) != said:
                 said = str(error)
                 log.warning("waiting_for_schema", database_kind=kind, reason=said)
+            tell(f"waiting for the schema: {error}")
         else:
             return
-        try:
-            async with asyncio.timeout(WAIT_S):
-                await stop.wait()
-        except TimeoutError:
-            continue
+        await first_of(stop, timeout_s=WAIT_S)
+    raise StoreUnavailable("stopped while waiting for the schema")

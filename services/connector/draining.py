@@ -95,9 +95,10 @@ async def _close(shard: Shard, pipelines: Pipelines, spools: Spools) -> None:
     try:
         async with asyncio.timeout(shard.settings.connector.flush_s):
             await _close_lanes(pipelines)
-            async with borrow(shard.pool, tasks.ACQUIRE_S_MAX) as conn:
-                await shard.holdings.tell_released(conn)
-                await control.deregister(conn, shard.name, shard.instance)
+            if shard.registered:
+                async with borrow(shard.pool, tasks.ACQUIRE_S_MAX) as conn:
+                    await shard.holdings.tell_released(conn)
+                    await control.deregister(conn, shard.name, shard.instance)
     except (StoreUnavailable, TimeoutError) as error:
         log.warning("lanes_left_open", error=str(error))
 

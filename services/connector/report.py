@@ -141,7 +141,7 @@ def refresh(shard: Shard, up_for_s: float) -> None:
     if not shard.settled and up_for_s >= SETTLED_S and shard.registered and not shard.others_drain:
         shard.settled = True
     if not shard.registered:
-        shard.runtime.health.set_ready(False, "the control tables were not reached yet")
+        shard.runtime.health.set_ready(False, shard.waits_for)
     elif not shard.settled and shard.others_drain:
         shard.runtime.health.set_ready(False, "another shard drains")
     elif holdings.live < len(slots):

@@ -62,8 +62,9 @@ async def run(settings: Settings, runtime: Runtime) -> None:
     remembered = recall(Path(own.state_dir), own.shard) if own.state_dir else {}
     try:
         async with open_pool(
-            settings.store.target(), wait=not remembered, stop=runtime.stop, application=own.shard
-        ) as pool:
+            settings.store.target(), wait=not remembered, patient=True, stop=runtime.stop,
+            application=own.shard, tell=lambda reason: runtime.health.set_ready(False, reason),
+        ) as pool:  # fmt: skip
             await _run_with_pool(settings, runtime, pool, wiring_of, remembered)
     except StoreUnavailable:
         if not runtime.stop.is_set():
@@ -232,12 +233,13 @@ def _write_gap(outlets: Outlets, clock: Clock, row: GapRow) -> None:
 
 
 async def _begin(shard: Shard, outlets: Outlets, spools: Spools, wake: Listener) -> None:
-    """Wait for the database, settle what a dead predecessor left, then follow the control tables."""
+    """Wait for the database and its schema, settle what a dead predecessor left, then follow the control tables."""
     said = ""
     while not shard.ended.is_set():
         try:
             async with borrow(shard.pool, tasks.ACQUIRE_S_MAX) as conn:
                 await check_level(conn, "gatherer")
+                shard.fits.set()
                 now = shard.runtime.clock.now()
                 identity = str((await read_identity(conn)).identity)
                 died = await succeed(conn, shard.name, shard.instance, now)
@@ -246,7 +248,7 @@ async def _begin(shard: Shard, outlets: Outlets, spools: Spools, wake: Listener)
             break
         except StoreError as error:
             if str(error) != said:
-                said = str(error)
+                said = shard.waits_for = str(error)
                 log.warning("waiting_for_database", reason=said)
             await asyncio.sleep(RETRY_S)
     await tasks.keep_following(shard, wake)

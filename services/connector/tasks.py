@@ -32,6 +32,7 @@ class Shard:
     Attributes:
         draining: SIGTERM came: slots are to be taken over by others. ended: nothing is to be captured any more.
         is_away: the control tables cannot be read.
+        fits: set once the database has a schema for this code; until then nothing is asked of its tables. waits_for: why not.
         beat_at_s, grows_at_s: the last heartbeat, and from when on connections may be reserved; monotonic, seconds.
     """
 
@@ -48,6 +49,8 @@ class Shard:
     settled: bool = False
     beat_at_s: float | None = None
     grows_at_s: float = 0.0
+    waits_for: str = "the control tables were not reached yet"
+    fits: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -83,9 +86,11 @@ async def heartbeat_once(shard: Shard) -> None:
     """Register at the first turn, then prolong the lease; a lease that is lost is begun again.
 
     Raises:
-        StoreUnavailable: the database is away.
+        StoreUnavailable: the database is away, or its schema is not known to fit.
     """
     own = shard.settings.connector
+    if not shard.fits.is_set():
+        raise StoreUnavailable(shard.waits_for)
     async with borrow(shard.pool, ACQUIRE_S_MAX) as conn:
         if not shard.registered:
             await control.register(
@@ -175,7 +180,8 @@ async def follow_once(shard: Shard) -> None:
 
 
 async def keep_heartbeat(shard: Shard) -> None:
-    """Heartbeats until the end."""
+    """Heartbeats until the end, from when the schema is known to fit."""
+    await first_of(shard.fits, shard.ended)
     while not shard.ended.is_set():
         try:
             await heartbeat_once(shard)

@@ -9,11 +9,12 @@ from libs.marketdata.units import SECOND
 from libs.runtime.leasing import keep_lease, leased
 from libs.runtime.rest import Rest, open_rest
 from libs.runtime.service import Runtime
+from libs.runtime.stores import open_store
 from libs.store.errors import LaneLost
 from libs.store.lanes import LaneWriter
 from libs.store.leases import Lease
 from libs.store.notify import Notifier
-from libs.store.pool import Pool, open_pool
+from libs.store.pool import Pool
 from libs.store.scribe import Scribe
 from services.poller import tasks
 from services.poller.books import StoredBooks
@@ -37,7 +38,7 @@ async def run(settings: Settings, runtime: Runtime) -> None:
     """
     own = settings.poller
     async with (
-        open_pool(settings.store.target(), stop=runtime.stop, application=PROCESS) as pool,
+        open_store(settings.store, "gatherer", runtime, application=PROCESS) as pool,
         open_rest(settings.exchange, settings.account, own.read_share, runtime) as rest,
         leased(pool, PROCESS, uuid4(), own.lease_s, runtime) as lease,
     ):

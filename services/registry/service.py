@@ -9,12 +9,13 @@ from libs.marketdata.units import SECOND
 from libs.runtime.leasing import keep_lease, leased
 from libs.runtime.rest import Rest, open_rest
 from libs.runtime.service import EternalTasks, Runtime
+from libs.runtime.stores import open_store
 from libs.store.catalogue import MARKETS_CHANNEL
 from libs.store.errors import LaneLost
 from libs.store.lanes import LaneWriter
 from libs.store.leases import Lease
 from libs.store.notify import Listener, Notifier
-from libs.store.pool import Pool, open_pool
+from libs.store.pool import Pool
 from libs.store.scribe import Scribe
 from services.registry import tasks
 from services.registry.catalogue import Rules
@@ -57,7 +58,7 @@ async def run(settings: Settings, runtime: Runtime) -> None:
     """
     own = settings.registry
     async with (
-        open_pool(settings.store.target(), stop=runtime.stop, application=PROCESS) as pool,
+        open_store(settings.store, "gatherer", runtime, application=PROCESS) as pool,
         open_rest(settings.exchange, settings.account, own.read_share, runtime) as rest,
         leased(pool, PROCESS, uuid4(), own.lease_s, runtime) as lease,
     ):

@@ -1,7 +1,9 @@
 """Pools on a real server: waiting, mapped errors, and no secret in any message."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
@@ -117,19 +119,54 @@ async def test_a_closed_connection_is_unavailable_and_misuse_is_not(gatherer_db:
             await conn.fetch("SELECT $1::int")
 
 
+def _note(told: list[str], stop: asyncio.Event) -> Callable[[str], None]:
+    def tell(why: str) -> None:
+        told.append(why)
+        stop.set()
+
+    return tell
+
+
 async def test_a_service_waits_for_its_schema(gatherer_db: Target) -> None:
-    """wait_for_level returns once the level fits, and at stop."""
-    stop = asyncio.Event()
+    """wait_for_level returns once the level fits; until then it tells which is behind, and a stop ends it."""
+    stop, told = asyncio.Event(), list[str]()
     async with open_pool(gatherer_db) as pool:
         async with asyncio.timeout(5):
             await wait_for_level(pool, "gatherer", stop)
-        await pool.execute("UPDATE schema_level SET level = 0")
-        waiting = asyncio.create_task(wait_for_level(pool, "gatherer", stop))
-        await pool.execute("SELECT 1")
-        assert not waiting.done()
-        stop.set()
-        async with asyncio.timeout(5):
-            await waiting
+        for levels, behind in (
+            ("level = 0", "this code needs"),
+            ("level = 99, oldest_code_level = 98", "98 or later"),
+        ):
+            await pool.execute(f"UPDATE schema_level SET {levels}")
+            told.clear()
+            with pytest.raises(StoreUnavailable, match="stopped"):
+                await wait_for_level(pool, "gatherer", stop, _note(told, stop))
+            assert len(told) == 1 and behind in told[0]
+            stop.clear()
+
+
+async def test_a_refused_login_is_waited_for_where_roles_may_come(gatherer_db: Target) -> None:
+    """A patient pool opens once the migration has made the role; an impatient one says at once that it is refused."""
+    told, refused = list[str](), asyncio.Event()
+    late = replace(gatherer_db, user="kd_late", password="late")
+
+    async def wait() -> Any:
+        async with open_pool(late, patient=True, tell=_note(told, refused)) as pool:
+            return await pool.fetchval("SELECT current_user")
+
+    async with connect(gatherer_db) as admin:
+        waiting = asyncio.create_task(wait())
+        async with asyncio.timeout(20):
+            await refused.wait()
+            await admin.execute("CREATE ROLE kd_late LOGIN PASSWORD 'late'")
+            try:
+                assert await waiting == "kd_late"
+            finally:
+                await admin.execute("DROP ROLE kd_late")
+    assert "kd_late" in told[0]
+    with pytest.raises(StoreRefused):
+        async with open_pool(late):
+            pass
 
 
 def test_the_password_is_in_no_text() -> None:
