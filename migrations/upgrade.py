@@ -1,4 +1,4 @@
-"""Running the revisions of one database from a program: lock, compare, upgrade."""
+"""Running the revisions of one database from a program: lock, compare, upgrade; and the extension's own."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from libs.store.errors import SchemaMismatch
+from libs.store.extension import unloaded_session, update_timescale
 from libs.store.partitions import DatabaseKind
-from libs.store.pool import Target, map_store_errors
+from libs.store.pool import Target, connect, map_store_errors
 
 ADVISORY_LOCK = 0x6B61_6C73_6869
 """Held by whoever migrates a database: the letters "kalshi"."""
@@ -51,6 +52,19 @@ async def upgrade(target: Target, kind: DatabaseKind) -> bool:
         return True
 
 
+async def update_extension(target: Target) -> bool:
+    """Bring TimescaleDB in this database to the server's version; False when there is nothing to update.
+
+    Raises:
+        StoreUnavailable: away, or the migration's lock was not to be had. StoreRefused: the user may not do this.
+    """
+    async with connect(target, "kalshi-data migrate", settings=unloaded_session()) as guard:
+        with map_store_errors():
+            await guard.execute(f"SET lock_timeout = '{LOCK_WAIT_S_MAX}s'")
+            await guard.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
+        return await update_timescale(target, guard)
+
+
 def alembic_config(kind: DatabaseKind) -> Config:
     """Return Alembic's configuration of one environment."""
     config = Config()
@@ -77,16 +91,21 @@ async def _current_revision(connection: AsyncConnection) -> str | None:
 @asynccontextmanager
 async def _locked(target: Target) -> AsyncIterator[AsyncConnection]:
     """Connect and hold the advisory lock, so that two migrations of one database are one after the other."""
+    login = target.login()
     url = URL.create(
         "postgresql+asyncpg",
-        target.user,
-        target.password,
+        login["user"],
+        login["password"],
         target.host,
         target.port,
         target.database,
     )
     settings = {"application_name": "kalshi-data migrate", "timezone": "UTC"}
-    arguments = {"timeout": target.connect_timeout_s, "server_settings": settings}
+    arguments = {
+        "timeout": target.connect_timeout_s,
+        "server_settings": settings,
+        "ssl": login["ssl"],
+    }
     engine = create_async_engine(url, poolclass=NullPool, connect_args=arguments)
     try:
         with map_store_errors(), _unwrapped():

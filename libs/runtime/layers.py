@@ -118,6 +118,15 @@ def read_dotenv(path: Path) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def sections_of(path: Path) -> frozenset[str]:
+    """The names of a YAML file's sections; none when it cannot be read, which put_file tells of."""
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_TextLoader)  # noqa: S506 - text only
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return frozenset()
+    return frozenset(tree) if isinstance(tree, dict) else frozenset()
+
+
 def put_file(
     layers: Layers, path: Path, environ: Mapping[str, str], foreign: frozenset[str]
 ) -> Iterator[str]:

@@ -12,7 +12,7 @@ class GathererSettings:
     zone: str
     """The zone's label, written with the database's identity when it has none."""
     store: StoreSettings
-    """The zone's database; the user must be kd_owner or a superuser."""
+    """The zone's database; the user must be kd_owner or a superuser, with --roles one that may create roles."""
     log: LogSettings = field(default_factory=LogSettings)
     """How lines are written."""
 
