@@ -190,6 +190,11 @@ class SlotSettings:
         """All slots of the zone."""
         return self.orderbook + self.ticker + self.trade + self.lifecycle
 
+    def names(self) -> list[str]:
+        """Every slot of the zone, `kind/number`."""
+        kinds = ("orderbook", "ticker", "trade", "lifecycle")
+        return [f"{kind}/{number}" for kind in kinds for number in range(getattr(self, kind))]
+
     def check(self) -> Iterator[str]:
         """What spans fields."""
         if self.total >= self.connections_max:

@@ -190,10 +190,4 @@ class Settings:
 
     def slot_names(self) -> list[str]:
         """Every slot of the zone, `kind/number`."""
-        counts = {
-            "orderbook": self.slots.orderbook,
-            "ticker": self.slots.ticker,
-            "trade": self.slots.trade,
-            "lifecycle": self.slots.lifecycle,
-        }
-        return [f"{kind}/{number}" for kind, count in counts.items() for number in range(count)]
+        return self.slots.names()
