@@ -37,12 +37,17 @@ kalshi-data.io/zone: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* What every object and pod bears. */}}
-{{- define "kalshi-data.labels" -}}
+{{/* What every pod bears. Not the chart's version: a chart that changes nothing about a pod must not replace it. */}}
+{{- define "kalshi-data.podLabels" -}}
 {{ include "kalshi-data.selector" . }}
 app.kubernetes.io/version: {{ .context.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .context.Release.Service }}
 app.kubernetes.io/part-of: kalshi-data
+{{- end -}}
+
+{{/* What every object bears. */}}
+{{- define "kalshi-data.labels" -}}
+{{ include "kalshi-data.podLabels" . }}
 helm.sh/chart: {{ printf "%s-%s" .context.Chart.Name .context.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 

@@ -30,14 +30,11 @@ data:
         "password" (randAlphaNum 32))) -}}
 {{- end -}}
 
-{{/* An RSA key for the simulated exchange, and a certificate that has its public half. */}}
+{{/* An RSA key for the simulated exchange, which takes its public part from the same Secret. */}}
 {{- define "kalshi-data.generatedKey" -}}
-{{- $name := include "kalshi-data.exchangeSecret" . -}}
-{{- $live := (lookup "v1" "Secret" .context.Release.Namespace $name | default dict).data | default dict -}}
-{{- $data := dict "api-key-id" (printf "simulator-%s" .zone.name) "private-key.pem" "" "certificate.pem" "" -}}
-{{- if not (hasKey $live "private-key.pem") -}}
 {{- $pair := genSelfSignedCert (printf "simulator-%s" .zone.name) nil nil 36500 -}}
-{{- $data = mergeOverwrite $data (dict "private-key.pem" $pair.Key "certificate.pem" $pair.Cert) -}}
-{{- end -}}
-{{- include "kalshi-data.generated" (dict "context" .context "zone" .zone.name "name" $name "data" $data) -}}
+{{- include "kalshi-data.generated" (dict
+    "context" .context "zone" .zone.name
+    "name" (include "kalshi-data.exchangeSecret" .)
+    "data" (dict "api-key-id" (printf "simulator-%s" .zone.name) "private-key.pem" $pair.Key)) -}}
 {{- end -}}
