@@ -35,10 +35,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 def test_the_package_holds_every_module_and_every_file_beside_one(wheel: zipfile.ZipFile) -> None:
-    """SQL of the migrations, the simulator's page, defaults: whatever lies beside the code is installed with it."""
+    """SQL of the migrations, the simulator's page, what `local` makes its files of: all of it is installed with the code."""
     there = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert there == {path.relative_to(ROOT).as_posix() for path in _ours()}
-    for wanted in ("migrations/roles.sql", "services/simulator/control.html"):
+    for wanted in (
+        "config/simulator.local.yaml",
+        "migrations/roles.sql",
+        "services/simulator/control.html",
+    ):
         assert wanted in there
 
 
@@ -55,7 +59,7 @@ def _ours() -> list[Path]:
     """Files of the packages, what Python makes of them left out."""
     return [
         path
-        for room in ("libs", "migrations", "services")
+        for room in ("config", "libs", "migrations", "services")
         for path in sorted((ROOT / room).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     ]
