@@ -7,7 +7,6 @@ POSTGRES_USER, POSTGRES_DB, POSTGRES_PASSWORD_FILE, PGDATA below the mount, argu
 {{- define "kalshi-data.database" -}}
 {{- $root := .context -}}
 {{- $values := .values -}}
-{{- $image := mergeOverwrite (dict "pullPolicy" "") (deepCopy $values.image) -}}
 apiVersion: apps/v1
 kind: StatefulSet
 metadata:
@@ -43,8 +42,8 @@ spec:
         {{- include "kalshi-data.podSecurity" $values | nindent 8 }}
       containers:
         - name: postgres
-          image: {{ include "kalshi-data.reference" $image | quote }}
-          imagePullPolicy: {{ $image.pullPolicy | default $root.Values.image.pullPolicy }}
+          image: {{ include "kalshi-data.otherImage" (dict "context" $root "image" $values.image) | quote }}
+          imagePullPolicy: {{ $values.image.pullPolicy | default $root.Values.image.pullPolicy }}
           args:
             - postgres
             {{- include "kalshi-data.databaseParameters" $values | nindent 12 }}

@@ -79,6 +79,16 @@ helm.sh/chart: {{ printf "%s-%s" .context.Chart.Name .context.Chart.Version | re
     "digest" ($own.digest | default (ternary "" $common.digest (or (hasKey $own "repository") (hasKey $own "tag"))))) -}}
 {{- end -}}
 
+{{/* The reference of an image that is not the common one: (dict "context" $ "image" .Values.production.image "registry" "") */}}
+{{- define "kalshi-data.otherImage" -}}
+{{- $common := .context.Values.image -}}
+{{- include "kalshi-data.reference" (dict
+    "registry" (.image.registry | default .registry)
+    "repository" .image.repository
+    "tag" (.image.tag | default $common.tag | default .context.Chart.AppVersion)
+    "digest" .image.digest) -}}
+{{- end -}}
+
 {{- define "kalshi-data.reference" -}}
 {{- with .registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end -}}
 {{- end -}}
