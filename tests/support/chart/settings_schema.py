@@ -27,7 +27,7 @@ DECIDED: Mapping[str, frozenset[str]] = {
     ),
     "archiver": frozenset({"root", "work_dir", "s3"}),
     "operator": frozenset({"namespace", "name", "kubeconfig", "peering", "owner"}),
-    "simulator": frozenset({"host", "port", "keys", "journal_dir"}),
+    "simulator": frozenset({"host", "port", "control_host", "control_port", "keys", "journal_dir"}),
 }
 """Section -> keys that the chart writes itself; nobody may set them beside it."""
 
