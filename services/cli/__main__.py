@@ -42,6 +42,7 @@ VERBS = {
     "doctor": Verb(
         "services.doctor.command", "ask an exchange whether capturing from it will work"
     ),
+    "rollout": Verb("services.rollout.command", "upgrade a release zone by zone"),
     "config": Verb("services.cli.config_command", "show the configuration a service would use"),
     "run": Verb(
         "services.cli.run_command", "be one service: kalshi-data run SERVICE --config FILE"

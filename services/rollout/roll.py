@@ -1,0 +1,208 @@
+"""The rollout itself: step by step, telling what it does; it ends with everything released, or with the reason why not."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from libs.runtime.clock import Clock
+from services.rollout.cluster import Cluster, Workload, unfinished
+from services.rollout.errors import AnswerUnreadable, Stopped, ToolFailed
+from services.rollout.helm import Helm
+from services.rollout.judge import Reading, Watch, troubles
+from services.rollout.plan import (
+    Start,
+    Step,
+    all_steps,
+    find_start,
+    first_step,
+    is_complete,
+    mark_of,
+    next_step,
+)
+from services.rollout.prune import may_go
+from services.rollout.words import Wanted
+
+LOOK_S: Final = 5.0
+"""Seconds between two looks at a zone, or at Jobs."""
+QUIET_S_MAX: Final = 300.0
+"""Seconds that a zone's own troubles are waited for before its step."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far it is, for whoever is told at the end.
+
+    Attributes:
+        released: zones of the newest upgrade, None: all. begun: whether an upgrade was sent at all.
+    """
+
+    zones: list[str] = field(default_factory=list)
+    start: Start = field(default_factory=lambda: Start(None, None))
+    released: tuple[str, ...] | None = ()
+    begun: bool = False
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One run.
+
+    Attributes:
+        say: told each thing that is done. look_s: seconds between two looks.
+    """
+
+    helm: Helm
+    cluster: Cluster
+    wanted: Wanted
+    fingerprint: str
+    clock: Clock
+    say: Callable[[str], None]
+    look_s: float = LOOK_S
+    progress: Progress = field(default_factory=Progress)
+
+    async def first(self) -> Step:
+        """Find out where to begin. Raises RolloutError."""
+        progress = self.progress
+        history = await self.helm.history()
+        progress.start = start = find_start(self.wanted.release, history, self.fingerprint)
+        progress.zones = await self.cluster.zones()
+        was = None if start.revision is None else await self.helm.released(start.revision)
+        first = first_step(progress.zones, was, is_resumed=start.revision is not None)
+        progress.released = first.released
+        return first
+
+    def steps(self, first: Step) -> list[Step]:
+        """Every step from the first one on, as far as is known before it."""
+        return all_steps(self.progress.zones, self.wanted.held, first)
+
+    async def run(self, first: Step) -> None:
+        """Go through the steps.
+
+        Raises:
+            Stopped: a step did not end well. RolloutError: helm or kubectl failed.
+        """
+        step: Step | None = first
+        while step is not None:
+            await self._take(step)
+            step = next_step(self.progress.zones, self.wanted.held, step)
+        if is_complete(self.progress.zones, Step(self.progress.released)):
+            await self._prune()
+
+    async def _take(self, step: Step) -> None:
+        since = await self._quiet(step.zone)
+        named = "all" if step.released is None else ", ".join(step.released) or "none"
+        self.say(f"helm upgrade: released {named}")
+        self.progress.begun, self.progress.released = True, step.released
+        await self.helm.upgrade(
+            self.wanted.chart,
+            self.wanted.helm,
+            step.released,
+            f"{mark_of(self.fingerprint)} {named}",
+        )
+        # A zone that this version brings is there only now.
+        self.progress.zones = await self.cluster.zones()
+        await self._jobs()
+        workloads = await self.cluster.workloads()
+        if step.released is None:
+            await self._replaced(workloads)
+        else:
+            await self._replaced([one for one in workloads if one.zone == step.zone])
+        if step.zone:
+            await self._watch(Watch(step.zone, since, self.wanted.demands), step.zone)
+
+    async def _quiet(self, zone: str) -> int:
+        """Wait until what troubled the zone before its step is over; return its database's time, microseconds.
+
+        A zone that cannot be asked, or does not become quiet, is no reason not to bring it what may mend it.
+        """
+        if not zone:
+            return self.clock.now()
+        deadline, said = self.clock.monotonic() + QUIET_S_MAX, ""
+        while True:
+            try:
+                reading = await self.cluster.reading(zone)
+            except (AnswerUnreadable, ToolFailed) as error:
+                self.say(f"zone {zone} before its step: {error}")
+                return self.clock.now()
+            found = troubles(reading, self.wanted.demands)
+            if not found:
+                return reading.now
+            if ", ".join(found) != said:
+                said = ", ".join(found)
+                self.say(f"zone {zone} before its step: {said}")
+            if self.clock.monotonic() > deadline:
+                return reading.now
+            await asyncio.sleep(self.look_s)
+
+    async def _jobs(self) -> None:
+        """Wait for the migrations: nothing new starts before its schema is there."""
+        deadline, said = self.clock.monotonic() + self.wanted.rollout_s, ""
+        while working := unfinished(await self.cluster.jobs()):
+            if ", ".join(working) != said:
+                said = ", ".join(working)
+                self.say(f"waiting for {said}")
+            if self.clock.monotonic() > deadline:
+                raise Stopped(f"not finished after {self.wanted.rollout_s:g} s: {said}")
+            await asyncio.sleep(self.look_s)
+
+    async def _replaced(self, workloads: list[Workload]) -> None:
+        """Wait until every pod is new: databases first, their TimescaleDB next, then what writes to them."""
+        for one in workloads:
+            self.say(f"waiting for {one.address}")
+            try:
+                await self.cluster.wait_for(one, self.wanted.rollout_s)
+            except ToolFailed as error:
+                raise Stopped(f"{one.address} is not there: {error}") from error
+            if one.kind == "StatefulSet" and one.component in ("database", "production"):
+                extension = await self.cluster.update_extension(one.component, one.zone)
+                self.say(f"{one.name}: {extension.says}")
+
+    async def _watch(self, watch: Watch, zone: str) -> None:
+        """Look at the zone until it was sound for long enough, or will not be."""
+        said = ""
+        while True:
+            reading: Reading | str
+            try:
+                reading = await self.cluster.reading(zone)
+            except (AnswerUnreadable, ToolFailed) as error:
+                reading = str(error)
+            verdict = watch.see(reading, self.clock.monotonic())
+            if verdict.then == "stop":
+                raise Stopped(verdict.why)
+            if verdict.why != said:
+                said = verdict.why
+                self.say(f"zone {zone}: {said}")
+            if verdict.then == "go on":
+                return
+            await asyncio.sleep(self.look_s)
+
+    async def _prune(self) -> None:
+        maps, used = await self.cluster.config_maps()
+        gone = may_go(maps, used)
+        if gone:
+            await self.cluster.forget_maps(gone)
+            self.say(f"removed {len(gone)} former ConfigMaps that nothing uses: {', '.join(gone)}")
+
+
+def advice(wanted: Wanted, progress: Progress) -> list[str]:
+    """Say which zones are new and which are old, how to go back and how to go on."""
+    new = set(progress.zones if progress.released is None else progress.released)
+    lines = []
+    if not progress.begun:
+        return ["nothing was changed"]
+    lines.append(f"new: {', '.join(zone for zone in progress.zones if zone in new) or 'no zone'}")
+    lines.append(
+        f"old: {', '.join(zone for zone in progress.zones if zone not in new) or 'no zone'}"
+    )
+    back = progress.start.goes_back_to
+    where = " ".join(wanted.common_helm)
+    to = (
+        f"helm rollback {wanted.release} {back} {where}".rstrip()
+        if back
+        else "helm history names it"
+    )
+    lines.append(f"to go back: {to}")
+    lines.append(
+        "to go on: run the same command again; zones that are not released stay as they are"
+    )
+    return lines
