@@ -4,14 +4,19 @@ ARG SERVICE=connector
 
 FROM python:3.13-slim-trixie AS builder
 COPY requirements.image.lock /build/
-# Bytecode is made here because the root is read-only there; by hash, so that it depends on no file's date.
 RUN python -m venv --without-pip /opt/kalshi-data \
     && python -m pip --python /opt/kalshi-data/bin/python install --quiet --no-cache-dir --disable-pip-version-check \
         --require-hashes --only-binary :all: --no-compile --requirement /build/requirements.image.lock \
-    && rm -rf /opt/kalshi-data/lib/python3.13/site-packages/pyarrow/include \
-        /opt/kalshi-data/lib/python3.13/site-packages/pyarrow/tests \
-    && echo /app > /opt/kalshi-data/lib/python3.13/site-packages/kalshi-data.pth \
-    && python -m compileall -q --invalidation-mode unchecked-hash /opt/kalshi-data/lib
+    && echo /app > /opt/kalshi-data/lib/python3.13/site-packages/kalshi-data.pth
+# A third of it is never used: Arrow's own RPC and S3 client, headers, tests, and every service of AWS but S3 and how to sign in.
+# The last line fails when something needed is gone.
+RUN cd /opt/kalshi-data/lib/python3.13/site-packages \
+    && rm -rf pyarrow/include pyarrow/tests pyarrow/*_flight* pyarrow/*_s3* \
+    && find botocore/data -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name sts ! -name 'sso*' -exec rm -rf {} + \
+    && /opt/kalshi-data/bin/python -B -c "import pyarrow.compute, pyarrow.dataset, pyarrow.parquet, s3fs, botocore.session as b; \
+        [b.get_session().create_client(name, region_name='us-east-1') for name in ('s3', 'sts', 'sso')]"
+# Bytecode is made here because the root is read-only there; by hash, so that it depends on no file's date.
+RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/kalshi-data/lib
 COPY images/kalshi-data /opt/kalshi-data/bin/
 RUN chmod 0755 /opt/kalshi-data/bin/kalshi-data
 
