@@ -29,9 +29,8 @@ template:
       {{- include "kalshi-data.podLabels" (dict "context" .context "component" "migrate" "zone" .zone) | nindent 6 }}
       kalshi-data.io/database: {{ .database }}
     annotations:
-      {{- /* Another server's image, or a zone that is no longer held: the server's extension may have to follow. */}}
+      {{- /* Another server's image: its extension may have to follow. */}}
       kalshi-data.io/server: {{ .server | quote }}
-      kalshi-data.io/held: {{ .held | default false | quote }}
       {{- with $root.Values.podAnnotations }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
