@@ -44,7 +44,7 @@ MICROSECONDS_MIN = 10**14
 class RestClient(HttpReader):
     """Reads of one environment, signed when there is a signer.
 
-    Args of the constructor: base_url with its path; a bucket counted in reads (cost 1 each); sleep and jitter are
+    Args of the constructor: base_url with its path; a signer, or what gives the one of the moment; a bucket counted in reads (cost 1 each); sleep and jitter are
     replaced by tests.
 
     Every method raises:

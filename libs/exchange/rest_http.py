@@ -73,7 +73,7 @@ class HttpReader:
     def __init__(
         self,
         base_url: str,
-        signer: Signer | None,
+        signer: Signer | Callable[[], Signer] | None,
         bucket: TokenBucket,
         clock: Clock,
         session: aiohttp.ClientSession,
@@ -146,8 +146,10 @@ class HttpReader:
         limits = self.settings
         requested_at = self._clock.now()
         headers = {"Accept": "application/json"}
-        if self._signer:
-            headers |= self._signer.headers("GET", self._base_path + path, requested_at)
+        # Asked anew for every request, so that a rotated key needs no restart.
+        signer = self._signer() if callable(self._signer) else self._signer
+        if signer:
+            headers |= signer.headers("GET", self._base_path + path, requested_at)
         timeout = aiohttp.ClientTimeout(limits.request_timeout_s, connect=limits.connect_timeout_s)
         self.requests += 1
         # The signature is over the path as it is sent, so the client must not quote it a second time.

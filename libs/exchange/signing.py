@@ -7,6 +7,7 @@ never leaves this module and no secret is sent.
 import base64
 import binascii
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -91,6 +92,25 @@ def load_signer(key_id: str, private_key_file: str) -> Signer:
             f"cannot read the private key {path}: {cause}; check exchange.private_key_file"
         ) from error
     return Signer(key_id, pem, origin=f"the private key {path}")
+
+
+def rotating_signer(key_id: Callable[[], str], private_key_file: str) -> Callable[[], Signer]:
+    """Return what gives the signer of this moment: both files are read again; while they cannot be, the last one signs.
+
+    Raises:
+        AuthRejected: as load_signer, at the first reading, which is done here.
+    """
+    last = load_signer(key_id(), private_key_file)
+
+    def signer() -> Signer:
+        nonlocal last
+        try:
+            last = load_signer(key_id(), private_key_file)
+        except AuthRejected as error:
+            log.warning("key_not_read", error=str(error))
+        return last
+
+    return signer
 
 
 def verify(

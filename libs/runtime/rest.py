@@ -1,6 +1,7 @@
 """A REST client from the settings: signed, and within this process's share of the account's read budget."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from libs.exchange.costs import Costs
 from libs.exchange.environments import resolve_endpoints
 from libs.exchange.errors import AuthRejected, EndpointInvalid, ExchangeError, TransportError
 from libs.exchange.rest import RestClient, RestSettings, open_session
-from libs.exchange.signing import load_signer
+from libs.exchange.signing import rotating_signer
 from libs.flow.token_bucket import TokenBucket
 from libs.runtime.clock import Clock
 from libs.runtime.errors import ConfigInvalid
+from libs.runtime.secret import current
 from libs.runtime.sections import ExchangeSettings
 from libs.runtime.service import Runtime
 from libs.store.waiting import first_of
@@ -120,7 +122,8 @@ async def open_rest(
         ends = resolve_endpoints(exchange.environment, exchange.rest_url, exchange.ws_url)
     except EndpointInvalid as error:
         raise ConfigInvalid(error.faults) from error
-    signer = load_signer(exchange.api_key_id, exchange.private_key_file)
+    key_id = functools.partial(current, exchange.api_key_id)
+    signer = rotating_signer(key_id, exchange.private_key_file)
     rate = exchange.reads_per_s * share
     bucket = TokenBucket(rate, max(1.0, rate * BURST_S))
     limits = RestSettings(connect_timeout_s=exchange.connect_timeout_s)

@@ -15,6 +15,7 @@ from libs.marketdata.rows import GapRow
 from libs.marketdata.tables import Family
 from libs.runtime.clock import Clock
 from libs.runtime.errors import ConfigInvalid
+from libs.runtime.secret import current
 from libs.runtime.service import EternalTasks, Runtime
 from libs.store import control
 from libs.store.borrowing import borrow
@@ -82,7 +83,7 @@ def _wiring_factory(settings: Settings, runtime: Runtime) -> "WiringFactory":
         endpoints = resolve_endpoints(exchange.environment, exchange.rest_url, exchange.ws_url)
     except EndpointInvalid as error:
         raise ConfigInvalid(error.faults) from error
-    load_signer(exchange.api_key_id, exchange.private_key_file)
+    load_signer(current(exchange.api_key_id), exchange.private_key_file)
     return WiringFactory(settings, runtime, endpoints.ws_url)
 
 
@@ -99,7 +100,7 @@ class WiringFactory:
         return Wiring(
             url=self._url,
             # Read again at every connection, so that a rotated key needs no restart.
-            signer=lambda: load_signer(exchange.api_key_id, exchange.private_key_file),
+            signer=lambda: load_signer(current(exchange.api_key_id), exchange.private_key_file),
             clock=self._runtime.clock,
             metrics=self._runtime.metrics,
             outlets=outlets,

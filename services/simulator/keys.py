@@ -112,7 +112,20 @@ def _verify(key: PublicKey, signature: bytes, text: bytes) -> None:
 
 
 def _load_public(name: str) -> PublicKey:
-    key = serialization.load_pem_public_key(Path(name).read_bytes())
+    """Read a public key, or the public part of a private one.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or holds neither.
+    """
+    pem = Path(name).read_bytes()
+    key: object
+    if b"PRIVATE KEY-----" in pem:
+        try:
+            key = serialization.load_pem_private_key(pem, password=None).public_key()
+        except TypeError as error:
+            raise ValueError("a private key with a passphrase") from error
+    else:
+        key = serialization.load_pem_public_key(pem)
     if not isinstance(key, rsa.RSAPublicKey | ed25519.Ed25519PublicKey):
         # The file is wrong, not the call.
         raise ValueError("neither an RSA nor an Ed25519 public key")  # noqa: TRY004

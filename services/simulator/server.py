@@ -52,6 +52,8 @@ class SimulatorServer:
 
     @property
     def control_url(self) -> str:
+        if self.settings.control_port:
+            return f"http://{self.settings.control_host}:{self.settings.control_port}/control"
         return f"http://{self.settings.host}:{self.port}/control"
 
     @property
@@ -128,14 +130,22 @@ class SimulatorServer:
         self.rest = Rest(self.exchange, self._keys, self.clock.now, self.settings, trouble)
         app = web.Application()
         app.add_routes(self.rest.routes())
-        app.add_routes(Control(self).routes())
         app.router.add_get(WS_PATH, self._accept)
+        settings, routes = self.settings, Control(self).routes()
+        if settings.control_port:
+            control = web.Application()
+            control.add_routes(routes)
+            await self._serve(control, settings.control_host, settings.control_port)
+        else:
+            app.add_routes(routes)
+        self.port = await self._serve(app, settings.host, settings.port)
+
+    async def _serve(self, app: web.Application, host: str, port: int) -> int:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         self._resources.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, self.settings.host, self.settings.port)
-        await site.start()
-        self.port = runner.addresses[0][1]
+        await web.TCPSite(runner, host, port).start()
+        return int(runner.addresses[0][1])
 
     async def _accept(self, request: web.Request) -> web.StreamResponse:
         refusal = self._keys.refuse(request.headers, "GET", WS_PATH, self._now_ms())

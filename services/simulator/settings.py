@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from libs.runtime.convert import Between
+from libs.runtime.secret import OrFile
 from libs.runtime.sections import HealthSettings, LogSettings, MetricsSettings
 
 Tier = Literal["basic", "advanced", "expert", "premier", "paragon", "prime", "prestige", "none"]
@@ -14,11 +15,12 @@ Tier = Literal["basic", "advanced", "expert", "premier", "paragon", "prime", "pr
 class KeySettings:
     """One API key that may sign in."""
 
-    key_id: str
+    key_id: Annotated[str, OrFile]
     """The key's id, as sent in KALSHI-ACCESS-KEY. No default: a key without an id is no key."""
 
     public_key_file: str
-    """PEM file with the public key (RSA or Ed25519) that verifies the key's signatures. No default."""
+    """PEM file with the public key (RSA or Ed25519) that verifies the key's signatures; a private key does too, its public
+    part is taken. No default."""
 
     zone: str = ""
     """Which of our zones uses the key: what a fault's `on.zone` names. Empty: none, only faults for everyone hit it."""
@@ -50,6 +52,13 @@ class SimulatorSettings:
 
     port: Annotated[int, Between(0, 65_535)] = 8700
     """TCP port of REST, websocket and control; 0 = any free one (tests)."""
+
+    control_host: str = "127.0.0.1"
+    """Address of the control's own port, where it has one. Loopback: in a pod `kubectl port-forward` reaches it, other pods
+    do not."""
+
+    control_port: Annotated[int, Between(0, 65_535)] = 0
+    """TCP port of the control alone; `port` then answers nothing under /control. 0: both on `port`, as on a laptop."""
 
     seed: int = 1
     """Seed of the market model: the same seed, epoch and length give the same market journal, byte for byte."""
@@ -159,6 +168,8 @@ class SimulatorSettings:
             yield "epoch_us: must be a whole second"
         if self.close_after_s_min > self.close_after_s_max:
             yield "close_after_s_min: must not be above close_after_s_max"
+        if self.control_port and self.control_port == self.port:
+            yield "control_port: must differ from port, or be 0"
         if self.held and self.replay.file:
             yield "held: leave it out of a replay, which waits for every subscription anyway"
 

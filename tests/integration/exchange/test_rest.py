@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from libs.exchange.costs import Costs
 from libs.exchange.errors import (
@@ -67,7 +68,9 @@ def answer(text: str, status: int = 200, headers: dict[str, str] | None = None) 
 
 @asynccontextmanager
 async def serving(
-    handler: Handler, settings: RestSettings | None = None, signer: Signer | None = None
+    handler: Handler,
+    settings: RestSettings | None = None,
+    signer: Signer | Callable[[], Signer] | None = None,
 ) -> AsyncIterator[tuple[RestClient, StepClock]]:
     """Serve every path with the handler and hand out a client of it, with a clock that waits for nothing."""
     app = web.Application()
@@ -238,6 +241,19 @@ async def test_four_error_shapes_are_one_error(body: str, parts: tuple[str, str,
     assert (error.status, error.code, error.message, error.details) == (400, *parts)
     assert len(seen) == 1
     assert seen[0].path == "/trade-api/v2/markets/K-1.5"
+
+
+async def test_every_request_asks_who_signs() -> None:
+    """A key that is rotated between two requests signs the second one."""
+    handle, seen = script(*(answer('{"exchange_active":true,"trading_active":true}') for _ in "12"))
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    signers = iter((SIGNER, Signer("key-2", pem)))
+    async with serving(handle, signer=lambda: next(signers)) as (client, _):
+        await client.exchange_status()
+        await client.exchange_status()
+    assert [request.headers["KALSHI-ACCESS-KEY"] for request in seen] == ["key-1", "key-2"]
 
 
 async def test_401_is_auth_rejected_and_skew_is_signed_again() -> None:

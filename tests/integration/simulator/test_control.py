@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from services.local.postgres_cluster import free_port
 from services.simulator.faults.menu import KINDS
 from services.simulator.faults.script import read_script
 from services.simulator.server import SimulatorServer, running_simulator
@@ -46,6 +47,28 @@ async def test_the_page_is_one_file_that_asks_nobody_else(settings: Make) -> Non
         for door in ("journal/market", "journal/session"):
             async with http.get(f"{server.control_url}/{door}") as response:
                 assert response.status == 200
+
+
+async def test_the_control_can_have_a_port_of_its_own(settings: Make, key: KeyPair) -> None:
+    """Then whoever reaches the exchange's port reaches no control there, and the control's port is no exchange."""
+    own = settings(control_port=free_port())
+    async with running_simulator(own) as server, connected(server, key) as client:
+        await client.subscribe("trade")
+        assert server.control_url == f"http://127.0.0.1:{own.control_port}/control"
+        assert (await ask(server, "GET", "state"))[1]["epoch"] == server.epoch
+        exchange, control = (
+            f"http://127.0.0.1:{server.port}",
+            f"http://127.0.0.1:{own.control_port}",
+        )
+        async with aiohttp.ClientSession() as http:
+            for url, status in (
+                (f"{exchange}/control/state", 404),
+                (f"{exchange}/control/journal/market", 404),
+                (f"{exchange}/trade-api/v2/exchange/status", 200),
+                (f"{control}/trade-api/v2/exchange/status", 404),
+            ):
+                async with http.get(url) as response:
+                    assert response.status == status, url
 
 
 async def test_a_fault_is_injected_seen_and_ended(settings: Make, key: KeyPair) -> None:

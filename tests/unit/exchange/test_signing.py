@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 
 from libs.exchange.errors import AuthRejected
-from libs.exchange.signing import Signer, load_signer, verify
+from libs.exchange.signing import Signer, load_signer, rotating_signer, verify
 
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 ED25519 = ed25519.Ed25519PrivateKey.generate()
@@ -88,6 +88,21 @@ def test_a_key_is_checked_once_and_a_rotated_one_is_seen_at_once(
     assert [type(signer.public_key) for signer in signers[2:]] == [
         type(RSA.public_key()), type(ED25519.public_key()),
     ]  # fmt: skip
+
+
+def test_a_rotated_key_signs_with_its_id_at_once(tmp_path: Path) -> None:
+    """Id and key are read again at every question; while they are being replaced the last pair goes on signing."""
+    path, ids = tmp_path / "kalshi.pem", ["key-1"]
+    path.write_bytes(pem(RSA))
+    signer = rotating_signer(lambda: ids[0], str(path))
+    assert (signer().key_id, type(signer().public_key)) == ("key-1", type(RSA.public_key()))
+    path.unlink()
+    ids[0] = "key-2"
+    assert signer().key_id == "key-1"
+    path.write_bytes(pem(ED25519))
+    assert (signer().key_id, type(signer().public_key)) == ("key-2", type(ED25519.public_key()))
+    with pytest.raises(AuthRejected, match="cannot read"):
+        rotating_signer(lambda: "key-1", str(tmp_path / "none.pem"))
 
 
 PUBLIC = RSA.public_key().public_bytes(

@@ -343,3 +343,36 @@ def test_globs_of_the_capture_filter(tmp_path: Path) -> None:
     path = write(tmp_path, "ticker_include: ['KX*', 'FED-*']\ncombos: true\n")
     expected = CaptureSettings(ticker_include=("KX*", "FED-*"), combos=True)
     assert load_settings(CaptureSettings, path, {}).value == expected
+
+
+def test_a_plain_text_may_stand_in_a_file_beside_its_secret(tmp_path: Path) -> None:
+    """`user_file` as `password_file`: shown, its source named, read again; both ways in one layer, or a lost file, is a fault."""
+    (tmp_path / "username").write_text("kd_writer\n")
+    (tmp_path / "password").write_text("p\n")
+    files = f"user_file: {tmp_path}/username, password_file: {tmp_path}/password"
+    path = write(tmp_path, f"store: {{database: d, {files}}}\n")
+    loaded = load_settings(Stores, path, {})
+    store = loaded.value.store
+    assert ("store.user", "kd_writer", f"file {tmp_path}/username (named by file sample.yaml)") in (
+        describe(loaded)
+    )
+    (tmp_path / "username").write_text("kd_other\n")
+    asked = store.target().ask_user
+    assert asked is not None and (store.user, asked()) == ("kd_writer", "kd_other")
+    (tmp_path / "username").unlink()
+    assert asked() == "kd_writer"
+    assert "username cannot be read" in faults(Stores, path, {})[0]
+    over = load_settings(Stores, path, {"KALSHI_DATA_STORE__USER": "mine"}).value.store
+    assert over.target().login()["user"] == "mine"
+    path = write(tmp_path, f"store: {{database: d, user: u, {files}}}\n")
+    assert "store.user: given together with store.user_file" in faults(Stores, path, {})[0]
+    path = write(tmp_path, "store: {database: d, password: p}\n")
+    assert "or name a file with store.user_file" in faults(Stores, path, {})[0]
+
+
+def test_authorities_without_verification_are_a_mistake(tmp_path: Path) -> None:
+    """Whoever names a bundle means it to be used."""
+    path = write(tmp_path, "store: {database: d, user: u, password: p, tls_ca_file: ca.pem}\n")
+    assert faults(Stores, path, {}) == (
+        "store.tls_ca_file: is only read with tls: verify-full, not prefer",
+    )

@@ -100,3 +100,23 @@ def test_a_key_of_another_kind_is_refused_at_start(tmp_path: Path) -> None:
     file.write_bytes(public.public_bytes(PEM, form))
     with pytest.raises(KeyFileInvalid, match=r"simulator.keys: one: .*ec.pem: neither an RSA"):
         KeyRing.load((KeySettings("one", str(file)),), skew_ms_max=1)
+
+
+def test_a_private_key_serves_by_its_public_part(tmp_path: Path) -> None:
+    """One Secret with the private key is enough for both sides; one with a passphrase, or of another kind, is refused."""
+    form, none = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    settings = []
+    for name, key in (("rsa", RSA_KEY), ("ed", ED_KEY)):
+        file = tmp_path / f"{name}.pem"
+        file.write_bytes(key.private_bytes(PEM, form, none))
+        settings.append(KeySettings(name, str(file)))
+    ring = KeyRing.load(tuple(settings), skew_ms_max=10_000)
+    for name, sign in (("rsa", by_rsa), ("ed", ED_KEY.sign)):
+        assert ring.refuse(headers(name, sign), "GET", PATH, NOW_MS) is None
+    assert ring.refuse(headers("rsa", ED_KEY.sign), "GET", PATH, NOW_MS) is Refusal.BAD_SIGNATURE
+    locked = RSA_KEY.private_bytes(PEM, form, serialization.BestAvailableEncryption(b"x"))
+    other = ec.generate_private_key(ec.SECP256R1()).private_bytes(PEM, form, none)
+    for pem, said in ((locked, "passphrase"), (other, "neither an RSA nor an Ed25519")):
+        (tmp_path / "wrong.pem").write_bytes(pem)
+        with pytest.raises(KeyFileInvalid, match=said):
+            KeyRing.load((KeySettings("k", str(tmp_path / "wrong.pem")),), skew_ms_max=1)
