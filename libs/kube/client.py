@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import aiohttp
 from kubernetes_asyncio import config
@@ -47,6 +47,21 @@ _BY_STATUS: Final[dict[int, type[KubeError]]] = {
     422: KubeInvalid,
     429: KubeUnavailable,
 }
+
+
+class Access(NamedTuple):
+    """Where a cluster's API is and who we are there, for a library that brings its own client.
+
+    token: empty where a certificate says who we are. ca_file, certificate_file, key_file: PEM, empty for none.
+    """
+
+    server: str
+    namespace: str
+    token: str
+    ca_file: str
+    certificate_file: str
+    key_file: str
+    is_verified: bool
 
 
 class Kube:
@@ -141,6 +156,26 @@ async def open_kube(
     settings.retries = False
     async with ApiClient(configuration=settings) as api:
         yield Kube(api, namespace or own or "default", timeout_s)
+
+
+async def read_access(kubeconfig: str = "") -> Access:
+    """Read anew what open_kube would use: a pod's token is another one every hour.
+
+    Raises:
+        KubeNotConfigured: no cluster is named.
+    """
+    settings = Configuration()
+    own = await _configure(settings, kubeconfig)
+    token = await settings.get_api_key_with_prefix("BearerToken") or ""
+    return Access(
+        server=settings.host or "",
+        namespace=own or "default",
+        token=token.removeprefix("Bearer "),
+        ca_file=settings.ssl_ca_cert or "",
+        certificate_file=settings.cert_file or "",
+        key_file=settings.key_file or "",
+        is_verified=settings.verify_ssl,
+    )
 
 
 async def _configure(settings: Any, kubeconfig: str) -> str:

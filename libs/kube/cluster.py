@@ -36,7 +36,10 @@ class StorageClass(NamedTuple):
 
 
 class Pod(NamedTuple):
-    """A pod. node, ip: empty before it is placed. is_leaving: its deletion has begun. restarts: of all its containers."""
+    """A pod. node, ip: empty before it is placed. is_leaving: its deletion has begun. restarts: of all its containers.
+
+    created: RFC 3339 in whole seconds of UTC, so that texts compare as times do.
+    """
 
     name: str
     labels: dict[str, str]
@@ -46,6 +49,7 @@ class Pod(NamedTuple):
     is_ready: bool
     is_leaving: bool
     restarts: int
+    created: str = ""
 
 
 async def list_nodes(kube: Kube) -> list[Node]:
@@ -121,6 +125,7 @@ def _pod(found: Json) -> Pod:
         is_ready=_holds(status, "Ready"),
         is_leaving="deletionTimestamp" in meta,
         restarts=sum(one.get("restartCount", 0) for one in status.get("containerStatuses", ())),
+        created=meta.get("creationTimestamp", ""),
     )
 
 

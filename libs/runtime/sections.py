@@ -27,9 +27,11 @@ DEDUPLICATOR_FILE = frozenset(
 """Every section of config/deduplicator.yaml."""
 SIMULATOR_FILE = frozenset(("health", "metrics", "log", "simulator"))
 """Every section of config/simulator.yaml."""
+OPERATOR_FILE = frozenset(("health", "metrics", "log", "operator"))
+"""Every section of config/operator.yaml."""
 DOCTOR_FILE = frozenset(("cluster",))
 """Every section of config/doctor.yaml."""
-PLATFORM_SECTIONS = GATHERER_FILE | DEDUPLICATOR_FILE | SIMULATOR_FILE | DOCTOR_FILE
+PLATFORM_SECTIONS = GATHERER_FILE | DEDUPLICATOR_FILE | SIMULATOR_FILE | OPERATOR_FILE | DOCTOR_FILE
 """Every section there is: one `.env` or shell may serve all processes, so a variable of another one's is no mistake."""
 
 Port = Annotated[int, Between(0, 65_535)]

@@ -20,6 +20,7 @@ from libs.telemetry.metric_kinds import PREFIX
 from libs.telemetry.metrics_archive import ArchiveMetrics
 from libs.telemetry.metrics_feed import FeedMetrics
 from libs.telemetry.metrics_merge import MergeMetrics
+from libs.telemetry.metrics_operator import OperatorMetrics
 from libs.telemetry.metrics_rest import RestMetrics
 from libs.telemetry.metrics_rows import RowMetrics
 
@@ -43,7 +44,7 @@ class _ZonedRegistry(CollectorRegistry):
             yield metric
 
 
-class Metrics(FeedMetrics, RowMetrics, RestMetrics, MergeMetrics, ArchiveMetrics):
+class Metrics(FeedMetrics, RowMetrics, RestMetrics, MergeMetrics, ArchiveMetrics, OperatorMetrics):
     """The metrics of one process.
 
     Args:
@@ -62,6 +63,7 @@ class Metrics(FeedMetrics, RowMetrics, RestMetrics, MergeMetrics, ArchiveMetrics
         self._define_merge()
         self._define_soundness()
         self._define_archive()
+        self._define_operator()
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The body and content type of /metrics for an Accept header."""

@@ -3,7 +3,12 @@
 import importlib
 from typing import Any, NamedTuple
 
-from libs.runtime.sections import DEDUPLICATOR_FILE, GATHERER_FILE, SIMULATOR_FILE
+from libs.runtime.sections import (
+    DEDUPLICATOR_FILE,
+    GATHERER_FILE,
+    OPERATOR_FILE,
+    SIMULATOR_FILE,
+)
 
 
 class Service(NamedTuple):
@@ -20,6 +25,7 @@ SERVICES = {
     "deduplicator": Service("deduplicator", DEDUPLICATOR_FILE),
     "archiver": Service("deduplicator", DEDUPLICATOR_FILE),
     "simulator": Service("simulator", SIMULATOR_FILE),
+    "operator": Service("operator", OPERATOR_FILE),
 }
 
 

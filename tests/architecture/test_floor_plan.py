@@ -35,7 +35,9 @@ def test_the_libraries_are_those_of_the_plan() -> None:
 
 def test_services_have_the_same_doors() -> None:
     """Every process: what it is, how it starts, what can be set, how it is put together."""
-    processes = {"registry", "connector", "poller", "deduplicator", "archiver", "simulator"}
+    processes = {
+        *("registry", "connector", "poller", "deduplicator", "archiver", "simulator", "operator")
+    }
     for name in processes:
         folder = ROOT / "services" / name
         for door in ("__init__.py", "__main__.py", "settings.py", "service.py"):

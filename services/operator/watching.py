@@ -1,0 +1,151 @@
+"""kopf: it watches the Gatherers and its peers, in a thread and an event loop of its own, and only says that something changed.
+
+It has a loop of its own because at its end it cancels every task that began after it, and sets the process's signal
+handlers: both would end planning, which must go on whatever becomes of the API. Its handlers put no finalizer and no
+annotation on anything. It is begun anew when it ends by itself.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from libs.kube.client import Kube, read_access
+from libs.runtime.service import Runtime
+from libs.telemetry.logging import get_logger
+from services.operator.peering import ensure_peering
+from services.operator.resource import GATHERERS
+from services.operator.settings import OperatorSettings
+
+log = get_logger(__name__)
+
+STOP_S_MAX = 5.0
+"""Seconds it has to say goodbye to its peers; then the process ends without that."""
+SERVER_TIMEOUT_S = 600.0
+"""Seconds after which a watch is asked for anew, however alive it seems."""
+
+
+class Watch:
+    """Watches one namespace.
+
+    Args:
+        holder: who we are among the peers.
+        begun: called in our loop when kopf's startup handlers run; changed: when a Gatherer is another one.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        own: OperatorSettings,
+        holder: str,
+        *,
+        begun: Callable[[], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._kube = kube
+        self._own = own
+        self._holder = holder
+        self._begun = begun
+        self._changed = changed
+        self._generations: dict[str, tuple[Any, ...]] = {}
+
+    async def keep(self, runtime: Runtime) -> None:
+        """Watch until stop."""
+        while not runtime.stop.is_set():
+            settings = self._settings(
+                runtime, has_peers=await ensure_peering(self._kube, self._own)
+            )
+            stop, loop = threading.Event(), asyncio.get_running_loop()
+            ended: asyncio.Future[BaseException | None] = loop.create_future()
+            threading.Thread(
+                target=self._be, args=(settings, stop, loop, ended), name="kopf", daemon=True
+            ).start()
+            stopping = asyncio.ensure_future(runtime.stop.wait())
+            try:
+                waited: list[asyncio.Future[Any]] = [ended, stopping]
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stop.set()
+                stopping.cancel()
+            if not runtime.stop.is_set():
+                runtime.metrics.task_faults_total.labels("watch").inc()
+                log.warning("watch_ended", error=repr(ended.result()))
+                await runtime.sleep(self._own.retry_s)
+                continue
+            await asyncio.wait([ended], timeout=STOP_S_MAX)
+
+    def _be(
+        self,
+        settings: kopf.OperatorSettings,
+        stop: threading.Event,
+        loop: asyncio.AbstractEventLoop,
+        ended: "asyncio.Future[BaseException | None]",
+    ) -> None:
+        """Be kopf's thread."""
+        fault: BaseException | None = None
+        try:
+            asyncio.run(
+                kopf.operator(
+                    registry=self._registry(loop),
+                    settings=settings,
+                    namespaces=[self._kube.namespace],
+                    identity=self._holder,  # type: ignore[arg-type]
+                    stop_flag=stop,
+                )
+            )
+        except Exception as error:  # noqa: BLE001 - a thread's errors are seen by nobody else: handed to our loop, and logged there
+            fault = error
+        with contextlib.suppress(RuntimeError):  # our loop has ended before
+            loop.call_soon_threadsafe(_finish, ended, fault)
+
+    def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        @kopf.on.startup(registry=registry)
+        async def begin(**_: Any) -> None:
+            loop.call_soon_threadsafe(self._begun)
+
+        @kopf.on.login(registry=registry)
+        async def login(**_: Any) -> kopf.ConnectionInfo:
+            access = await read_access(self._own.kubeconfig)
+            return kopf.ConnectionInfo(
+                server=access.server,
+                token=access.token or None,
+                ca_path=access.ca_file or None,
+                insecure=not access.is_verified,
+                certificate_path=access.certificate_file or None,
+                private_key_path=access.key_file or None,
+            )
+
+        @kopf.on.event(*GATHERERS, registry=registry)
+        async def seen(event: Any, meta: Any, **_: Any) -> None:
+            # Our own patches of the status are no news: those do not raise the generation.
+            now = (event["type"] == "DELETED", meta["uid"], meta["generation"])
+            if self._generations.get(meta["name"]) != now:
+                self._generations[meta["name"]] = now
+                loop.call_soon_threadsafe(self._changed)
+
+        return registry
+
+    def _settings(self, runtime: Runtime, *, has_peers: bool) -> kopf.OperatorSettings:
+        own, settings = self._own, kopf.OperatorSettings()
+        settings.posting.enabled = False
+        settings.scanning.disabled = True
+        settings.process.ultimate_exiting_timeout = None  # it would kill this thread's process
+        settings.networking.request_timeout = own.request_s
+        settings.networking.connect_timeout = own.request_s
+        settings.watching.server_timeout = SERVER_TIMEOUT_S
+        settings.peering.standalone = not has_peers
+        settings.peering.name = own.peering
+        settings.peering.lifetime = own.peering_s
+        # Who started last goes on watching, the others pause; they go on planning where the database lets them.
+        settings.peering.priority = runtime.clock.now() // 1_000_000
+        return settings
+
+
+def _finish(ended: "asyncio.Future[BaseException | None]", fault: BaseException | None) -> None:
+    if not ended.done():
+        ended.set_result(fault)
