@@ -10,6 +10,7 @@ import pytest
 from tests.deploy.dockerfiles import DOCKERFILE, last, lineage, stages
 from tests.deploy.locks import ROOT
 from tests.deploy.skaffolds import SCHEMA, SITE_VALUES, artifacts, read, release, with_profiles
+from tests.support.chart import render
 
 VARIANTS = {"kind": ("kind",), "dev": ("kind", "sync"), "eks": ("eks",)}
 CHART = ROOT / "charts" / "kalshi-data"
@@ -78,6 +79,21 @@ def test_every_image_that_is_built_is_used(config: dict[str, Any]) -> None:
         assert {f"IMAGE_REPO_{suffix}", f"IMAGE_TAG_{suffix}"} <= named, name
     built = {name.replace("-", "_") for name in artifacts(config)}
     assert {re.sub(r"^IMAGE_(REPO|TAG|DIGEST)_", "", name) for name in named} == built
+
+
+def test_what_is_forwarded_is_a_port_of_the_release() -> None:
+    """Every Service on kind has that port under that number; on EKS the pods of the Deployment listen on it."""
+    forwarded = with_profiles("kind")["portForward"]
+    services = render.scenario("kind").named("Service")
+    for entry in forwarded:
+        ports = services[entry["resourceName"]]["spec"]["ports"]
+        assert entry["port"] in {port["port"] for port in ports}, entry
+    assert len({entry["localPort"] for entry in forwarded}) == len(forwarded) > 1
+    deployments = render.scenario("eks").named("Deployment")
+    for entry in with_profiles("eks")["portForward"]:
+        pod = deployments[entry["resourceName"]]["spec"]["template"]["spec"]
+        ports = [port["containerPort"] for port in pod["containers"][0]["ports"]]
+        assert entry["port"] in ports, entry
 
 
 def test_kind_has_everything_in_one_cluster() -> None:
