@@ -14,7 +14,7 @@ from tests.support.chart.render import NAMESPACE, Object
 class Point(NamedTuple):
     """One end of a connection.
 
-    name: for people. address: IP. labels: of the pod; None for what is no pod. ports: container ports by name.
+    name: its own, and for people. address: IP. labels: of the pod; None for what is no pod. ports: container ports by name.
     """
 
     name: str
@@ -25,35 +25,43 @@ class Point(NamedTuple):
     ports: Mapping[str, int] = {}
 
 
-def allowed(
-    policies: Sequence[Object], source: Point, target: Point, port: int, protocol: str = "TCP"
-) -> bool:
-    """Whether source may reach this port of target."""
-    leaves = _side(policies, "Egress", source, target, target, port, protocol)
-    return leaves and _side(policies, "Ingress", target, source, target, port, protocol)
+class Network:
+    """The policies of a release, asked for one connection after another."""
 
+    def __init__(self, policies: Sequence[Object]) -> None:
+        self._policies = [policy["spec"] for policy in policies]
+        self._chosen: dict[tuple[str, str], list[Object] | None] = {}
 
-def _side(
-    policies: Sequence[Object], kind: str, own: Point, other: Point, target: Point, port: int,
-    protocol: str,
-) -> bool:  # fmt: skip
-    """One direction: `own` is whom the policies select, `other` the peer, `target` whose port it is."""
-    if own.labels is None or own.namespace != NAMESPACE:
-        return True
-    selecting = [
-        policy["spec"]
-        for policy in policies
-        if kind in policy["spec"]["policyTypes"]
-        and matches(policy["spec"]["podSelector"], own.labels)
-    ]
-    if not selecting:
-        return True
-    rules = [rule for spec in selecting for rule in spec.get(kind.lower()) or []]
-    peers = "to" if kind == "Egress" else "from"
-    return any(
-        _is_peer(rule.get(peers), other) and _is_port(rule.get("ports"), target, port, protocol)
-        for rule in rules
-    )
+    def allows(self, source: Point, target: Point, port: int, protocol: str = "TCP") -> bool:
+        """Whether source may reach this port of target."""
+        return self._lets("Egress", source, target, target, port, protocol) and self._lets(
+            "Ingress", target, source, target, port, protocol
+        )
+
+    def _lets(
+        self, kind: str, own: Point, other: Point, target: Point, port: int, protocol: str
+    ) -> bool:
+        """One direction: `own` is whom the policies select, `other` the peer, `target` whose port it is."""
+        rules = self._rules(kind, own)
+        peers = "to" if kind == "Egress" else "from"
+        return rules is None or any(
+            _is_port(rule.get("ports"), target, port, protocol) and _is_peer(rule.get(peers), other)
+            for rule in rules
+        )
+
+    def _rules(self, kind: str, own: Point) -> list[Object] | None:
+        """The rules of all policies that select this point; None where none does, and all is allowed."""
+        if own.labels is None or own.namespace != NAMESPACE:
+            return None
+        if (kind, own.name) not in self._chosen:
+            selecting = [
+                spec
+                for spec in self._policies
+                if kind in spec["policyTypes"] and matches(spec["podSelector"], own.labels)
+            ]
+            rules = [rule for spec in selecting for rule in spec.get(kind.lower()) or []]
+            self._chosen[kind, own.name] = rules if selecting else None
+        return self._chosen[kind, own.name]
 
 
 def _is_peer(peers: Iterable[Object] | None, other: Point) -> bool:
