@@ -22,6 +22,7 @@ RUN chmod 0755 /opt/kalshi-data/bin/kalshi-data
 
 FROM builder AS code
 COPY pyproject.toml /app/
+COPY charts/kalshi-data/crds /app/charts/kalshi-data/crds
 COPY config /app/config
 COPY libs /app/libs
 COPY migrations /app/migrations

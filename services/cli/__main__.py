@@ -43,6 +43,10 @@ VERBS = {
         "services.doctor.command", "ask an exchange whether capturing from it will work"
     ),
     "rollout": Verb("services.rollout.command", "upgrade a release zone by zone"),
+    "crds": Verb(
+        "services.operator.crds_command",
+        "bring a cluster's definition of a Gatherer to this version",
+    ),
     "config": Verb("services.cli.config_command", "show the configuration a service would use"),
     "run": Verb(
         "services.cli.run_command", "be one service: kalshi-data run SERVICE --config FILE"

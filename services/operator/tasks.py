@@ -66,7 +66,7 @@ class Gatherers:
     def take_over(self, found: Sequence[Json], group: asyncio.TaskGroup) -> None:
         """Make the zones those of this list: begin new ones, end those that are gone, show the others what has changed."""
         self.runtime.metrics.kube_reachable.set(1)
-        self._say("", "", "gatherers_listed")
+        self._say("api", "")
         self.is_known = True
         names = {one["metadata"]["name"] for one in found}
         for name in set(self.zones) - names:
@@ -77,12 +77,12 @@ class Gatherers:
             try:
                 self._take(parse_gatherer(one), group)
             except GathererInvalid as error:
-                self._say(name, str(error), "gatherer_invalid")
+                self._say(f"gatherer {name}", str(error))
         self._check_accounts()
 
     def _take(self, gatherer: Gatherer, group: asyncio.TaskGroup) -> None:
         name = gatherer.name
-        self._say(name, "", "gatherer_valid")
+        self._say(f"gatherer {name}", "")
         known = self.zones.get(name)
         if known is not None and known.gatherer.uid != gatherer.uid:
             self._end(name)
@@ -111,20 +111,20 @@ class Gatherers:
         for own, zone in known:
             mine = [fault for fault in faults if fault.startswith(f"account {own.account}:")]
             zone.warning = mine[0] if mine else ""
-        self._say("account", "; ".join(faults), "accounts_overbooked")
+        self._say("accounts", "; ".join(faults))
 
     def _lost(self, error: KubeError) -> None:
         self.runtime.metrics.kube_reachable.set(0)
         self.runtime.metrics.task_faults_total.labels("gatherers").inc()
-        self._say("", str(error), "gatherers_not_listed")
+        self._say("api", str(error))
 
-    def _say(self, what: str, fault: str, event: str) -> None:
+    def _say(self, what: str, fault: str) -> None:
         """Log a fault when it is another than before, and its end."""
         if fault != self._said.get(what, ""):
             if fault:
-                log.warning(event, error=fault)
+                log.warning("gatherers_fault", what=what, error=fault)
             else:
-                log.info(event, name=what)
+                log.info("gatherers_fault_over", what=what)
         self._said[what] = fault
 
 

@@ -4,7 +4,7 @@ from libs.telemetry.metrics import PREFIX, Metrics
 
 LABELS = {
     *("channel", "table", "family", "reason", "gatherer", "endpoint", "status", "task"),
-    *("service", "version", "revision", "cause", "outcome", "change"),
+    *("service", "version", "revision", "cause", "outcome", "change", "state", "kind"),
 }
 
 
