@@ -71,7 +71,9 @@ def test_dependencies_are_wheels_of_the_lock() -> None:
         assert wanted in installs
     assert not re.search(r"pip.* install", " ".join(builder.all("RUN")[1:]))
     assert copied(DOCKERFILE) - {"requirements.image.lock", "images/kalshi-data"} == {
-        "pyproject.toml", "config", "libs", "migrations", "services", "images/kalshi-data-reload",
+        "pyproject.toml", "config", "libs", "migrations", "services",
+        "charts/kalshi-data/crds",  # what `kalshi-data crds apply` brings to a cluster
+        "images/kalshi-data-reload",
     }  # fmt: skip
 
 
