@@ -24,7 +24,7 @@ async def open_store(
     """
 
     def tell(reason: str) -> None:
-        runtime.health.set_ready(False, reason)
+        runtime.health.set_ready(False, f"waiting for the database: {reason}")
 
     async with open_pool(
         store.target(), patient=True, stop=runtime.stop, application=application, tell=tell

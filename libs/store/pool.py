@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -39,6 +39,13 @@ WAIT_S_MIN = 0.2
 WAIT_S_MAX = 5.0
 
 
+@dataclass(slots=True)
+class Admitted:
+    """Whether a database has let us in. once: it has, so that a refused login is a password under rotation."""
+
+    once: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where one database is and who we are there; time-outs in seconds."""
@@ -56,6 +63,7 @@ class Target:
     ask_user: Callable[[], str] | None = field(default=None, repr=False, compare=False)
     """Gives the user of this moment, likewise; `user` is how it was at the start."""
     tls: Tls = field(default_factory=Tls)
+    admitted: Admitted = field(default_factory=Admitted, repr=False, compare=False)
 
     @property
     def address(self) -> str:
@@ -94,9 +102,10 @@ async def connect(
     """Open one connection and close it at the end; no waiting. settings: of the server, for this session.
 
     Raises:
-        StoreUnavailable, StoreRefused, SchemaMismatch: as map_store_errors says.
+        StoreUnavailable, StoreRefused, SchemaMismatch: as map_store_errors says; a refused login counts as away where the
+            password is asked for anew and this target was let in before.
     """
-    with map_store_errors():
+    with map_store_errors(), _rotating(target):
         conn = await asyncpg.connect(
             host=target.host,
             port=target.port,
@@ -110,6 +119,18 @@ async def connect(
         yield conn
     finally:
         await _close(conn)
+
+
+@contextmanager
+def _rotating(target: Target) -> Iterator[None]:
+    """Take a refused login for a password under rotation, where there is one and an earlier one was let in."""
+    try:
+        yield
+    except asyncpg.InvalidAuthorizationSpecificationError as error:
+        if target.ask_password and target.admitted.once:
+            raise StoreUnavailable(text_of(error)) from error
+        raise
+    target.admitted.once = True
 
 
 async def _close(conn: Connection) -> None:
@@ -156,7 +177,7 @@ async def wait_until_there(
             if type(error).__name__ != said:
                 said = type(error).__name__
                 log.warning("database_away", database=target.address, error=str(error))
-            tell(f"waiting for the database {target.address}: {error}")
+            tell(f"{target.address}: {error}")
         else:
             if said:
                 log.info("database_back", database=target.address)

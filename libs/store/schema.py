@@ -111,7 +111,7 @@ async def wait_for_level(
             if str(error) != said:
                 said = str(error)
                 log.warning("waiting_for_schema", database_kind=kind, reason=said)
-            tell(f"waiting for the schema: {error}")
+            tell(said)
         else:
             return
         await first_of(stop, timeout_s=WAIT_S)

@@ -64,12 +64,16 @@ async def run(settings: Settings, runtime: Runtime) -> None:
     try:
         async with open_pool(
             settings.store.target(), wait=not remembered, patient=True, stop=runtime.stop,
-            application=own.shard, tell=lambda reason: runtime.health.set_ready(False, reason),
+            application=own.shard, tell=functools.partial(_tell, runtime),
         ) as pool:  # fmt: skip
             await _run_with_pool(settings, runtime, pool, wiring_of, remembered)
     except StoreUnavailable:
         if not runtime.stop.is_set():
             raise
+
+
+def _tell(runtime: Runtime, reason: str) -> None:
+    runtime.health.set_ready(False, f"waiting for the database: {reason}")
 
 
 def _wiring_factory(settings: Settings, runtime: Runtime) -> "WiringFactory":
@@ -249,7 +253,8 @@ async def _begin(shard: Shard, outlets: Outlets, spools: Spools, wake: Listener)
             break
         except StoreError as error:
             if str(error) != said:
-                said = shard.waits_for = str(error)
+                said = str(error)
+                shard.waits_for = f"waiting for the database: {said}"
                 log.warning("waiting_for_database", reason=said)
             await asyncio.sleep(RETRY_S)
     await tasks.keep_following(shard, wake)

@@ -84,16 +84,22 @@ async def _end_after_grace(
 async def _production_there(production: Target, runtime: Runtime) -> bool:
     """Wait for production and for a schema that fits, saying what is waited for; False when stop came first."""
     said = ""
+
+    def tell(reason: str) -> None:
+        runtime.health.set_ready(False, f"waiting for production ({reason})")
+
+    tell(production.address)
     while not runtime.stop.is_set():
-        runtime.health.set_ready(False, f"waiting for production ({production.address})")
         try:
-            await wait_until_there(production, stop=runtime.stop)
+            # A refused login too: production's migration, which makes the role, may be under way.
+            await wait_until_there(production, stop=runtime.stop, patient=True, tell=tell)
             async with connect(production) as conn:
                 await check_level(conn, "production")
         except (StoreUnavailable, SchemaMismatch) as error:
             if not runtime.stop.is_set() and str(error) != said:
                 said = str(error)
                 log.warning("waiting", waiting_for=said)
+            tell(f"{production.address}: {error}")
             await first_of(runtime.stop, timeout_s=1.0)
         else:
             return True

@@ -113,3 +113,58 @@ async def test_a_restarted_connector_captures_before_its_database_is_there(
         await check_order(zone)
         await check_nothing_lost(zone, started)
         assert await zone.conn.fetchval("select count(*) from lanes where closed_at is null") == 0
+
+
+async def test_a_connector_whose_schema_does_not_fit_hears_and_waits(
+    gatherer_db: Target, tmp_path: Path
+) -> None:
+    """Restarted on a schema that is too new it writes nothing and says why; what it heard is committed once it fits."""
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
+        memory = str(tmp_path / "state")
+        async with zone.connector(state_dir=memory):
+            await zone.until(lambda: zone.has_rows(orderbook_deltas=50))
+        level, oldest = await zone.conn.fetchrow(
+            "select level, oldest_code_level from schema_level"
+        )
+        lanes = await zone.conn.fetchval("select count(*) from lanes")
+        await zone.conn.execute("update schema_level set level = 99, oldest_code_level = 98")
+        async with zone.connector(wait_ready=False, state_dir=memory) as runtime:
+            document = runtime.health.document
+            await zone.until(lambda: "98 or later" in document()["reason"])
+            await zone.until(
+                lambda: document()["subscriptions"] == {"wanted": 16, "acked": 16, "seen": 16}
+            )
+            started = runtime.clock.now() + 2 * S
+            await zone.until(lambda: runtime.clock.now() > started and buffered(runtime) > 300)
+            assert not document()["ready"]
+            assert await zone.conn.fetchval("select count(*) from lanes") == lanes
+            alive = "select count(*) from shards where expires_at > clock_timestamp()"
+            assert await zone.conn.fetchval(alive) == 0
+            await zone.conn.execute(
+                "update schema_level set level = $1, oldest_code_level = $2", level, oldest
+            )
+            await zone.until(lambda: document()["ready"])
+            await zone.simulator.stop_publishing()
+        await check_order(zone)
+        await check_nothing_lost(zone, started)
+
+
+async def test_a_stop_while_the_schema_does_not_fit_keeps_what_was_heard(
+    gatherer_db: Target, tmp_path: Path
+) -> None:
+    """It ends in order, without a lane or a heartbeat; the next process commits what the disk holds."""
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
+        memory = str(tmp_path / "state")
+        async with zone.connector(state_dir=memory):
+            await zone.until(lambda: zone.has_rows(orderbook_deltas=50))
+        await zone.conn.execute("update schema_level set oldest_code_level = 98, level = 99")
+        quick = {"state_dir": memory, "flush_s": 1.0, "grace_s": 0.5}
+        async with zone.connector(wait_ready=False, **quick) as runtime:
+            await zone.until(lambda: runtime.health.document().get("connections") == 5)
+            await zone.until(lambda: buffered(runtime) > 300)
+        kept = await zone.conn.fetchval("select count(*) from orderbook_deltas")
+        await zone.conn.execute("update schema_level set oldest_code_level = 4, level = 5")
+        async with zone.connector(state_dir=memory):
+            await zone.until(lambda: zone.has_rows(orderbook_deltas=kept + 100))
+            await zone.simulator.stop_publishing()
+        await check(zone)

@@ -91,9 +91,9 @@ async def test_it_waits_for_production_and_then_for_one_gatherer_and_says_so(
         for target in (production, *gatherers.values()):
             await shut(server, target)
         async with running(gatherers, production) as deduplicator:
-            reason = f"waiting for production ({production.address})"
+            reason = f"waiting for production ({production.address}: "
             await deduplicator.started(lambda _: "database_away" in caplog.messages)
-            assert deduplicator.health["reason"] == reason
+            assert str(deduplicator.health["reason"]).startswith(reason)
             assert not deduplicator.health["ready"]
             await open_again(server, production)
             reason = "waiting for at least one healthy gatherer"
@@ -111,6 +111,28 @@ async def test_it_waits_for_production_and_then_for_one_gatherer_and_says_so(
     assert ("waiting", {"waiting_for": "at least one healthy gatherer"}) in facts
     away = [found for event, found in facts if event == "database_away"]
     assert [found["database"] for found in away] == [production.address]
+
+
+async def test_roles_and_schema_of_production_may_come_after_it(
+    databases: Databases, production_server: EmbeddedPostgres
+) -> None:
+    """Installed all at once: it waits, not ready and saying why, for the login, then for the schema, and then merges."""
+    truth = make_truth(85, 50)
+    await databases.zones["a"].write(hear(truth))
+    empty = await production_server.create_database("empty")
+    late = replace(empty, user="kd_late", password="late")
+    async with connect(empty) as admin:
+        async with running(databases.gatherers, late) as deduplicator:
+            await deduplicator.started(
+                lambda h: "kd_late" in h["reason"] and "failed" in h["reason"]
+            )
+            await admin.execute("CREATE ROLE kd_late LOGIN PASSWORD 'late' IN ROLE kd_writer")
+            await deduplicator.until(lambda h: "has no schema" in h["reason"])
+            assert not deduplicator.health["ready"]
+            await migrate_all([Migration(empty, "production")])
+            await deduplicator.drained()
+            await deduplicator.until(lambda h: h["ready"])
+        assert sorted(await merged_keys(admin)) == sorted(true_keys(truth))
 
 
 async def test_a_gatherer_with_a_damaged_disk_delays_nobody(databases: Databases) -> None:
