@@ -31,6 +31,8 @@ class Case:
     """The archive to compare with; None: none."""
     span: Span | None = None
     """What is judged of a run that goes on: [from, to) of exchange time; None: all of a run that has ended."""
+    epoch: int | None = None
+    """When this exchange began; what production holds of an earlier one is nothing of its journals. None: there was none."""
 
     def key_id(self, zone: str) -> str:
         """Return the API key id of a zone."""

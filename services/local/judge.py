@@ -88,7 +88,8 @@ async def judge_case(case: Case) -> Verdict:
     troubles = [*case.done, *read_troubles(lines_of(case.session), case.key_id)]
     verdict = Verdict()
     async with connect(case.production) as conn:
-        stored = await read_stored(conn, added_fields(lines_of(case.session)), span)
+        added = added_fields(lines_of(case.session))
+        stored = await read_stored(conn, added, span, case.epoch)
         claims = await read_claims(conn)
         together = dict(claims.get("", {}))
         by_key = {

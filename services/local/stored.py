@@ -12,7 +12,10 @@ from libs.store.pool import Connection, map_store_errors
 from services.local.truth import ALWAYS, TICKER_FIELDS, canonical
 from services.local.verdict import ClaimIndex, Fact
 
-_DELTAS: LiteralString = "SELECT ticker, exchange_ts, side, price, size_delta, pos FROM orderbook_deltas WHERE exchange_ts < $1"
+_DELTAS: LiteralString = (
+    "SELECT ticker, exchange_ts, side, price, size_delta, pos FROM orderbook_deltas"
+    " WHERE exchange_ts >= $1 AND exchange_ts < $2"
+)
 _TRADES: LiteralString = (
     "SELECT ticker, exchange_ts, trade_id, size, yes_price, no_price, taker_side FROM trades"
     " WHERE exchange_ts >= $1 AND exchange_ts < $2"
@@ -21,15 +24,13 @@ _TICKERS: LiteralString = (
     "SELECT ticker, exchange_ts, price, yes_bid, yes_ask, yes_bid_size, yes_ask_size, last_trade_size, volume,"
     " open_interest, dollar_volume, dollar_open_interest FROM tickers WHERE exchange_ts >= $1 AND exchange_ts < $2"
 )
-_LIFECYCLE: LiteralString = (
-    "SELECT ticker, observed_at, message_type, event_type, body FROM market_lifecycle_facts"
-)
+_LIFECYCLE: LiteralString = "SELECT ticker, observed_at, message_type, event_type, body FROM market_lifecycle_facts WHERE observed_at >= $1"
 _SNAPSHOTS: LiteralString = (
     "SELECT s.gatherer, s.source, s.ticker, s.connection, s.sid, s.seq, s.sent_at, s.observed_at, s.requested_at,"
     " s.received_at, s.cut_exchange_ts, s.cut_pos, s.yes, s.no, c.exchange_ts AS tail_ts, c.deltas AS tail_deltas"
     " FROM orderbook_snapshots s LEFT JOIN snapshot_cuts c ON c.gatherer = s.gatherer AND c.connection = s.connection"
     " AND c.sid = s.sid AND c.seq = s.seq AND c.ticker = s.ticker"
-    " WHERE s.observed_at < $1 ORDER BY s.observed_at"
+    " WHERE s.observed_at >= $1 AND s.observed_at < $2 ORDER BY s.observed_at"
 )
 
 
@@ -81,21 +82,26 @@ class Stored:
 
 
 async def read_stored(
-    conn: Connection, added: frozenset[str] = frozenset(), span: Span | None = None
+    conn: Connection,
+    added: frozenset[str] = frozenset(),
+    span: Span | None = None,
+    epoch: int | None = None,
 ) -> Stored:
     """Read production; a laptop's run fits in memory.
 
     Args:
         added: fields that the exchange put into messages on purpose; recorded bodies have them, the truth has not.
         span: only trades and tickers of [from, to), deltas and snapshots before `to`; lifecycle messages are all read.
+        epoch: nothing from before it; None: everything.
 
     Raises:
         StoreError: as map_store_errors says.
     """
     stored = Stored()
     low, high = span or ALWAYS
+    first = ALWAYS[0] if epoch is None else epoch
     with map_store_errors():
-        for row in await conn.fetch(_DELTAS, high):
+        for row in await conn.fetch(_DELTAS, first, high):
             delta = BookDelta(
                 row["exchange_ts"], row["pos"], row["side"], row["price"], row["size_delta"]
             )
@@ -105,11 +111,13 @@ async def read_stored(
             stored.trades.append(_fact(row, names))
         for row in await conn.fetch(_TICKERS, low, high):
             stored.tickers.append(_fact(row, ("exchange_ts", *TICKER_FIELDS)))
-        for row in await conn.fetch(_LIFECYCLE):
+        for row in await conn.fetch(_LIFECYCLE, first):
             said = {k: v for k, v in json.loads(row["body"]).items() if k not in added}
             identity = (row["message_type"], row["event_type"], canonical(said))
             stored.lifecycle.append(Fact(row["ticker"], row["observed_at"], identity))
-        stored.snapshots = [_snapshot(row, high) for row in await conn.fetch(_SNAPSHOTS, high)]
+        stored.snapshots = [
+            _snapshot(row, high) for row in await conn.fetch(_SNAPSHOTS, first, high)
+        ]
     return stored
 
 

@@ -125,6 +125,7 @@ async def _take(settings: VerdictSettings, arguments: argparse.Namespace) -> Ver
             ],
             absences=dict(arguments.away),
             span=(max(arguments.since, epoch), end),
+            epoch=epoch,
         )
         return await judge_case(case)
 
