@@ -95,8 +95,9 @@ class ConnectorSettings:
     leave room for them below connections_max."""
     use_yes_price: bool = False
     """Orientation of no prices asked for and expected. False: each side in its own leg, as it is stored."""
-    grace_s: Seconds = 600.0
-    """Seconds after SIGTERM that slots are kept for others to take over. 600 s, the pod's own grace."""
+    grace_s: Seconds = 520.0
+    """Seconds after SIGTERM that slots are kept for others to take over, or while the database is away. 520 s: a pod's own
+    grace is 600, and what comes then (connections that close, a spool that was found, the last batches) takes up to 80."""
     flush_s: Seconds = 20.0
     """Seconds that the last batches may take to be committed at the end."""
     rejected_bytes_per_hour: Count = 64 * 1024 * 1024
