@@ -193,10 +193,11 @@ true
     "account" $zone.account
     "slots" $zone.slots
     "health" $health
-    "store" (dict
-        "host" (include "kalshi-data.object" (dict "context" $root "component" "database" "zone" $zone.name))
-        "port" 5432 "database" $zone.database.name "user" "kd_status"
-        "secret_file" (printf "/run/secrets/kalshi-data/status-%s/password" $zone.name))) -}}
+    "store" (mergeOverwrite
+        (include "kalshi-data.doctorUser" (dict "database" $zone.name "existing" $zone.database.existingSecrets) | fromYaml)
+        (dict
+            "host" (include "kalshi-data.object" (dict "context" $root "component" "database" "zone" $zone.name))
+            "port" 5432 "database" $zone.database.name))) -}}
 {{- end -}}
 {{- $central := list -}}
 {{- range list "deduplicator" "archiver" "operator" "simulator" -}}
@@ -207,8 +208,16 @@ true
 {{- end -}}
 {{- end -}}
 {{- $production := include "kalshi-data.configProduction" . | fromYaml -}}
-{{- $production = mergeOverwrite (omit $production "user_file" "password_file") (dict
-    "user" "kd_status" "secret_file" "/run/secrets/kalshi-data/status-production/password") -}}
+{{- $production = mergeOverwrite (omit $production "user_file" "password_file")
+    (include "kalshi-data.doctorUser" (dict "database" "production" "existing" .Values.production.existingSecrets) | fromYaml) -}}
+{{- if .Values.simulator.enabled -}}
+{{- $forbidden = append $forbidden (dict "name" "the simulated exchange" "port" 8700
+    "host" (include "kalshi-data.object" (dict "context" . "component" "simulator"))) -}}
+{{- end -}}
+{{- if .Values.s3server.enabled -}}
+{{- $forbidden = append $forbidden (dict "name" "the S3 server" "port" 7070
+    "host" (include "kalshi-data.object" (dict "context" . "component" "s3"))) -}}
+{{- end -}}
 {{- dict "cluster" (dict
     "namespace" .Release.Namespace
     "zones" $zones
@@ -216,6 +225,17 @@ true
     "health" $central
     "forbidden" (ternary $forbidden list .Values.networkPolicy.enabled)
     "storage_class" (include "kalshi-data.className" (dict "context" . "storage" .Values.zoneDefaults.database.storage))) | toYaml -}}
+{{- end -}}
+
+{{/* As whom the doctor asks: the user's name stands in a Secret of the site's own, and is known of one that the chart makes. */}}
+{{- define "kalshi-data.doctorUser" -}}
+{{- $mount := printf "/run/secrets/kalshi-data/status-%s" .database -}}
+{{- if .existing.status -}}
+user_file: {{ $mount }}/username
+{{- else -}}
+user: kd_status
+{{- end }}
+secret_file: {{ $mount }}/password
 {{- end -}}
 
 {{/* StorageClass of a volume, empty for the cluster's default: (dict "context" $ "storage" .storage) */}}

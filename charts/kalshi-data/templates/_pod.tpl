@@ -22,7 +22,7 @@ capabilities:
 
 {{- define "kalshi-data.annotations" -}}
 {{- $all := mergeOverwrite (deepCopy .context.Values.podAnnotations) (deepCopy (.annotations | default dict)) -}}
-{{- with $all }}
+{{- with $all -}}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -66,7 +66,7 @@ tolerations:
 
 {{/* Where everything else runs: anywhere, and soon elsewhere. (dict "context" $ "component" .Values.archiver "stays" false) */}}
 {{- define "kalshi-data.centralPlacement" -}}
-{{- with .context.Values.nodeRole }}
+{{- with .context.Values.nodeRole -}}
 affinity:
   nodeAffinity:
     requiredDuringSchedulingIgnoredDuringExecution:
@@ -104,13 +104,13 @@ tolerations:
 {{- end -}}
 
 {{- define "kalshi-data.priority" -}}
-{{- with (get .context.Values.priorityClasses .kind).name }}
+{{- with (get .context.Values.priorityClasses .kind).name -}}
 priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
 {{- define "kalshi-data.pullSecrets" -}}
-{{- with .Values.imagePullSecrets }}
+{{- with .Values.imagePullSecrets -}}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
