@@ -1,25 +1,23 @@
-"""`kalshi-data doctor`: whom to ask comes from the command line or a gatherer's file; the report goes to standard output."""
+"""`kalshi-data doctor`: whom to ask comes from the command line or a file; the report goes to standard output."""
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
-
-from rich.status import Status
 
 from libs.exchange.environments import Endpoints, resolve_endpoints
 from libs.exchange.errors import EndpointInvalid
 from libs.marketdata.units import format_rfc3339
 from libs.runtime.clock import Clock, SystemClock
 from libs.runtime.errors import ConfigInvalid
+from services.doctor.cluster import command as cluster
 from services.doctor.examine import examine
 from services.doctor.findings import EXIT_USAGE, Finding, exit_status
 from services.doctor.settings import DoctorSettings, Plan, read_settings
 from services.doctor.show import console, show_json, show_table
+from services.doctor.watching import waiting_shown, without_log_lines
 
 GIVEN = {
     "environment": "exchange.environment",
@@ -38,6 +36,9 @@ def main(argv: Sequence[str], clock: Clock | None = None) -> int:
         0 when every check is ok or a warning (or was skipped), 1 when one fails, 2 for wrong usage.
     """
     arguments = _parser().parse_args(argv)
+    clock = clock or SystemClock()
+    if arguments.cluster or arguments.bucket:
+        return cluster.run(arguments, clock)
     try:
         settings, plan = read_settings(arguments.config, _given(arguments))
         exchange = settings.exchange
@@ -49,22 +50,11 @@ def main(argv: Sequence[str], clock: Clock | None = None) -> int:
             "  (--config FILE, or --environment, --api-key-id and --private-key-file)\n"
         )
         return EXIT_USAGE
-    clock = clock or SystemClock()
     try:
-        with _without_log_lines():
+        with without_log_lines():
             return exit_status(_report(arguments, ends, settings, plan, clock))
     except KeyboardInterrupt:
         return 1
-
-
-@contextmanager
-def _without_log_lines() -> Iterator[None]:
-    """What libraries would log, such as a key file that others can read, is said by the findings."""
-    logging.disable()
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _report(
@@ -76,16 +66,7 @@ def _report(
 ) -> list[Finding]:
     """Examine, showing what is still waited for where somebody looks; then print."""
     out, began = console(), clock.monotonic()
-    is_watched = out.is_terminal and not arguments.json
-    waiting: AbstractContextManager[Status | None] = (
-        out.status("asking the exchange") if is_watched else nullcontext()
-    )
-    with waiting as status:
-
-        def running(names: Sequence[str]) -> None:
-            if status is not None:
-                status.update(f"waiting for: {', '.join(names)}")
-
+    with waiting_shown(out, "asking the exchange", is_json=arguments.json) as running:
         findings = asyncio.run(
             examine(
                 ends,
@@ -99,9 +80,14 @@ def _report(
         )
     seconds = clock.monotonic() - began
     if arguments.json:
-        show_json(ends, findings, seconds, format_rfc3339(clock.now()))
+        asked = {
+            "environment": ends.environment,
+            "rest_url": ends.rest_url,
+            "ws_url": ends.ws_url,
+        }
+        show_json(asked, findings, seconds, format_rfc3339(clock.now()))
     else:
-        show_table(out, ends, findings, seconds)
+        show_table(out, ends.environment, findings, seconds)
     return findings
 
 
@@ -122,13 +108,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kalshi-data doctor",
         description="Ask an exchange, reading only, whether capturing from it will work: key, clock, budget, websocket,"
-        " channels, price orientation. Exit status: 0 ok or warnings, 1 something fails, 2 wrong usage.",
+        " channels, price orientation. With --cluster: ask an installed release whether its parts are there and fit"
+        " together. Exit status: 0 ok or warnings, 1 something fails, 2 wrong usage.",
     )
+    _add_cluster(parser)
     parser.add_argument(
         "--config",
         type=Path,
         default=os.environ.get("KALSHI_DATA_CONFIG"),
-        help="a gatherer's YAML file; default: KALSHI_DATA_CONFIG, else the words below and the environment",
+        help="a gatherer's YAML file, with --cluster doctor.yaml; default: KALSHI_DATA_CONFIG, else the words below and the"
+        " environment",
     )
     parser.add_argument(
         "--environment", choices=("prod", "demo", "simulator"), help="default: prod"
@@ -147,3 +136,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="as JSON instead of a table")
     return parser
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    """The words for a release instead of an exchange."""
+    group = parser.add_argument_group("a release on Kubernetes")
+    group.add_argument(
+        "--cluster",
+        action="store_true",
+        help="databases and their levels, services, keys, clocks, connections, archive, policies, storage class, nodes",
+    )
+    group.add_argument(
+        "--kubeconfig",
+        default="",
+        metavar="FILE",
+        help="for nodes and storage class; default: the pod's account, else what kubectl takes",
+    )
+    group.add_argument(
+        "--bucket",
+        default="",
+        metavar="ROOT",
+        help="write, read, list and remove an object below s3://BUCKET/PREFIX (or a folder), as AWS's clients would from here",
+    )
+    group.add_argument("--endpoint", default="", metavar="URL", help="of an S3 server of one's own")

@@ -80,7 +80,7 @@ async def _run(
             fail(
                 check.name,
                 f"no result in {check.timeout_s:g} s",
-                "the exchange or the way to it is very slow; run it again, from another network too",
+                "who is asked, or the way there, is very slow; run it again, from another network too",
             )
         ]
 
@@ -99,7 +99,7 @@ def _result(name: str, task: asyncio.Task[Sequence[Finding]]) -> Sequence[Findin
             fail(
                 name,
                 f"the check itself broke: {type(error).__name__}: {error}",
-                "the exchange answered what nobody expected, or this is a mistake of ours: report it",
+                "the answer was what nobody expected, or this is a mistake of ours: report it",
             )
         ]
     return task.result()

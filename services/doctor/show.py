@@ -2,13 +2,13 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from libs.exchange.environments import Endpoints
 from services.doctor.findings import Finding, State, count, exit_status
 
 STYLES: dict[State, str] = {"ok": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"}
@@ -22,8 +22,8 @@ def console() -> Console:
     )
 
 
-def show_table(out: Console, ends: Endpoints, findings: Sequence[Finding], seconds: float) -> None:
-    """Print every finding, and beneath what is not ok what to do."""
+def show_table(out: Console, asked: str, findings: Sequence[Finding], seconds: float) -> None:
+    """Print every finding, and beneath what is not ok what to do; asked: whom, in a word."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -34,17 +34,17 @@ def show_table(out: Console, ends: Endpoints, findings: Sequence[Finding], secon
         if finding.advice:
             found.append(f"\n-> {finding.advice}", style=style)
         table.add_row(Text(finding.state, style=style), finding.check, found)
-    out.print(Text(f"kalshi-data doctor: {ends.environment}", style="bold"))
+    out.print(Text(f"kalshi-data doctor: {asked}", style="bold"))
     out.print(table)
     out.print(_summary(findings, seconds))
 
 
-def show_json(ends: Endpoints, findings: Sequence[Finding], seconds: float, now: str) -> None:
-    """Write one JSON document to standard output; now: RFC 3339."""
+def show_json(
+    asked: Mapping[str, Any], findings: Sequence[Finding], seconds: float, now: str
+) -> None:
+    """Write one JSON document to standard output, with whom was asked at its top; now: RFC 3339."""
     document = {
-        "environment": ends.environment,
-        "rest_url": ends.rest_url,
-        "ws_url": ends.ws_url,
+        **asked,
         "checked_at": now,
         "seconds": round(seconds, 3),
         "exit_status": exit_status(findings),

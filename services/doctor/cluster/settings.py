@@ -5,12 +5,10 @@ can be read where the Secrets are not mounted, so that a laptop can use the same
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from libs.runtime.secret import Secret
 from libs.runtime.sections import Port, SlotSettings, StoreSettings
-from libs.store.pool import Target
 
 
 @dataclass(frozen=True)
@@ -29,17 +27,6 @@ class CheckedStore(StoreSettings):
         if bool(self.secret_file) == bool(self.password.reveal()):
             yield "secret_file: say either it or password"
 
-    def asked(self) -> Target:
-        """Say it as the store does, with the password of this moment.
-
-        Raises:
-            OSError, UnicodeDecodeError: the password's file is not there, or cannot be read.
-        """
-        if not self.secret_file:
-            return self.target()
-        password = Secret.from_file(Path(self.secret_file))
-        return replace(self, password=password, secret_file="").target()
-
 
 @dataclass(frozen=True)
 class CheckedZone:
@@ -57,11 +44,6 @@ class CheckedZone:
     """The zone's connection slots and its account's connections_max, as in its gatherer.yaml."""
     health: tuple[str, ...] = ()
     """Base addresses of its services' health servers (http://NAME:8080); a service says itself which one it is."""
-
-    @property
-    def node_zone(self) -> str:
-        """The zone of the nodes it is pinned to."""
-        return self.topology_zone or self.zone
 
 
 @dataclass(frozen=True)

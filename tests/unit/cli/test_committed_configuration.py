@@ -47,7 +47,7 @@ def test_the_doctors_file_loads() -> None:
     """Also where no Secret is mounted; every key of a zone and of the release is written in it."""
     loaded = load_settings(DoctorFile, CONFIG / "doctor.yaml", {"PRODUCTION_HOST": "x"})
     (zone,) = loaded.value.cluster.zones
-    assert (zone.node_zone, zone.store.secret_file.split("/")[-1]) == ("us-east-1a", "password")
+    assert (zone.topology_zone, zone.store.secret_file.split("/")[-1]) == ("us-east-1a", "password")
     written = (CONFIG / "doctor.yaml").read_text()
     keys = {
         field.name for cls in (ClusterSettings, CheckedZone) for field in dataclasses.fields(cls)
