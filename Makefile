@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test soaks seeds check format lock clean
+.PHONY: help env demo test test-cluster soaks seeds check format lock clean
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 env: $(STAMP) ## The environment in .venv
 
@@ -31,6 +31,11 @@ demo: env ## The whole platform on this machine for DEMO_SECONDS, then the verdi
 
 test: env ## The test suite
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
+
+# Needs kubectl, helm and three zones; builds the images for kind and for ../shared/testbed, else name a registry:
+# ARGS="--registry REGISTRY --tag TAG".
+test-cluster: env ## The eight scenarios on the cluster that KUBECONFIG names, about 35 minutes; CLUSTER="1 2 6" for some of them
+	$(BIN)/python -m tests.cluster $(CLUSTER) $(ARGS)
 
 seeds: env ## SEEDS worlds of random faults in virtual time; the first that fails is named
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --unions $(SEEDS)

@@ -1,0 +1,1 @@
+"""The eight scenarios, a module each."""
