@@ -1,14 +1,18 @@
 """The image's dependencies: the right ones, the ones that were tested, and a wheel of each for the machines they run on."""
 
+import ast
+import importlib.metadata
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from services.cli.catalogue import SERVICES
+from tests.architecture.house import sources
 from tests.deploy.locks import (
     IMAGE_LOCK,
     LOCK,
@@ -16,6 +20,7 @@ from tests.deploy.locks import (
     all_extras,
     asked_for,
     image_extras,
+    normalized,
     pins,
 )
 
@@ -52,6 +57,19 @@ def test_every_deployable_service_is_in_the_image_and_nothing_of_tests() -> None
     assert not elsewhere & there
 
 
+def test_whatever_the_code_imports_is_in_the_image() -> None:
+    """No module of the image needs a library that is not there, but those that draw pictures on a laptop."""
+    owners = importlib.metadata.packages_distributions()
+    there = {pin.name for pin in pins(IMAGE_LOCK)}
+    lacking = {
+        (source.path, module)
+        for source in sources("libs", "services", "migrations")
+        for module in _imported(source.tree)
+        if module in owners and not {normalized(owner) for owner in owners[module]} & there
+    }
+    assert lacking == {("services/coverage/plot.py", "matplotlib")}
+
+
 @pytest.mark.slow
 def test_every_requirement_has_a_wheel_for_graviton(tmp_path: Path) -> None:
     """The index offers each pinned version as a wheel for CPython 3.13 on aarch64, and the lock holds its hash."""
@@ -61,6 +79,15 @@ def test_every_requirement_has_a_wheel_for_graviton(tmp_path: Path) -> None:
     for name, (file, sha256) in wheels.items():
         assert re.search(r"-(?:any|manylinux\S*_aarch64)\.whl$", file), file
         assert sha256 in locked[name].hashes, f"{file} is not the file that the lock means"
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """The first names of everything a module imports, wherever it does."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
 
 
 def _wheels(folder: Path, locked: dict[str, Pin], machine: str) -> dict[str, tuple[str, str]]:
