@@ -1,0 +1,219 @@
+"""`kalshi-data rollout` with real subprocesses: programs named helm and kubectl that answer from a script."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.rollout.command import EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USAGE, main
+from services.rollout.errors import ToolFailed, ToolMissing, ToolTimedOut
+from services.rollout.tools import Tool
+
+PROGRAM = Path(__file__).with_name("program")
+"""What both programs are: a script without a suffix, which starts in a hundredth of a second."""
+WORDS = ["kd", "chart", "-n", "data", "--kube-context", "here", "-f", "mine.yaml", "--sound-s", "0.05"]  # fmt: skip
+INSTALLED = {"revision": 4, "status": "deployed", "description": "Install complete", "values": {}}
+
+
+class World:
+    """The state the programs answer from, and what they were asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.change(history=[INSTALLED], zones=["a", "b"], looks={})
+
+    def change(self, **values: Any) -> None:
+        """Set parts of the state."""
+        self._path.write_text(json.dumps({**self.state, **values}), encoding="utf-8")
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / "state.json"
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the programs left."""
+        return json.loads(self._path.read_text()) if self._path.exists() else {}
+
+    def calls(self) -> list[list[str]]:
+        """Every call, and forget them."""
+        path = self._folder / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Two programs on PATH, a release of two zones, a file of values."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("helm", "kubectl"):
+        program = programs / name
+        program.write_text(f"#!{sys.executable} -SE\n" + PROGRAM.read_text(encoding="utf-8"))
+        program.chmod(0o755)
+    (tmp_path / "mine.yaml").write_text("image: {tag: new}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_FOLDER", str(tmp_path))
+    return World(tmp_path)
+
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def roll(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command; return its status and what it showed."""
+
+    def run(*more: str) -> tuple[int, str]:
+        status = main([*WORDS, *more], look_s=0.01)
+        return status, capsys.readouterr().out
+
+    return run
+
+
+def released(calls: list[list[str]]) -> list[Any]:
+    """What each upgrade of these calls released."""
+    return [
+        json.loads(call[call.index("--set-json") + 1].partition("=")[2])
+        for call in calls
+        if call[:2] == ["helm", "upgrade"]
+    ]
+
+
+def test_zone_by_zone_to_the_end(world: World, roll: Run) -> None:
+    """Nobody, a, a and b, everybody; between them workloads, TimescaleDB and status of that zone; at last old ConfigMaps."""
+    status, shown = roll()
+    assert status == EXIT_OK, shown
+    calls = world.calls()
+    assert released(calls) == [[], ["a"], ["a", "b"], None]
+    upgrade = next(call for call in calls if call[:2] == ["helm", "upgrade"])
+    assert upgrade[2:6] == ["kd", "chart", "-f", "mine.yaml"]
+    assert upgrade[-4:] == ["--namespace", "data", "--kube-context", "here"]
+    assert not {"--wait", "--atomic"} & {word for call in calls for word in call}
+    second = [call for call in calls if call[:2] == ["helm", "upgrade"]][1]
+    after = calls[calls.index(second) + 1 :]
+    replaced = [call[3] for call in after if call[1:3] == ["rollout", "status"]]
+    assert replaced[:2] == ["statefulset/kd-database-a", "deployment/kd-connector-a"]
+    told = [call for call in after if call[1] == "exec"]
+    assert told[0][2:7] == ["kd-database-a-new", "-c", "postgres", "--namespace", "data"]
+    assert told[1][-5:] == [
+        "kalshi-data",
+        "status",
+        "--json",
+        "--config",
+        "/etc/kalshi-data/gatherer.yaml",
+    ]
+    assert told[1][2] == "kd-registry-a-new"
+    assert next(call for call in calls if call[1] == "delete")[2:6] == [
+        "configmaps", "--ignore-not-found", "--wait=false", "kd-config-a-1",
+    ]  # fmt: skip
+    assert "TimescaleDB 2.28.3 -> 2.29.2" in shown
+    assert "waiting for kd-migrate-a-01234567" in shown
+
+
+def test_a_gap_stops_it_and_a_second_run_goes_on(world: World, roll: Run) -> None:
+    """The next zone is not touched; how to go back is said; the second run looks at the zone again and releases the rest."""
+    world.change(looks={"a": [{}, {"live": 5}, {"gap": True}, {}]})
+    status, shown = roll()
+    assert status == EXIT_STOPPED
+    assert "has a gap" in shown
+    assert "connection trade/0 eof" in shown
+    assert "new: a" in shown
+    assert "old: b" in shown
+    assert "helm rollback kd 4 --namespace data --kube-context here" in shown
+    assert released(world.calls()) == [[], ["a"]]
+    status, shown = roll()
+    assert status == EXIT_OK, shown
+    assert "goes on behind revision 6" in shown
+    assert released(world.calls()) == [["a"], ["a", "b"], None]
+
+
+def test_other_values_are_another_rollout(world: World, roll: Run) -> None:
+    """After a stop with the old ones, everybody is held again before anybody follows."""
+    world.change(stuck=["deployment/kd-connector-a"])
+    status, shown = roll()
+    assert (status, released(world.calls())) == (EXIT_STOPPED, [[], ["a"]])
+    assert "deployment/kd-connector-a is not there" in shown
+    world.change(stuck=[])
+    Path("mine.yaml").write_text("image: {tag: newer}\n")
+    status, _ = roll("--hold", "b")
+    assert (status, released(world.calls())) == (EXIT_OK, [[], ["a"]])
+
+
+def test_what_fails_ends_it_with_the_reason(world: World, roll: Run) -> None:
+    """A migration that has failed, an upgrade that helm refuses, a registry that never answers, a release that is not there."""
+    world.change(job_ends="Failed")
+    status, shown = roll()
+    assert (status, released(world.calls())) == (EXIT_STOPPED, [[]])
+    assert "kd-migrate-a-01234567 has failed (BackoffLimitExceeded)" in shown
+    world.change(job_ends="Complete", history=[INSTALLED], helm_refuses=[["a"]])
+    status, shown = roll()
+    assert status == EXIT_STOPPED
+    assert "UPGRADE FAILED: forbidden" in shown
+    world.change(helm_refuses=[], history=[INSTALLED], looks={"a": [{"dies": "no such container"}]})
+    status, shown = roll("--within-s", "0.05")
+    assert status == EXIT_STOPPED
+    assert "zone a is not sound after 0 s" in shown
+    assert "no such container" in shown
+    world.change(history=[])
+    status, shown = roll()
+    assert status == EXIT_STOPPED
+    assert "nothing was changed" in shown
+
+
+def test_dry_run_changes_nothing(world: World, roll: Run) -> None:
+    """Every step with helm's own words."""
+    status, shown = roll("--dry-run", "--password", "hush")
+    assert status == EXIT_OK
+    assert released(world.calls()) == []
+    assert [f"{number}. helm upgrade kd chart" in shown for number in (1, 2, 3, 4, 5)] == [
+        True
+    ] * 4 + [False]
+    assert 'rollout.released=["a","b"]' in shown
+    assert "hush" not in shown
+
+
+def test_wrong_words_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """With status 2, before anything is asked."""
+    assert main(["kd", "chart", "--wait"]) == EXIT_USAGE
+    assert "held zones never become ready" in capsys.readouterr().err
+
+
+async def test_an_interrupt_ends_the_program_that_runs(world: World) -> None:
+    """Nothing is left behind, and the way on is said."""
+    world.change(hangs="upgrade")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.rollout", *(str(word) for word in WORDS),
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+    pid_file = Path("pid")
+    async with asyncio.timeout(60):
+        while not (pid_file.exists() and pid_file.read_text()):  # noqa: ASYNC110, ASYNC240
+            await asyncio.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, _ = await process.communicate()
+    assert process.returncode == EXIT_INTERRUPTED
+    assert b"stopped: interrupted" in out
+    assert b"run the same command again" in out
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)  # noqa: ASYNC240
+
+
+async def test_a_program_that_hangs_or_is_missing_is_an_error(world: World) -> None:
+    """Ended after its time, with its children; what it complains of is in the message."""
+    world.change(hangs="history")
+    with pytest.raises(ToolTimedOut, match=r"no end after 0\.3 s"):
+        await Tool("helm").run("history", "kd", timeout_s=0.3)
+    world.change(hangs="", history=[])
+    with pytest.raises(ToolFailed, match="release: not found"):
+        await Tool("helm").run("history", "kd")
+    with pytest.raises(ToolMissing):
+        await Tool("no-such-program").run("x")
