@@ -51,7 +51,7 @@ class Helm:
 
     async def test(self, release: str, namespace: str, *, timeout_s: float = 180.0) -> str:
         """Run the release's tests; return their words. Raises CommandFailed when one fails."""
-        words = ("test", release, "--namespace", namespace, "--logs")
+        words = ("test", release, "--namespace", namespace)
         return await self(*words, f"--timeout={timeout_s:.0f}s", timeout_s=timeout_s + 20)
 
     async def uninstall(self, release: str, namespace: str, *, timeout_s: float = 180.0) -> None:

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from libs.marketdata.units import SECOND
+from tests.cluster.errors import CommandFailed
 from tests.cluster.figures import Figure, at_least, at_most, equal, of_verdict
 from tests.cluster.ground import Ground
 from tests.cluster.helm import Helm
@@ -50,7 +51,12 @@ class Install(Scenario):
 async def installed(ground: Ground, helm: Helm) -> list[Figure]:
     """Install with one helm, and run the release's tests."""
     took = await ground.install(ZONES, helm)
-    words = await helm.test(ground.names.release, ground.kube.namespace)
+    try:
+        words = await helm.test(ground.names.release, ground.kube.namespace)
+    except CommandFailed:
+        # A test pod that succeeds is removed; one that fails stays, with its reasons.
+        ground.say(await ground.kube("logs", ground.names.object("test"), "--tail=60"))
+        raise
     ground.say(f"helm {helm.version} test: {_phase(words)}")
     return [
         at_most(f"helm {helm.major}: from nothing to all ready", took, INSTALL_S_MAX, " s"),
