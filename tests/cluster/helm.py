@@ -1,13 +1,11 @@
 """Helm, 3 and 4: the same words, but for what only one of them knows."""
 
-import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.cluster.errors import CommandFailed
 from tests.cluster.shell import run
@@ -38,15 +36,12 @@ class Helm:
         )  # fmt: skip
 
     async def upgrade(
-        self, release: str, namespace: str, chart: Path, values: Sequence[Path],
-        given: Mapping[str, Any] | None = None, *, wait_s: float | None = None,
+        self, release: str, namespace: str, chart: Path, values: Sequence[Path], *, wait_s: float = WAIT_S
     ) -> None:  # fmt: skip
-        """Upgrade; with wait_s, wait until everything is ready. Raises CommandFailed."""
-        words = [f"--set-json={key}={json.dumps(value)}" for key, value in (given or {}).items()]
-        words += ["--wait", f"--timeout={wait_s:.0f}s"] if wait_s else []
+        """Upgrade and wait until everything is ready. Raises CommandFailed."""
         await self(
-            "upgrade", release, str(chart), "--namespace", namespace, *_files(values), *words,
-            timeout_s=(wait_s or WAIT_S) + 20,
+            "upgrade", release, str(chart), "--namespace", namespace, "--wait", f"--timeout={wait_s:.0f}s",
+            *_files(values), timeout_s=wait_s + 20,
         )  # fmt: skip
 
     async def test(self, release: str, namespace: str, *, timeout_s: float = 180.0) -> str:
@@ -58,13 +53,6 @@ class Helm:
         """Uninstall and wait until what is to go is gone. Raises CommandFailed."""
         words = ("uninstall", release, "--namespace", namespace, "--wait", "--ignore-not-found")
         await self(*words, f"--timeout={timeout_s:.0f}s", timeout_s=timeout_s + 20)
-
-    async def revision(self, release: str, namespace: str) -> int:
-        """Return the number of the release's revision. Raises CommandFailed."""
-        said = await self(
-            "history", release, "--namespace", namespace, "--output", "json", "--max", "256"
-        )
-        return max(int(entry["revision"]) for entry in json.loads(said))
 
 
 def _files(values: Sequence[Path]) -> list[str]:

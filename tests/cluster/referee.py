@@ -23,10 +23,10 @@ MARK = {"kalshi-data.io/referee": "yes"}
 CONFIG = "/etc/kalshi-data/deduplicator.yaml"
 READY_S_MAX = 90.0
 TAKE_S_MAX = 240.0
-WAIT_S = 20.0
+WAIT_S = 10.0
 """From a span's end to the first look: a quiet sid is proved by the probe after it, and the merge has to follow."""
 HOLDS_S_MAX = 180.0
-EVERY_S = 8.0
+EVERY_S = 6.0
 MEMORY = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "4Gi"}}
 
 
