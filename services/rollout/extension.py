@@ -1,7 +1,8 @@
 """TimescaleDB of a database whose image is new: ALTER EXTENSION, while nobody else is in the database.
 
 A new image brings a new library, but the database goes on with the old one until it is told; and a session that is in
-the middle of something when it is told breaks. So connections are refused (a connector then spools, as when the database
+the middle of something when it is told breaks. The migration's job updates it too, but has run when a held zone's database
+gets its new image. So connections are refused (a connector then spools, as when the database
 is away), those that are open are ended, and the update is the first word of a session, as TimescaleDB wants it. The
 script opens the database again whatever happens, also when it finds one that a former run left closed.
 """
@@ -16,7 +17,9 @@ UPDATE_S_MAX: Final = 900.0
 SCRIPT: Final = r"""
 set -eu
 PGPASSWORD="$(cat "$POSTGRES_PASSWORD_FILE")"; export PGPASSWORD
-ask() { psql -XAtq -v ON_ERROR_STOP=1 -v name="$POSTGRES_DB" -h 127.0.0.1 -U "$POSTGRES_USER" -d "$1"; }
+run() { psql -XAtq -v ON_ERROR_STOP=1 -v name="$POSTGRES_DB" -h 127.0.0.1 -U "$POSTGRES_USER" -d "$1"; }
+# Any other statement would load the library of the installed version, which a new image may not have.
+ask() { PGOPTIONS='-c timescaledb.disable_load=on' run "$1"; }
 reopen() { echo 'ALTER DATABASE :"name" CONNECTION LIMIT -1;' | ask postgres; }
 version() {
   echo "SELECT installed_version FROM pg_available_extensions WHERE name = 'timescaledb';" | ask "$POSTGRES_DB"
@@ -32,7 +35,7 @@ if [ "$(behind)" != 0 ]; then
   echo "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
          WHERE datname = :'name' AND pid <> pg_backend_pid() AND backend_type = 'client backend';" |
     ask postgres >/dev/null
-  echo 'ALTER EXTENSION timescaledb UPDATE;' | ask "$POSTGRES_DB"
+  echo 'ALTER EXTENSION timescaledb UPDATE;' | run "$POSTGRES_DB"
 fi
 echo "timescaledb ${was:-none} $(version)"
 """
