@@ -91,17 +91,23 @@ class Gatherers:
             zone = Zone(gatherer, Planner(self.holder))
             self.zones[name] = zone
             log.info("gatherer_found", gatherer=name, shards=gatherer.shards)
-            parts = (zone, self.kube, self.runtime, self.own)
-            group.create_task(Planning(*parts).run(), name=f"plan-{name}")
-            group.create_task(Telling(*parts).run(), name=f"tell-{name}")
+            group.create_task(self._live(zone), name=f"zone-{name}")
             return
         before, known.gatherer = known.gatherer, gatherer
         if before.generation != gatherer.generation:
             known.changed.set()
 
+    async def _live(self, zone: Zone) -> None:
+        """One zone's life; its figures go with it, unless another Gatherer of the name has come."""
+        parts = (zone, self.kube, self.runtime, self.own)
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(Planning(*parts).run(), name=f"plan-{zone.gatherer.name}")
+            loops.create_task(Telling(*parts).run(), name=f"tell-{zone.gatherer.name}")
+        if zone.gatherer.name not in self.zones:
+            forget(self.runtime.metrics, zone.gatherer.name)
+
     def _end(self, name: str) -> None:
         self.zones.pop(name).ended.set()
-        forget(self.runtime.metrics, name)
 
     def _check_accounts(self) -> None:
         """Say which accounts are asked for more connections than they have: only who sees all zones can."""

@@ -24,8 +24,8 @@ log = get_logger(__name__)
 
 STOP_S_MAX = 5.0
 """Seconds it has to say goodbye to its peers; then the process ends without that."""
-SERVER_TIMEOUT_S = 600.0
-"""Seconds after which a watch is asked for anew, however alive it seems."""
+SERVER_TIMEOUT_S = 600
+"""Seconds after which a watch is asked for anew, however alive it seems; whole ones, or the API refuses it."""
 
 
 class Watch:
