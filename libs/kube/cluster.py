@@ -89,7 +89,7 @@ def _node(found: Json) -> Node:
     meta, spec, status = found["metadata"], found.get("spec", {}), found.get("status", {})
     taints = tuple(
         f"{taint['key']}={taint.get('value', '')}:{taint['effect']}"
-        for taint in spec.get("taints", ())
+        for taint in spec.get("taints") or ()
     )
     return Node(
         name=meta["name"],
@@ -124,7 +124,7 @@ def _pod(found: Json) -> Pod:
         phase=status.get("phase", ""),
         is_ready=_holds(status, "Ready"),
         is_leaving="deletionTimestamp" in meta,
-        restarts=sum(one.get("restartCount", 0) for one in status.get("containerStatuses", ())),
+        restarts=sum(one.get("restartCount", 0) for one in status.get("containerStatuses") or ()),
         created=meta.get("creationTimestamp", ""),
     )
 
@@ -132,5 +132,5 @@ def _pod(found: Json) -> Pod:
 def _holds(status: Json, kind: str) -> bool:
     """Whether a condition of this type is True."""
     return any(
-        one["type"] == kind and one["status"] == "True" for one in status.get("conditions", ())
+        one["type"] == kind and one["status"] == "True" for one in status.get("conditions") or ()
     )

@@ -132,7 +132,7 @@ async def is_established(kube: Kube, name: str) -> bool:
         KubeError: as Kube.request.
     """
     found = await kube.request("GET", f"{_CRDS}/{name}")
-    conditions = found.get("status", {}).get("conditions", ())
+    conditions = found.get("status", {}).get("conditions") or ()  # null at the first moment
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 

@@ -60,9 +60,8 @@ class Watch:
             )
             stop, loop = threading.Event(), asyncio.get_running_loop()
             ended: asyncio.Future[BaseException | None] = loop.create_future()
-            threading.Thread(
-                target=self._be, args=(settings, stop, loop, ended), name="kopf", daemon=True
-            ).start()
+            arguments, name = (settings, stop, loop, ended), f"kopf-{self._own.name}"
+            threading.Thread(target=self._be, args=arguments, name=name, daemon=True).start()
             stopping = asyncio.ensure_future(runtime.stop.wait())
             try:
                 waited: list[asyncio.Future[Any]] = [ended, stopping]
