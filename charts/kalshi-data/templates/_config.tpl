@@ -49,7 +49,7 @@ libs/runtime/sections.py or of the service's settings. Each definition yields th
 {{- $connector := dict
     "shard" "${POD_NAME}"
     "template_hash" "${POD_TEMPLATE_HASH:-}"
-    "grace_s" (max (div $grace 2) (sub $grace 50))
+    "grace_s" (max (div $grace 2) (sub $grace 80))
     "storage_bytes_max" (div (mul $volume (int $zone.database.storage.usedPercentMax)) 100)
     "state_dir" "/var/lib/kalshi-data/spool"
     "spool" (dict "bytes_max" (div (mul $spool 4) 5)) -}}
@@ -160,13 +160,33 @@ true
     (dict "operator" (mergeOverwrite $operator (deepCopy .Values.operator.settings))) | toYaml -}}
 {{- end -}}
 
-{{- define "kalshi-data.simulatorConfig" -}}
-{{- $root := . -}}
-{{- $keys := list -}}
+{{/*
+Whose keys the simulator knows: the zones', and those of zones that may come. Its pod must not change when one comes, for it would
+be another exchange afterwards. By name, as {"zones": [{"name", "exchange", "item"}]}; item: the
+Secret's key with what verifies signatures.
+*/}}
+{{- define "kalshi-data.simulatedZones" -}}
+{{- $known := dict -}}
+{{- range .Values.simulator.spareZones -}}
+{{- $_ := set $known . (dict "name" . "exchange" (dict "existingSecret" "") "item" "private-key.pem") -}}
+{{- end -}}
 {{- range (include "kalshi-data.zones" . | fromYaml).zones -}}
+{{- $item := ternary $.Values.simulator.publicKeyItem "private-key.pem" (not (empty .exchange.existingSecret)) -}}
+{{- $_ := set $known .name (dict "name" .name "exchange" .exchange "item" $item) -}}
+{{- end -}}
+{{- $zones := list -}}
+{{- range keys $known | sortAlpha -}}
+{{- $zones = append $zones (get $known .) -}}
+{{- end -}}
+{{- dict "zones" $zones | toYaml -}}
+{{- end -}}
+
+{{- define "kalshi-data.simulatorConfig" -}}
+{{- $keys := list -}}
+{{- range (include "kalshi-data.simulatedZones" . | fromYaml).zones -}}
 {{- $keys = append $keys (dict
     "key_id_file" (printf "/run/secrets/kalshi-data/exchange-%s/api-key-id" .name)
-    "public_key_file" (printf "/run/secrets/kalshi-data/exchange-%s/%s" .name $root.Values.simulator.publicKeyItem)
+    "public_key_file" (printf "/run/secrets/kalshi-data/exchange-%s/%s" .name .item)
     "zone" .name) -}}
 {{- end -}}
 {{- $simulator := dict "host" "0.0.0.0" "port" 8700 "journal_dir" "/var/lib/kalshi-data/journal" "keys" $keys -}}
@@ -243,7 +263,7 @@ secret_file: {{ $mount }}/password
 {{- .storage.className | default (ternary .context.Values.storageClass.name "" .context.Values.storageClass.create) -}}
 {{- end -}}
 
-{{/* Names of the two kinds of ConfigMaps, by content: a held pod never meets another's configuration. */}}
+{{/* Names of ConfigMaps, by content: a held pod never meets another's configuration. */}}
 {{- define "kalshi-data.zoneConfigMap" -}}
 {{- printf "%s-%s" (include "kalshi-data.object" (dict "context" .context "component" "config" "zone" .zone.name))
     (include "kalshi-data.gathererConfig" . | sha256sum | trunc 8) -}}
@@ -256,10 +276,6 @@ deduplicator.yaml: |
 operator.yaml: |
   {{- include "kalshi-data.operatorConfig" . | nindent 2 }}
 {{- end }}
-{{- if .Values.simulator.enabled }}
-simulator.yaml: |
-  {{- include "kalshi-data.simulatorConfig" . | nindent 2 }}
-{{- end }}
 {{- if .Values.tests.enabled }}
 doctor.yaml: |
   {{- include "kalshi-data.doctorConfig" . | nindent 2 }}
@@ -269,4 +285,9 @@ doctor.yaml: |
 {{- define "kalshi-data.centralConfigMap" -}}
 {{- printf "%s-%s" (include "kalshi-data.object" (dict "context" . "component" "config" "zone" "central"))
     (include "kalshi-data.centralConfig" . | sha256sum | trunc 8) -}}
+{{- end -}}
+
+{{- define "kalshi-data.simulatorConfigMap" -}}
+{{- printf "%s-%s" (include "kalshi-data.object" (dict "context" . "component" "config" "zone" "simulator"))
+    (include "kalshi-data.simulatorConfig" . | sha256sum | trunc 8) -}}
 {{- end -}}

@@ -296,7 +296,7 @@ def test_each_service_holds_only_its_own_roles() -> None:
         "archiver": {f"{name}-production-archiver", f"{name}-s3"},
         "operator": set(),
         "production": {f"{name}-production-superuser"},
-        "simulator": {f"{name}-{z}-exchange" for z in "abc"},
+        "simulator": {f"{name}-{z}-exchange" for z in "abcd"},
         "s3": {f"{name}-s3"},
         "test": {f"{name}-production-status", *(f"{name}-{z}-status" for z in "abc")},
         "crds": set(),
