@@ -1,10 +1,10 @@
 """The object store: a local folder or an S3 bucket through fsspec. What is put is read back and compared."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import fsspec
 
@@ -12,22 +12,31 @@ from libs.archive.errors import ArchiveError, ObjectDiffers
 
 CHUNK_BYTES = 8 << 20
 
+Options: TypeAlias = Mapping[str, Any]
+
 
 class ObjectStore:
     """Objects under one root: "s3://bucket/prefix" or a folder's path. Blocking: call it in a thread.
 
     Args:
         root: where the archive lies.
-        options: passed to fsspec (S3: key, secret, endpoint_url, client_kwargs ...); empty for a folder.
+        options: passed to fsspec (S3: key, secret, endpoint_url, client_kwargs ...), or what gives those of the moment, so
+            that a rotated key needs no restart; nothing for a folder.
     """
 
-    def __init__(self, root: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, root: str, options: Options | Callable[[], Options] | None = None) -> None:
         is_local = "://" not in root
-        options = {"auto_mkdir": True} if is_local else dict(options or {})
-        self._fs, path = fsspec.core.url_to_fs(root, **options)
-        self._root = str(path).rstrip("/")
+        self._given = root
+        self._ask: Callable[[], Options] = options if callable(options) else lambda: options or {}
+        self._options: dict[str, Any] = {}
         self._is_local = is_local
+        self._root = ""
+        self._connect({"auto_mkdir": True} if is_local else dict(self._ask()))
         self._faults = (OSError,) if is_local else _remote_faults()
+
+    def _connect(self, options: dict[str, Any]) -> None:
+        self._fs, path = fsspec.core.url_to_fs(self._given, **options)
+        self._options, self._root = options, str(path).rstrip("/")
 
     @property
     def root(self) -> str:
@@ -127,8 +136,8 @@ class ObjectStore:
     def names(self, prefix: str = "") -> Iterator[str]:
         """Yield the names of all objects under a folder (all of the store by default), in order; ArchiveError when the store is away."""
         base = self._path(prefix).rstrip("/") if prefix else self._root
-        self._fs.invalidate_cache()
         with self._mapped(base, "listed"):
+            self._fs.invalidate_cache()
             try:
                 found = self._fs.find(base)
             except FileNotFoundError:
@@ -138,6 +147,9 @@ class ObjectStore:
 
     @contextmanager
     def _mapped(self, path: str, done: str) -> Iterator[None]:
+        """Do something with the store as who we are now; its errors become ours."""
+        if not self._is_local and (options := dict(self._ask())) != self._options:
+            self._connect(options)
         try:
             yield
         except self._faults as error:

@@ -1,6 +1,7 @@
 """Composition of the archiver: production's pool, the lease, the object store, one loop."""
 
 import asyncio
+import functools
 import uuid
 
 from libs.archive.objects import ObjectStore
@@ -21,22 +22,24 @@ async def run(settings: Settings, runtime: Runtime) -> None:
         StoreUnavailable: production was away at the end.
     """
     own = settings.archiver
-    store = ObjectStore(own.root, storage_options(own.s3))
-    async with open_store(
-        settings.production, "production", runtime, application="kalshi-data archiver"
-    ) as pool:
-        async with leased(pool, "archiver", uuid.uuid4(), own.lease_s, runtime) as lease:
-            if lease is None:
-                return
-            archiver, done = Archiver(own, pool, store, runtime, lease), asyncio.Event()
-            runtime.health.ready = True
-            async with runtime.tasks() as tasks:
-                tasks.start("keep-lease", keep_lease(runtime, lease, done))
-                tasks.start("export-windows", archiver.run(done))
-                reopener = Reopener(own, pool, store, runtime, lease)
-                turn = repeat(runtime, "reopen-ranges", reopener.reopen_once, own.reopening_poll_s)
-                tasks.start("reopen-ranges", turn)
-                if own.retention_s:
-                    poll_s = own.retention_poll_s
-                    turn = repeat(runtime, "drop-partitions", archiver.drop_once, poll_s)
-                    tasks.start("drop-partitions", turn)
+    store = ObjectStore(own.root, functools.partial(storage_options, own.s3))
+    async with (
+        open_store(
+            settings.production, "production", runtime, application="kalshi-data archiver"
+        ) as pool,
+        leased(pool, "archiver", uuid.uuid4(), own.lease_s, runtime) as lease,
+    ):
+        if lease is None:
+            return
+        archiver, done = Archiver(own, pool, store, runtime, lease), asyncio.Event()
+        runtime.health.ready = True
+        async with runtime.tasks() as tasks:
+            tasks.start("keep-lease", keep_lease(runtime, lease, done))
+            tasks.start("export-windows", archiver.run(done))
+            reopener = Reopener(own, pool, store, runtime, lease)
+            turn = repeat(runtime, "reopen-ranges", reopener.reopen_once, own.reopening_poll_s)
+            tasks.start("reopen-ranges", turn)
+            if own.retention_s:
+                poll_s = own.retention_poll_s
+                turn = repeat(runtime, "drop-partitions", archiver.drop_once, poll_s)
+                tasks.start("drop-partitions", turn)

@@ -32,7 +32,8 @@ class S3Settings:
     region: str = ""
     """Region of the bucket; empty: the environment's."""
     access_key_id: Secret = Secret("")
-    """Access key; empty: the machine's identity (pod identity, instance role), which is the better way on EKS."""
+    """Access key; empty: the machine's identity (pod identity, instance role), which is the better way on EKS. As
+    `access_key_id_file`, and the secret likewise, it is read again whenever the store is used."""
     secret_access_key: Secret = Secret("")
     """Secret of the access key."""
 
