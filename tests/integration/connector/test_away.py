@@ -149,19 +149,25 @@ async def test_a_connector_whose_schema_does_not_fit_hears_and_waits(
         await check_nothing_lost(zone, started)
 
 
-async def test_a_stop_while_the_schema_does_not_fit_keeps_what_was_heard(
+async def test_a_stop_while_nothing_can_be_written_hears_on_and_keeps_it(
     gatherer_db: Target, tmp_path: Path
 ) -> None:
-    """It ends in order, without a lane or a heartbeat; the next process commits what the disk holds."""
+    """Nobody can take over, so it hears to the end of its grace; the next process commits what the disk holds."""
     async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
         memory = str(tmp_path / "state")
         async with zone.connector(state_dir=memory):
             await zone.until(lambda: zone.has_rows(orderbook_deltas=50))
         await zone.conn.execute("update schema_level set oldest_code_level = 98, level = 99")
-        quick = {"state_dir": memory, "flush_s": 1.0, "grace_s": 0.5}
+        quick = {"state_dir": memory, "flush_s": 1.0, "grace_s": 3.0}
         async with zone.connector(wait_ready=False, **quick) as runtime:
             await zone.until(lambda: runtime.health.document().get("connections") == 5)
             await zone.until(lambda: buffered(runtime) > 300)
+            runtime.stop.set()
+            document = runtime.health.document
+            await zone.until(lambda: document()["reason"] == "draining")
+            frames = int(document()["frames"])
+            await zone.until(lambda: int(document()["frames"]) > frames + 200)
+            assert document()["connections"] == 5
         kept = await zone.conn.fetchval("select count(*) from orderbook_deltas")
         await zone.conn.execute("update schema_level set oldest_code_level = 4, level = 5")
         async with zone.connector(state_dir=memory):
