@@ -161,7 +161,7 @@ true
 {{- end -}}
 
 {{/*
-Whose keys the simulator knows: the zones', and those of zones that may come. Its pod must not change when one comes, for it would
+Whose keys the simulator knows: the zones', enabled or not, and those of zones that may come. Its pod must not change when one comes, for it would
 be another exchange afterwards. By name, as {"zones": [{"name", "exchange", "item"}]}; item: the
 Secret's key with what verifies signatures.
 */}}
@@ -170,9 +170,10 @@ Secret's key with what verifies signatures.
 {{- range .Values.simulator.spareZones -}}
 {{- $_ := set $known . (dict "name" . "exchange" (dict "existingSecret" "") "item" "private-key.pem") -}}
 {{- end -}}
-{{- range (include "kalshi-data.zones" . | fromYaml).zones -}}
-{{- $item := ternary $.Values.simulator.publicKeyItem "private-key.pem" (not (empty .exchange.existingSecret)) -}}
-{{- $_ := set $known .name (dict "name" .name "exchange" .exchange "item" $item) -}}
+{{- range .Values.zones -}}
+{{- $exchange := mergeOverwrite (deepCopy $.Values.zoneDefaults.exchange) (deepCopy (.exchange | default dict)) -}}
+{{- $item := ternary $.Values.simulator.publicKeyItem "private-key.pem" (not (empty $exchange.existingSecret)) -}}
+{{- $_ := set $known .name (dict "name" .name "exchange" $exchange "item" $item) -}}
 {{- end -}}
 {{- $zones := list -}}
 {{- range keys $known | sortAlpha -}}
