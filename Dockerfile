@@ -1,6 +1,6 @@
 # One image for every service. The dependencies are one layer, the same whatever the service and whatever the code;
-# SERVICE only selects the command that runs when none is given. No compiler: every dependency is a wheel, arm64 and amd64.
-ARG SERVICE=connector
+# SERVICE only selects the command that runs when none is given: `kalshi-data run` is `kalshi-data run $SERVICE` here.
+# No compiler: every dependency is a wheel, arm64 and amd64.
 
 FROM python:3.13-slim-trixie AS builder
 COPY requirements.image.lock /build/
@@ -42,41 +42,26 @@ ENV PATH=/opt/kalshi-data/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:
 WORKDIR /app
 USER 10001:10001
 ENTRYPOINT ["kalshi-data"]
-
-FROM application AS service-registry
-CMD ["run", "registry"]
-
-FROM application AS service-connector
-CMD ["run", "connector"]
-
-FROM application AS service-poller
-CMD ["run", "poller"]
-
-FROM application AS service-deduplicator
-CMD ["run", "deduplicator"]
-
-FROM application AS service-archiver
-CMD ["run", "archiver"]
-
-FROM application AS service-operator
-CMD ["run", "operator"]
-
-FROM application AS service-simulator
-CMD ["run", "simulator"]
+CMD ["run"]
 
 # For file sync: the code belongs to the process, and SIGHUP starts it anew. Needs a writable root; never deployed.
-FROM service-${SERVICE} AS dev
+FROM application AS dev
+ARG SERVICE=connector
+ENV SERVICE=${SERVICE}
 USER 0:0
 COPY images/kalshi-data-reload /opt/kalshi-data/bin/
 RUN chmod 0755 /opt/kalshi-data/bin/kalshi-data-reload && chown -R 10001:10001 /app
 USER 10001:10001
 ENTRYPOINT ["kalshi-data-reload"]
+CMD ["run"]
 
-FROM service-${SERVICE} AS runtime
+FROM application AS runtime
+ARG SERVICE=connector
 ARG VERSION=
 ARG REVISION=
 ARG CREATED=
-ENV KALSHI_DATA_BUILD_VERSION=${VERSION} \
+ENV SERVICE=${SERVICE} \
+    KALSHI_DATA_BUILD_VERSION=${VERSION} \
     KALSHI_DATA_BUILD_COMMIT=${REVISION} \
     KALSHI_DATA_BUILD_DATE=${CREATED}
 LABEL org.opencontainers.image.title="kalshi-data" \

@@ -1,7 +1,6 @@
 """A Dockerfile as data: its stages, and the instructions of each."""
 
 import json
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,36 +40,24 @@ class Stage(NamedTuple):
 
 
 def stages(path: Path) -> list[Stage]:
-    """Return the stages in order; arguments before the first FROM are `global_arguments`."""
+    """Return the stages in order."""
     found: list[Stage] = []
     for word, rest in _instructions(path):
         if word == "FROM":
             base, _, name = rest.partition(" AS ")
             found.append(Stage(base.strip(), name.strip(), ()))
-        elif found:
-            last = found[-1]
-            found[-1] = last._replace(instructions=(*last.instructions, Instruction(word, rest)))
+        else:
+            stage = found[-1]
+            found[-1] = stage._replace(instructions=(*stage.instructions, Instruction(word, rest)))
     return found
 
 
-def global_arguments(path: Path) -> dict[str, str]:
-    """Return the arguments before the first FROM, with their defaults."""
-    arguments = {}
-    for word, rest in _instructions(path):
-        if word == "FROM":
-            break
-        name, _, default = rest.partition("=")
-        arguments[name] = default
-    return arguments
-
-
-def lineage(path: Path, name: str, arguments: dict[str, str]) -> list[Instruction]:
+def lineage(path: Path, name: str) -> list[Instruction]:
     """Return every instruction a stage's image is made of: those of the stages it stands on first."""
-    known = {stage.name: stage for stage in stages(path)}
-    stage = known.get(re.sub(r"\$\{(\w+)\}", lambda match: arguments[match.group(1)], name))
+    stage = {stage.name: stage for stage in stages(path)}.get(name)
     if stage is None:
         return []
-    return [*lineage(path, stage.base, arguments), *stage.instructions]
+    return [*lineage(path, stage.base), *stage.instructions]
 
 
 def last(instructions: list[Instruction], word: str) -> Instruction:

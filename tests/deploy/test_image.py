@@ -1,6 +1,7 @@
 """The image's recipe: who runs in it, what is in it, and that every service shares its layers."""
 
 import re
+import runpy
 import tomllib
 from typing import Any
 
@@ -8,52 +9,66 @@ import hcl2
 import pytest
 
 from services.cli.catalogue import SERVICES
-from tests.deploy.dockerfiles import (
-    DOCKERFILE,
-    copied,
-    global_arguments,
-    last,
-    lineage,
-    stages,
-)
+from tests.deploy.dockerfiles import DOCKERFILE, copied, last, lineage, stages
 from tests.deploy.locks import ROOT
 
 BASES = {"python:3.13-slim-trixie", "debian:trixie-slim"}
 FOLDERS = ("images/postgres", "images/s3")
-WITHOUT_LAYER = {"ARG", "ENV", "LABEL", "CMD", "ENTRYPOINT", "USER", "WORKDIR"}
 
 
-@pytest.mark.parametrize("service", sorted(SERVICES))
-def test_the_service_only_selects_the_default_command(service: str) -> None:
-    """SERVICE=name runs `kalshi-data run name`, and adds no layer to what all services share."""
-    recipe = lineage(DOCKERFILE, "runtime", {"SERVICE": service})
-    shared = lineage(DOCKERFILE, "application", {})
+def test_the_service_only_selects_the_default_command() -> None:
+    """SERVICE is a variable of the image and no layer: all services share every one."""
+    recipe, shared = lineage(DOCKERFILE, "runtime"), lineage(DOCKERFILE, "application")
     assert last(recipe, "ENTRYPOINT").exec_form() == ["kalshi-data"]
-    assert last(recipe, "CMD").exec_form() == ["run", service]
+    assert last(recipe, "CMD").exec_form() == ["run"]
     assert recipe[: len(shared)] == shared
-    assert {found.word for found in recipe[len(shared) :]} <= WITHOUT_LAYER
+    assert {found.word for found in recipe[len(shared) :]} == {"ARG", "ENV", "LABEL"}
+    assert "SERVICE=${SERVICE}" in last(recipe, "ENV").rest
+    for stage in ("runtime", "dev"):
+        defaults = [found.rest for found in lineage(DOCKERFILE, stage) if found.word == "ARG"]
+        assert defaults[0].removeprefix("SERVICE=") in SERVICES
+
+
+@pytest.mark.parametrize(
+    ("given", "becomes"),
+    [
+        (["run"], ["run", "poller"]),
+        (["run", "registry", "--check"], ["run", "registry", "--check"]),
+        (["--version"], ["--version"]),
+        ([], []),
+    ],
+)
+def test_run_alone_is_the_service_of_the_image(
+    given: list[str], becomes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chart's arguments reach the command as they are; without any, help is printed and nothing starts."""
+    called: list[list[str]] = []
+
+    def note(arguments: list[str]) -> int:
+        called.append(arguments)
+        return 5
+
+    monkeypatch.setattr("services.cli.__main__.main", note)
+    monkeypatch.setattr("sys.argv", ["kalshi-data", *given])
+    monkeypatch.setenv("SERVICE", "poller")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "images" / "kalshi-data"), run_name="__main__")
+    assert ended.value.code == 5
+    assert called == [becomes]
 
 
 def test_the_stages_are_those_that_are_built() -> None:
-    """Builder, runtime (last, so that it is built when nobody says which), dev; nothing but the two known bases."""
+    """Builder first, runtime last, so that it is built when nobody says which, and dev; only known bases."""
     found = stages(DOCKERFILE)
     names = [stage.name for stage in found]
-    assert names[0] == "builder"
-    assert names[-1] == "runtime"
-    assert "dev" in names
-    assert {name for name in names if name.startswith("service-")} == {
-        f"service-{service}" for service in SERVICES
-    }
-    assert global_arguments(DOCKERFILE)["SERVICE"] in SERVICES
-    known: set[str] = set()
-    for stage in found:
-        assert stage.base in BASES | known | {"service-${SERVICE}"}
-        known.add(stage.name)
+    assert names == ["builder", "code", "application", "dev", "runtime"]
+    for number, stage in enumerate(found):
+        assert stage.base in BASES | set(names[:number])
 
 
 def test_the_process_is_nobody_and_writes_nothing() -> None:
     """An unprivileged numeric user, no bytecode at run time, a home that exists, no shell, no health check of Docker's."""
-    recipe = lineage(DOCKERFILE, "runtime", {"SERVICE": "registry"})
+    recipe = lineage(DOCKERFILE, "runtime")
     assert last(recipe, "USER").rest == "10001:10001"
     assert last(recipe, "WORKDIR").rest == "/app"
     variables = " ".join(found.rest for found in recipe if found.word == "ENV")
@@ -96,7 +111,7 @@ def test_the_build_is_named_in_labels_and_by_the_program() -> None:
         ("REVISION", "revision", "COMMIT"),
         ("CREATED", "created", "DATE"),
     ):
-        assert f"{argument}=" in runtime.all("ARG")
+        assert f"{argument}=" in runtime.all("ARG")  # empty: the program knows its own version
         assert f'org.opencontainers.image.{label}="${{{argument}}}"' in labels
         assert f"KALSHI_DATA_BUILD_{variable}=${{{argument}}}" in variables
 
@@ -107,7 +122,7 @@ def test_the_command_is_the_projects_script() -> None:
     module, _, function = project["scripts"]["kalshi-data"].partition(":")
     text = (ROOT / "images" / "kalshi-data").read_text(encoding="utf-8")
     assert f"from {module} import {function}\n" in text
-    assert text.endswith(f"sys.exit({function}())\n")
+    assert text.endswith(f"sys.exit({function}(arguments))\n")
     assert text.startswith("#!/opt/kalshi-data/bin/python\n")
 
 
@@ -124,7 +139,8 @@ def test_bake_builds_every_image_for_both_machines() -> None:
     assert targets["kalshi-data"]["tags"] == ["${REGISTRY}kalshi-data:${VERSION}"]
     image = targets["_image"]
     assert (image["dockerfile"], image["target"]) == (DOCKERFILE.name, stages(DOCKERFILE)[-1].name)
-    assert {f"{name}=" for name in image["args"]} == set(stages(DOCKERFILE)[-1].all("ARG"))
+    taken = {argument.partition("=")[0] for argument in stages(DOCKERFILE)[-1].all("ARG")}
+    assert set(image["args"]) | {"SERVICE"} == taken
     for name, folder in zip(("kalshi-data-postgres", "kalshi-data-s3"), FOLDERS, strict=True):
         assert targets[name]["context"] == folder
         assert (ROOT / folder / "Dockerfile").exists()
