@@ -1,8 +1,8 @@
 """Helm 3 and 4, as far as a rollout asks them: the same words mean the same to both."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from services.rollout.errors import AnswerUnreadable, ReleaseNotThere, ToolFailed
 from services.rollout.plan import Revision
@@ -42,15 +42,6 @@ class Helm:
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise AnswerUnreadable(f"helm history: {error!r}") from error
-
-    async def released(self, revision: int) -> list[str] | None:
-        """Return which zones a revision's values release, None for all. Raises ToolFailed."""
-        found = await self._tool.json(
-            "get", "values", self._release, "--revision", str(revision), "--output", "json"
-        )
-        rollout = found.get("rollout") if isinstance(found, Mapping) else None
-        named: Any = rollout.get("released") if isinstance(rollout, Mapping) else None
-        return [str(zone) for zone in named] if isinstance(named, list) else None
 
     async def upgrade(
         self, chart: str, words: Sequence[str], released: Sequence[str] | None, description: str

@@ -1,10 +1,11 @@
 """Where a rollout begins and which step comes next. Pure.
 
 A step is one `helm upgrade`: with nobody released (what belongs to no zone, and the migrations), then one more zone at a
-time, at last with no restriction. The release's history remembers, by a mark in its descriptions, which rollout it is
-in; the values of its newest step say how far that got.
+time, at last with no restriction. The release's history remembers, in the descriptions of its revisions, which rollout it
+is in and how far that got. (Its values would not do: helm writes a former revision anew, without what a later one took away.)
 """
 
+import json
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
@@ -21,17 +22,6 @@ class Revision(NamedTuple):
     description: str
 
 
-class Start(NamedTuple):
-    """Where a rollout begins.
-
-    revision: the newest of this very rollout, None when it is new. goes_back_to: the newest that worked before it,
-    None when history has none any more.
-    """
-
-    revision: int | None
-    goes_back_to: int | None
-
-
 class Step(NamedTuple):
     """One upgrade. released: the zones that follow it, None: all and for good. zone: the one that is new in it, empty: none."""
 
@@ -39,9 +29,42 @@ class Step(NamedTuple):
     zone: str = ""
 
 
+class Start(NamedTuple):
+    """Where a rollout begins.
+
+    revision: the newest of this very rollout, None when it is new. step: the one to begin with: nobody released, or, of a
+    rollout that goes on, where it stands, so that it is looked at again. goes_back_to: the newest revision that worked
+    before it, None when history has none any more.
+    """
+
+    revision: int | None
+    step: Step
+    goes_back_to: int | None
+
+
 def mark_of(fingerprint: str) -> str:
     """What descriptions of this rollout begin with; another chart or other words are another rollout."""
     return f"{MARK} {fingerprint}:"
+
+
+def description_of(fingerprint: str, step: Step) -> str:
+    """What a step's revision is described by."""
+    released = None if step.released is None else list(step.released)
+    return f"{mark_of(fingerprint)} {json.dumps(released)}"
+
+
+def _described(mark: str, description: str) -> Step | None:
+    """The step that a description is of, None when it is none of this rollout."""
+    if not description.startswith(mark):
+        return None
+    try:
+        released = json.loads(description.removeprefix(mark))
+    except ValueError:
+        return None
+    if released is None:
+        return Step(None)
+    zones = tuple(str(zone) for zone in released)
+    return Step(zones, zones[-1] if zones else "")
 
 
 def find_start(release: str, history: Sequence[Revision], fingerprint: str) -> Start:
@@ -56,7 +79,7 @@ def find_start(release: str, history: Sequence[Revision], fingerprint: str) -> S
     history = sorted(history)
     mark = mark_of(fingerprint)
     worked = [one for one in history if one.status in ("deployed", "superseded")]
-    before = [one.number for one in worked if not one.description.startswith(mark)]
+    before = [one.number for one in worked if _described(mark, one.description) is None]
     goes_back_to = max(before, default=None)
     last = history[-1]
     if last.status.startswith("pending"):
@@ -64,23 +87,17 @@ def find_start(release: str, history: Sequence[Revision], fingerprint: str) -> S
         advice = f"; if nobody is at it: helm rollback {release} {behind}" if behind else ""
         raise ReleaseBusy(f"revision {last.number} of {release} is {last.status}{advice}")
     # A failed upgrade has lost its description; what counts is the newest that worked.
-    if worked and worked[-1].description.startswith(mark):
-        return Start(worked[-1].number, goes_back_to)
-    return Start(None, goes_back_to)
+    left_at = _described(mark, worked[-1].description) if worked else None
+    if left_at is None:
+        return Start(None, Step(()), goes_back_to)
+    return Start(worked[-1].number, left_at, goes_back_to)
 
 
-def first_step(zones: Sequence[str], was: Sequence[str] | None, *, is_resumed: bool) -> Step:
-    """The step to begin with: nobody released, or, of a rollout that goes on, where it stands, so that it is looked at again.
-
-    Args:
-        zones: of the release, in the order in which they follow.
-        was: what the newest step of a rollout that goes on has released.
-    """
-    if not is_resumed:
-        return Step(())
-    if was is None:
-        return Step(None)
-    released = tuple(zone for zone in was if zone in zones)
+def still_there(step: Step, zones: Collection[str]) -> Step:
+    """The step without zones that the release has no more."""
+    if step.released is None:
+        return step
+    released = tuple(zone for zone in step.released if zone in zones)
     return Step(released, released[-1] if released else "")
 
 

@@ -14,11 +14,11 @@ from services.rollout.plan import (
     Start,
     Step,
     all_steps,
+    description_of,
     find_start,
-    first_step,
     is_complete,
-    mark_of,
     next_step,
+    still_there,
 )
 from services.rollout.prune import may_go
 from services.rollout.words import Wanted
@@ -38,7 +38,7 @@ class Progress:
     """
 
     zones: list[str] = field(default_factory=list)
-    start: Start = field(default_factory=lambda: Start(None, None))
+    start: Start = field(default_factory=lambda: Start(None, Step(()), None))
     released: tuple[str, ...] | None = ()
     begun: bool = False
 
@@ -66,8 +66,7 @@ class Rollout:
         history = await self.helm.history()
         progress.start = start = find_start(self.wanted.release, history, self.fingerprint)
         progress.zones = await self.cluster.zones()
-        was = None if start.revision is None else await self.helm.released(start.revision)
-        first = first_step(progress.zones, was, is_resumed=start.revision is not None)
+        first = still_there(start.step, progress.zones)
         progress.released = first.released
         return first
 
@@ -93,12 +92,8 @@ class Rollout:
         named = "all" if step.released is None else ", ".join(step.released) or "none"
         self.say(f"helm upgrade: released {named}")
         self.progress.begun, self.progress.released = True, step.released
-        await self.helm.upgrade(
-            self.wanted.chart,
-            self.wanted.helm,
-            step.released,
-            f"{mark_of(self.fingerprint)} {named}",
-        )
+        description = description_of(self.fingerprint, step)
+        await self.helm.upgrade(self.wanted.chart, self.wanted.helm, step.released, description)
         # A zone that this version brings is there only now.
         self.progress.zones = await self.cluster.zones()
         await self._jobs()

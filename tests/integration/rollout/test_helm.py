@@ -8,7 +8,7 @@ import pytest
 
 from services.rollout.errors import ReleaseNotThere, ToolFailed
 from services.rollout.helm import Helm
-from services.rollout.plan import find_start, mark_of
+from services.rollout.plan import Step, description_of, find_start
 from services.rollout.tools import Tool
 from tests.support.kube_api import ADMIN, KubeApi
 
@@ -70,26 +70,17 @@ async def test_helm_remembers_the_steps(kube_api: KubeApi, chart: Path, tool: To
         await helm.history()
     await tool.run("install", "kd", str(chart), "--set", "tag=mine")
     keeping = ("--reset-then-reuse-values",)
-    mark = mark_of("f00")
-    for released in ([], ["a"], ["a", "b"], None):
-        await helm.upgrade(str(chart), keeping, released, f"{mark} {released}")
-        assert seen(kube_api, tool) == {
-            "released": json.dumps(released).replace(" ", ""),
-            "tag": "mine",
-        }
-    start = find_start("kd", await helm.history(), "f00")
-    assert start == (4, 1)
-    assert await helm.released(4) == ["a", "b"]
-    assert await helm.released(1) is None
-    await helm.upgrade(str(chart), keeping, None, f"{mark} all")
-    assert seen(kube_api, tool) == {"released": "null", "tag": "mine"}
-    assert await helm.released(5) is None
-    assert find_start("kd", await helm.history(), "f00") == (5, 1)
+    for step in (Step(()), Step(("a",), "a"), Step(("a", "b"), "b"), Step(None)):
+        await helm.upgrade(str(chart), keeping, step.released, description_of("f00", step))
+        released = json.dumps(step.released, separators=(",", ":"))
+        assert seen(kube_api, tool) == {"released": released, "tag": "mine"}
+        number = 2 + (3 if step.released is None else len(step.released))
+        assert find_start("kd", await helm.history(), "f00") == (number, step, 1)
     bad = chart / "templates" / "bad.yaml"
     bad.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: NotAllowed}\n")
     with pytest.raises(ToolFailed, match="NotAllowed"):
-        await helm.upgrade(str(chart), keeping, ["a"], f"{mark} a")
+        await helm.upgrade(str(chart), keeping, ["a"], description_of("f00", Step(("a",), "a")))
     history = await helm.history()
     # Helm takes the description of what fails: the step before it is where the rollout stands.
     assert [one.status for one in history] == [*["superseded"] * 4, "deployed", "failed"]
-    assert find_start("kd", history, "f00") == (5, 1)
+    assert find_start("kd", history, "f00") == (5, Step(None), 1)

@@ -18,7 +18,7 @@ from services.rollout.tools import Tool
 PROGRAM = Path(__file__).with_name("program")
 """What both programs are: a script without a suffix, which starts in a hundredth of a second."""
 WORDS = ["kd", "chart", "-n", "data", "--kube-context", "here", "-f", "mine.yaml", "--sound-s", "0.05"]  # fmt: skip
-INSTALLED = {"revision": 4, "status": "deployed", "description": "Install complete", "values": {}}
+INSTALLED = {"revision": 4, "status": "deployed", "description": "Install complete"}
 
 
 class World:

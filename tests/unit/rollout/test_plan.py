@@ -14,16 +14,16 @@ from services.rollout.plan import (
     Revision,
     Step,
     all_steps,
+    description_of,
     find_start,
-    first_step,
     is_complete,
     mark_of,
     next_step,
+    still_there,
 )
 from services.rollout.prune import Map, may_go, read_maps, used_maps
 
 NAMES = st.lists(st.sampled_from("abcdefgh"), unique=True, min_size=1, max_size=6)
-OURS = mark_of("f00")
 DEMANDS = Demands(sound_s=60, lag_p99_ms_max=5_000, within_s=600)
 BEGAN = 1_000 * SECOND
 
@@ -51,38 +51,44 @@ def test_a_second_run_goes_on_where_the_first_was_left(zones: list[str], done: i
     """It looks at the last zone again, releases no zone twice, and those that were held stay so until their turn."""
     whole = all_steps(zones, (), Step(()))
     left_at = whole[min(done, len(whole) - 1)]
-    was = None if left_at.released is None else list(left_at.released)
-    first = first_step(zones, was, is_resumed=True)
-    assert first == left_at
-    assert all_steps(zones, (), first) == whole[whole.index(left_at) :]
+    history = [(1, "superseded", "x"), (2, "deployed", description_of("f00", left_at))]
+    start = find_start("kd", [Revision(*one) for one in history], "f00")
+    assert tuple(start) == (2, left_at, 1)
+    assert all_steps(zones, (), still_there(start.step, zones)) == whole[whole.index(left_at) :]
 
 
 def test_a_zone_that_is_gone_is_not_released_again() -> None:
-    """What the values of an older revision name may not be there any more."""
-    assert first_step(["a", "c"], ["a", "b"], is_resumed=True) == Step(("a",), "a")
+    """What an older description names may not be there any more."""
+    assert still_there(Step(("a", "b"), "b"), ["a", "c"]) == Step(("a",), "a")
+    assert still_there(Step(("b",), "b"), ["a", "c"]) == Step(())
     assert next_step(["a", "c"], (), Step(("a",), "a")) == Step(("a", "c"), "c")
 
 
+NONE, OF_A = Step(()), Step(("a",), "a")
+OURS_NONE, OURS_A = (description_of("f00", step) for step in (NONE, OF_A))
+
+
 @pytest.mark.parametrize(
-    ("history", "revision", "goes_back_to"),
+    ("history", "revision", "step", "goes_back_to"),
     [
-        ([(1, "deployed", "Install complete")], None, 1),
-        ([(1, "superseded", "x"), (2, "deployed", f"{OURS} none")], 2, 1),
-        ([(1, "superseded", "x"), (2, "superseded", f"{OURS} none"), (3, "deployed", f"{OURS} a")], 3, 1),
+        ([(1, "deployed", "Install complete")], None, NONE, 1),
+        ([(1, "superseded", "x"), (2, "deployed", OURS_NONE)], 2, NONE, 1),
+        ([(1, "superseded", "x"), (2, "superseded", OURS_NONE), (3, "deployed", OURS_A)], 3, OF_A, 1),
         # A failed upgrade has lost its description: what worked before it counts.
-        ([(1, "superseded", "x"), (2, "deployed", f"{OURS} none"), (3, "failed", "Upgrade failed")], 2, 1),
-        # Another rollout, or a rollback, came behind it.
-        ([(1, "superseded", "x"), (2, "superseded", f"{OURS} a"), (3, "deployed", "Rollback to 1")], None, 3),
-        ([(1, "superseded", f"{mark_of('other')} a"), (2, "deployed", f"{mark_of('other')} a, b")], None, 2),
-        ([(7, "superseded", f"{OURS} none"), (8, "deployed", f"{OURS} a")], 8, None),
+        ([(1, "superseded", "x"), (2, "deployed", OURS_A), (3, "failed", "Upgrade failed")], 2, OF_A, 1),
+        # Another rollout, or a rollback, came behind it; or somebody wrote something like it.
+        ([(1, "superseded", "x"), (2, "superseded", OURS_A), (3, "deployed", "Rollback to 1")], None, NONE, 3),
+        ([(1, "superseded", "x"), (2, "deployed", description_of("other", OF_A))], None, NONE, 2),
+        ([(1, "superseded", "x"), (2, "deployed", mark_of("f00") + " a, b")], None, NONE, 2),
+        ([(7, "superseded", OURS_NONE), (8, "deployed", OURS_A)], 8, OF_A, None),
     ],
 )  # fmt: skip
 def test_the_history_tells_a_new_rollout_from_one_to_go_on(
-    history: list[tuple[int, str, str]], revision: int | None, goes_back_to: int | None
+    history: list[tuple[int, str, str]], revision: int | None, step: Step, goes_back_to: int | None
 ) -> None:
-    """By the mark in the description of the newest revision that worked; the way back is the newest before it."""
+    """By the description of the newest revision that worked; the way back is the newest before it."""
     start = find_start("kd", [Revision(*one) for one in reversed(history)], "f00")
-    assert (start.revision, start.goes_back_to) == (revision, goes_back_to)
+    assert start == (revision, step, goes_back_to)
 
 
 def test_a_release_that_is_not_there_or_busy_is_refused() -> None:
