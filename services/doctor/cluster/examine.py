@@ -11,14 +11,15 @@ from services.doctor.cluster.judge_services import ARCHIVE, exchange_check
 from services.doctor.cluster.look_api import check_api
 from services.doctor.cluster.look_databases import (
     check_production,
+    check_slots,
     check_zone_database,
     database_check,
+    slots_check,
 )
 from services.doctor.cluster.look_policies import CHECK as POLICIES
 from services.doctor.cluster.look_policies import check_policies
 from services.doctor.cluster.look_services import check_archive, check_exchange, check_service
-from services.doctor.cluster.settings import CheckedZone
-from services.doctor.findings import Finding, fail, ok, skipped, warn
+from services.doctor.findings import Finding, fail, ok
 from services.doctor.runner import Check, run_checks
 
 CONNECTIONS = "connections"
@@ -52,8 +53,9 @@ def cluster_checks(evidence: Evidence) -> list[Check]:
         *(
             Check(
                 slots_check(zone.zone),
-                partial(_check_slots, evidence, zone),
+                partial(check_slots, evidence, zone),
                 needs=(database_check(zone.zone),),
+                timeout_s=LONG_S,
             )
             for zone in settings.zones
         ),
@@ -77,24 +79,6 @@ def cluster_checks(evidence: Evidence) -> list[Check]:
         Check(POLICIES, partial(check_policies, evidence), after=services, timeout_s=LONG_S),
     ]
     return [*looked, *answered, *judged]
-
-
-def slots_check(zone: str) -> str:
-    """What the check of a zone's slots is called."""
-    return f"slots {zone}"
-
-
-async def _check_slots(evidence: Evidence, zone: CheckedZone) -> Sequence[Finding]:
-    check, live, total = slots_check(zone.zone), evidence.live.get(zone.zone), zone.slots.total
-    if live is None:
-        return [skipped(check, f"needs: {database_check(zone.zone)}")]
-    said = f"{live} of {total} live"
-    if not live:
-        return [fail(check, said, "nothing is captured: kubectl logs of the zone's connectors")]
-    if live < total:
-        advice = "wait until they are taken up; kubectl get gatherers shows what moves"
-        return [warn(check, said, advice)]
-    return [ok(check, said)]
 
 
 async def _check_connections(evidence: Evidence) -> Sequence[Finding]:

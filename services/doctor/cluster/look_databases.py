@@ -14,7 +14,7 @@ from libs.store.schema import LEVELS, level_fault, read_level
 from services.doctor.cluster.evidence import Archived, Evidence
 from services.doctor.cluster.judge_clocks import Sample
 from services.doctor.cluster.settings import CheckedStore, CheckedZone
-from services.doctor.findings import Finding, fail, ok, skipped
+from services.doctor.findings import Finding, fail, ok, skipped, warn
 
 More: TypeAlias = Callable[[AnyConnection], Awaitable[str]]
 """Asks what else is of interest in a database that fits, and says it in words."""
@@ -22,6 +22,8 @@ More: TypeAlias = Callable[[AnyConnection], Awaitable[str]]
 APPLICATION: Final = "kalshi-data doctor"
 ATTEMPTS, PAUSE_S = 4, 1.5
 """A policy takes some seconds to follow a new pod; a database that is restarting is there soon, too."""
+SLOTS_PAUSE_S = 5.0
+"""Between two looks at a zone whose slots are not all live: together a third of a minute."""
 _CLOCK: LiteralString = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _LIVE: LiteralString = """
 SELECT count(DISTINCT slot) FROM slot_assignments JOIN shards USING (shard)
@@ -45,6 +47,35 @@ async def check_zone_database(evidence: Evidence, zone: CheckedZone) -> Sequence
         return f"{live} slots live"
 
     return [await _check(evidence, zone.zone, zone.store, "gatherer", more)]
+
+
+async def check_slots(evidence: Evidence, zone: CheckedZone) -> Sequence[Finding]:
+    """Whether every slot of a zone is live; right after an installation that takes some seconds more."""
+    check, live, total = slots_check(zone.zone), evidence.live.get(zone.zone), zone.slots.total
+    if live is None:
+        return [skipped(check, f"needs: {database_check(zone.zone)}")]
+    for _ in range(ATTEMPTS):
+        if live >= total:
+            return [ok(check, f"{live} of {total} live")]
+        await asyncio.sleep(SLOTS_PAUSE_S)
+        try:
+            async with connect(target_of(zone.store), APPLICATION) as conn:
+                with map_store_errors():
+                    live = await conn.fetchval(_LIVE)
+        except (StoreError, OSError) as error:
+            return [fail(check, f"{live} of {total} live, then: {error}", "run it again")]
+    if live >= total:
+        return [ok(check, f"{live} of {total} live")]
+    if not live:
+        advice = "nothing is captured: kubectl logs of the zone's connectors"
+        return [fail(check, f"none of {total} live", advice)]
+    advice = "kubectl get gatherers shows what moves and what nobody has"
+    return [warn(check, f"{live} of {total} live", advice)]
+
+
+def slots_check(zone: str) -> str:
+    """What the check of a zone's slots is called."""
+    return f"slots {zone}"
 
 
 async def check_production(evidence: Evidence) -> Sequence[Finding]:

@@ -34,6 +34,7 @@ def in_a_hurried_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for room in (look_databases, look_policies, look_services):
         monkeypatch.setattr(room, "PAUSE_S", 0.01)
     monkeypatch.setattr(look_policies, "CONNECT_S", 0.2)
+    monkeypatch.setattr(look_databases, "SLOTS_PAUSE_S", 0.05)
 
 
 @pytest.fixture
@@ -166,6 +167,24 @@ async def test_what_is_wrong_is_named_and_the_rest_goes_on(
     assert "4 of a + 6 of b + 1 to move are 11 connections" in found["connections"]["found"]
     assert found["policies"]["state"] == "fail"
     assert "reached what is forbidden: archiver" in found["policies"]["found"]
+
+
+@pytest.mark.parametrize(("left", "state"), [("orderbook/0", "warn"), ("", "fail")])
+async def test_slots_that_nobody_has_are_told(
+    tree: dict[str, Any], gatherer_db: Target, capsys: pytest.CaptureFixture[str], left: str, state: str
+) -> None:  # fmt: skip
+    """Some: a warning, for they may be taken up in a moment; all: nothing is captured."""
+
+    async def lose() -> None:
+        async with connect(gatherer_db) as conn:
+            await conn.execute("DELETE FROM slot_assignments WHERE slot <> $1", left)
+
+    await lose()
+    async with services() as bases:
+        status, found = await ask(capsys, tree, bases)
+    assert found["slots a"]["state"] == state
+    assert found["slots a"]["found"].startswith("1 of 4" if left else "none of 4")
+    assert status == (state == "fail")
 
 
 async def test_a_schema_that_is_behind_is_a_failure(
