@@ -174,7 +174,7 @@ class PlayedZone:
                     self.most_rows, await conn.fetchval("select count(*) from slot_assignments")
                 )
                 heard |= now.keys()
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.04)
 
 
 class Proxy:
@@ -269,8 +269,8 @@ class World:
     ) -> AsyncIterator[Runtime]:
         """Run an operator as the chart's account until the block ends. port: of a proxy before the API; killed: it says no goodbye."""
         self.operators += 1
-        name = own.pop("name", f"operator-{self.operators}")
-        config = self.api.kubeconfig(f"{self.namespace}-{name}", self.token, self.namespace, port)
+        name = f"operator-{self.operators}-{self.namespace}"
+        config = self.api.kubeconfig(name, self.token, self.namespace, port)
         clock, metrics = SystemClock(), Metrics()
         health = HealthState("operator", "", clock, metrics)
         runtime = Runtime(clock, asyncio.Event(), health, metrics)
@@ -301,7 +301,7 @@ class World:
                     found = await found
                 if found:
                     return found
-                await asyncio.sleep(0.03)
+                await asyncio.sleep(0.05)
 
 
 def _end_kopf(operator: str) -> None:
