@@ -72,7 +72,18 @@ def _load(release: Rendered, pod: Pod, tmp_path: Path) -> Any:
     ).value
 
 
+_LOADED: dict[int, dict[tuple[str, str], Any]] = {}
+"""Of scenarios' releases, which are rendered once a process too."""
+
+
 def _loaded(release: Rendered, tmp_path: Path) -> dict[tuple[str, str], Any]:
+    """(component, zone) -> settings, of every pod that has a configuration."""
+    if id(release) not in _LOADED:
+        _LOADED[id(release)] = _load_all(release, tmp_path)
+    return _LOADED[id(release)]
+
+
+def _load_all(release: Rendered, tmp_path: Path) -> dict[tuple[str, str], Any]:
     return {
         (pod.component, pod.zone): _load(release, pod, tmp_path)
         for pod in release.pods

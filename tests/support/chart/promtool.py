@@ -135,7 +135,7 @@ def world(changes: Sequence[Change], minutes: int, spoken_of: str = "") -> Itera
         AssertionError: a change meets no series.
     """
     met = set()
-    for name, labels, values in _healthy():
+    for name, labels, values in _healthy({one.metric.removeprefix(PREFIX) for one in changes}):
         given: str | None = values
         for number, change in enumerate(changes):
             if change.metric == name and change.where.items() <= labels.items():
@@ -147,7 +147,7 @@ def world(changes: Sequence[Change], minutes: int, spoken_of: str = "") -> Itera
     assert len(met) == len(changes), [c for n, c in enumerate(changes) if n not in met]
 
 
-def _healthy() -> Iterator[tuple[str, dict[str, str], str]]:
+def _healthy(changed: set[str]) -> Iterator[tuple[str, dict[str, str], str]]:
     plain = _plain_metrics()
     for process in processes():
         yield "up", process.labels, f"1{STILL}"
@@ -155,7 +155,9 @@ def _healthy() -> Iterator[tuple[str, dict[str, str], str]]:
         build = {"service": process.component, "version": "1.0.0", "revision": "abc"}
         yield f"{PREFIX}build_info", process.labels | build, f"1{STILL}"
         told = {name: series for (component, name), series in HEALTHY.items() if component == process.component}  # fmt: skip
-        for name in plain - told.keys() - {"ready"}:
+        # One of each zone, and one of no zone, stand for all that export a 0.
+        zeros = plain if process.component in {"registry", "deduplicator"} else set()
+        for name in (zeros - told.keys() - {"ready"}) | (changed & plain - told.keys()):
             yield f"{PREFIX}{name}", process.labels, f"0{STILL}"
         for name, series in told.items():
             for one in series:
