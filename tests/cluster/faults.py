@@ -88,7 +88,9 @@ class Testbed:
     async def image(
         self, reference: str, context: Path, arguments: Sequence[str], timeout_s: float
     ) -> None:
-        await run(self._script, "image", reference, str(context), *arguments, timeout_s=timeout_s)
+        # buildah before 1.33 does not see that a stage is used whose name has a build argument in it.
+        words = ("--skip-unused-stages=false", *arguments)
+        await run(self._script, "image", reference, str(context), *words, timeout_s=timeout_s)
 
     async def _zone(self, verb: str, zone: int) -> None:
         await run(self._script, "zone", verb, _letter(zone), timeout_s=NODE_S_MAX)

@@ -110,15 +110,14 @@ async def flowing(ground: Ground) -> list[Figure]:
 
 
 async def with_a_fourth(ground: Ground) -> list[Figure]:
-    """A gatherer more in the running release captures everything and is merged.
-
-    The in-chart exchange learns the fourth's key and begins anew with it, so nothing is judged before that.
-    """
-    four = (*ZONES, FOURTH)
+    """A gatherer more in the running release captures everything and is merged; nobody else notices."""
+    since, four = ground.clock.now(), (*ZONES, FOURTH)
     await ground.upgrade(four)
     await ground.steady(four)
-    verdict = await ground.judge(case := Case(ground.since, no_gap=("production", *four)))
+    verdict = await ground.judge(case := Case(since, no_gap=("production", *ZONES)))
+    alone = await ground.referee.take(own := Case(ground.since, no_gap=(FOURTH,)))
     return [
         equal("judged with the fourth", sorted(verdict.told["zones"]), sorted([*four, "production"])),
         *of_verdict(verdict, case),
+        equal("gaps of the fourth since it captures", alone.gaps(FOURTH) if own.is_met_by(alone) else alone.reasons, 0),
     ]  # fmt: skip
