@@ -43,6 +43,7 @@ VERBS = {
         "services.doctor.command", "ask an exchange whether capturing from it will work"
     ),
     "rollout": Verb("services.rollout.command", "upgrade a release zone by zone"),
+    "volume": Verb("services.rollout.volume_command", "grow the volume of a database that runs on"),
     "crds": Verb(
         "services.operator.crds_command",
         "bring a cluster's definition of a Gatherer to this version",

@@ -1,0 +1,91 @@
+"""`kalshi-data volume grow` with a program named kubectl that answers from a script."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.rollout.errors import WordsWrong
+from services.rollout.volume import bytes_of
+from services.rollout.volume_command import EXIT_OK, EXIT_STOPPED, EXIT_USAGE, main
+from tests.integration.rollout.world import World, world
+
+__all__ = ["world"]
+
+WORDS = ["grow", "kd", "400Gi", "--zone", "a", "-n", "data"]
+
+
+@pytest.fixture
+def disk(world: World) -> World:
+    """A database of 200 GiB."""
+    world.change(claim={"wanted": "200Gi", "has": "200Gi"}, template="200Gi")
+    return world
+
+
+def verbs(world: World) -> list[str]:
+    """What kubectl was asked to change, in this order."""
+    return [call[1] for call in world.calls() if call[1] != "get"]
+
+
+def test_claim_first_then_the_statefulset_around_its_pod(
+    disk: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The volume has its size before the StatefulSet is made again, without what the API gave it; nothing is left behind."""
+    assert main(WORDS, look_s=0.01) == EXIT_OK
+    assert verbs(disk) == ["patch", "delete", "create"]
+    assert disk.state["claim"] == {"wanted": "400Gi", "has": "400Gi"}
+    made: dict[str, Any] = disk.state["made"]
+    (template,) = made["spec"]["volumeClaimTemplates"]
+    assert template["spec"]["resources"]["requests"]["storage"] == "400Gi"
+    assert made["metadata"]["labels"]["kalshi-data.io/zone"] == "a"
+    assert not {"status"} & made.keys()
+    assert not {"uid", "resourceVersion"} & made["metadata"].keys()
+    shown = capsys.readouterr().out
+    assert "has 200Gi, Resizing" in shown
+    assert "Set the zone's database.storage.size to 400Gi" in shown
+
+
+def test_what_was_left_halfway_is_ended(disk: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """A claim that has its size is not patched again; a StatefulSet that has it is not made again."""
+    disk.change(claim={"wanted": "400Gi", "has": "400Gi"})
+    assert main(WORDS, look_s=0.01) == EXIT_OK
+    assert verbs(disk) == ["delete", "create"]
+    disk.change(template="400Gi")
+    assert main(WORDS, look_s=0.01) == EXIT_OK
+    assert verbs(disk) == []
+
+
+def test_what_cannot_be_is_refused_before_anything_is_changed(
+    disk: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A class that cannot grow, a smaller size, a size that is none."""
+    disk.change(can_grow=False)
+    assert main(WORDS, look_s=0.01) == EXIT_STOPPED
+    assert "allowVolumeExpansion" in capsys.readouterr().out
+    assert main(["grow", "kd", "100Gi", "--zone", "a"]) == EXIT_USAGE
+    assert "never shrinks" in capsys.readouterr().err
+    assert main(["grow", "kd", "big", "--zone", "a"]) == EXIT_USAGE
+    assert verbs(disk) == []
+
+
+def test_a_statefulset_that_cannot_be_made_is_kept_in_a_file(
+    disk: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its pod runs on, and the file is named."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    disk.change(create_fails=True)
+    assert main(WORDS, look_s=0.01) == EXIT_STOPPED
+    (kept,) = tmp_path.glob("kd-database-a-*.json")
+    assert f"kubectl create -f {kept}" in capsys.readouterr().out.replace("\n", "")
+    assert '"storage": "400Gi"' in kept.read_text()
+
+
+def test_sizes_are_read_as_kubernetes_does() -> None:
+    """Binary and decimal units; nothing else."""
+    assert bytes_of("1Gi") == 1 << 30
+    assert bytes_of("500M") == 500_000_000
+    assert bytes_of("1.5Ti") == 3 << 39
+    for wrong in ("", "Gi", "-1Gi", "10GiB", "ten"):
+        with pytest.raises(WordsWrong):
+            bytes_of(wrong)
