@@ -48,9 +48,6 @@ VERBS = {
         "services.operator.crds_command",
         "bring a cluster's definition of a Gatherer to this version",
     ),
-    "volume": Verb(
-        "services.volume.command", "give a zone's database a larger volume while it runs"
-    ),
     "config": Verb("services.cli.config_command", "show the configuration a service would use"),
     "run": Verb(
         "services.cli.run_command", "be one service: kalshi-data run SERVICE --config FILE"
