@@ -6,13 +6,20 @@ zone has been sound begins anew with every doubt.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from services.rollout.errors import AnswerUnreadable
 
 
+NOBODYS_FAULT: Final = frozenset({"exchange_paused", "not_subscribed"})
+"""Causes of gaps that no version of ours makes or mends: the exchange's pauses, and a market's first moments."""
+
+
 class Reading(NamedTuple):
-    """A zone's status. Times: microseconds by the database's clock; lag: milliseconds, None when nothing was heard of late."""
+    """A zone's status. Times: microseconds by the database's clock; lag: milliseconds, None when nothing was heard of late.
+
+    gap_at: when the newest gap of any trouble ended, None when there is none; gap: its cause in words.
+    """
 
     now: int
     total: int
@@ -56,9 +63,10 @@ def read_status(document: Mapping[str, Any], zone: str) -> Reading:
     if "error" in entry:
         raise AnswerUnreadable(f"its database is away: {entry['error']}")
     try:
-        slots, gaps = entry["slots"], entry["gaps"]
-        newest = gaps["newest"][0] if gaps["newest"] else {}
-        words = (newest.get("reason"), newest.get("slot"), newest.get("detail"))
+        slots = entry["slots"]
+        gaps = [gap for gap in entry["gaps"]["newest"] if gap["reason"] not in NOBODYS_FAULT]
+        newest = max(gaps, key=lambda gap: int(gap["ends_at"]), default=None)
+        words = () if newest is None else (newest["reason"], newest["slot"], newest["detail"])
         return Reading(
             now=int(entry["now"]),
             total=int(slots["total"]),
@@ -66,10 +74,10 @@ def read_status(document: Mapping[str, Any], zone: str) -> Reading:
             moving=int(slots["moving"]),
             unassigned=int(slots["unassigned"]),
             lag_p99_ms=entry["lag_ms"]["p99"],
-            gap_at=gaps["newest_at"],
+            gap_at=None if newest is None else int(newest["ends_at"]),
             gap=" ".join(str(word) for word in words if word),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise AnswerUnreadable(f"status of zone {zone} is of another version: {error!r}") from error
 
 

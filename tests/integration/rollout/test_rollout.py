@@ -81,7 +81,7 @@ def test_a_gap_stops_it_and_a_second_run_goes_on(world: World, roll: Run) -> Non
     status, shown = roll()
     assert status == EXIT_STOPPED
     assert "has a gap" in shown
-    assert "connection trade/0 eof" in shown
+    assert "disconnected trade/0 eof" in shown
     assert "new: a" in shown
     assert "old: b" in shown
     assert "helm rollback kd 4 --namespace data --kube-context here" in shown

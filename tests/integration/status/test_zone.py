@@ -61,7 +61,8 @@ async def _fill(target: Target) -> None:
         await conn.execute(
             "INSERT INTO gaps (batch_id, received_at, row_no, channel, slot, reason, detail, from_ts, to_ts) VALUES"
             " (1, now_us(), 1, 'trade', 'trade/0', 'seq', '', now_us() - 9000000, now_us() - 8000000),"
-            " (1, now_us() - 60000000, 2, 'trade', 'trade/0', 'connection', 'planted in a gap', NULL, now_us() - 2000000)"
+            " (1, now_us() - 60000000, 2, 'trade', 'trade/0', 'disconnected', 'planted in a gap', NULL, now_us() - 2000000),"
+            " (1, now_us(), 3, 'orderbook_delta', 'orderbook/0', 'not_subscribed', '', NULL, now_us())"
         )
         await conn.execute(
             "INSERT INTO ingest_batches (lane, batch_no, schema_version, table_names, row_counts, row_hashes, times_from, times_to)"
@@ -101,14 +102,14 @@ def test_a_zones_file_shows_the_zone_alone(
 def test_the_newest_gap_is_the_one_that_ended_last(
     gatherer_db: Target, config_of: ConfigOf, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not the one that was written down last; each with its cause and its times."""
+    """Not the one that was written down last, and never that of a new market; each with its cause and its times."""
     run(_fill(gatherer_db))
     zone = _asked(capsys, config_of(gatherer_db))["a"]
     newest = zone["gaps"]["newest"]
-    assert [gap["reason"] for gap in newest] == ["connection", "seq"]
+    assert [gap["reason"] for gap in newest] == ["disconnected", "seq"]
     assert zone["gaps"]["newest_at"] == newest[0]["ends_at"]
     assert 2 * SECOND <= zone["now"] - newest[0]["ends_at"] < 8 * SECOND
-    assert zone["gaps"]["causes"] == {"connection": 1, "seq": 1}
+    assert zone["gaps"]["causes"] == {"disconnected": 1, "not_subscribed": 1, "seq": 1}
 
 
 def test_people_see_the_same(
@@ -124,7 +125,7 @@ def test_people_see_the_same(
     shown = capsys.readouterr().out
     (line,) = [row for row in shown.splitlines() if "epoch 7" in row]
     assert line.replace("│", " ").split()[:5] == ["a", "6", "3", "1", "2"]
-    assert "Newest gaps of a (1 connection, 1 seq)" in shown
+    assert "Newest gaps of a (1 disconnected, 1 not_subscribed, 1 seq)" in shown
 
 
 def test_a_role_that_only_reads_may_ask(

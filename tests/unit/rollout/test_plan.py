@@ -138,7 +138,7 @@ def test_a_gap_since_the_step_began_ends_it_at_once() -> None:
     watch = Watch("a", BEGAN, DEMANDS)
     assert watch.see(reading(gap_at=BEGAN), 0.0).then == "wait"
     assert watch.see(reading(gap_at=BEGAN - 1, lag_p99_ms=None), 60.0).then == "go on"
-    verdict = watch.see(reading(gap_at=BEGAN + 7 * SECOND, gap="connection trade/0"), 1.0)
+    verdict = watch.see(reading(gap_at=BEGAN + 7 * SECOND, gap="disconnected trade/0"), 1.0)
     assert verdict.then == "stop"
     assert "7 s into the step: connection trade/0" in verdict.why
 
@@ -153,7 +153,7 @@ def test_a_recent_gap_is_waited_out_before_a_step() -> None:
 
 def entry(**more: Any) -> dict[str, Any]:
     """A zone in `status --json`."""
-    gap = {"reason": "connection", "slot": "trade/0", "detail": "", "ends_at": BEGAN - 5}
+    gap = {"reason": "disconnected", "slot": "trade/0", "detail": "", "ends_at": BEGAN - 5}
     return {
         "now": BEGAN, "slots": {"total": 6, "live": 5, "moving": 1, "unassigned": 0},
         "lag_ms": {"p99": 12.5}, "gaps": {"newest_at": BEGAN - 5, "newest": [gap]}, **more,
@@ -163,9 +163,12 @@ def entry(**more: Any) -> dict[str, Any]:
 def test_a_status_is_read_as_it_is_written() -> None:
     """Away, of another zone or of an older version: no reading, and why."""
     assert read_status({"a": entry()}, "a") == Reading(
-        BEGAN, 6, 5, 1, 0, 12.5, BEGAN - 5, "connection trade/0"
+        BEGAN, 6, 5, 1, 0, 12.5, BEGAN - 5, "disconnected trade/0"
     )
     assert read_status({"a": entry(gaps={"newest_at": None, "newest": []})}, "a").gap_at is None
+    paused = {"reason": "exchange_paused", "slot": "", "detail": "", "ends_at": BEGAN}
+    both = {"newest_at": BEGAN, "newest": [paused, *entry()["gaps"]["newest"]]}
+    assert read_status({"a": entry(gaps=both)}, "a").gap_at == BEGAN - 5
     for wrong in ({}, {"a": {"address": "x", "error": "refused"}}, {"a": {"shards": 2}}):
         with pytest.raises(AnswerUnreadable):
             read_status(wrong, "a")
