@@ -25,8 +25,10 @@ LEVELS: Final[Mapping[str, int]] = {
 LIBRARY_MESSAGE = "library_message"
 _QUIET_LIBRARIES = (
     *("asyncio", "aiohttp", "websockets", "sqlalchemy", "alembic", "botocore", "s3fs"),
-    *("kopf", "kubernetes_asyncio"),  # the latter would log the text of Secrets
+    "kubernetes_asyncio",  # it would log the text of Secrets
 )
+_MUTE_LIBRARIES = ("kopf",)
+"""kopf calls every attempt to reach an API that is away an error; that it ends, and why, is said by who runs it."""
 
 
 class Logger:
@@ -136,6 +138,8 @@ def configure(format: str, level: str, service: str, zone: str) -> None:  # noqa
     root.setLevel(LEVELS[level])
     for library in _QUIET_LIBRARIES:
         logging.getLogger(library).setLevel(max(LEVELS[level], logging.WARNING))
+    for library in _MUTE_LIBRARIES:
+        logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 def get_logger(name: str, **facts: Any) -> Logger:
