@@ -10,7 +10,6 @@ from typing import Any, Final, Literal, NamedTuple
 
 from services.rollout.errors import AnswerUnreadable
 
-
 NOBODYS_FAULT: Final = frozenset({"exchange_paused", "not_subscribed"})
 """Causes of gaps that no version of ours makes or mends: the exchange's pauses, and a market's first moments."""
 

@@ -140,7 +140,7 @@ def test_a_gap_since_the_step_began_ends_it_at_once() -> None:
     assert watch.see(reading(gap_at=BEGAN - 1, lag_p99_ms=None), 60.0).then == "go on"
     verdict = watch.see(reading(gap_at=BEGAN + 7 * SECOND, gap="disconnected trade/0"), 1.0)
     assert verdict.then == "stop"
-    assert "7 s into the step: connection trade/0" in verdict.why
+    assert "7 s into the step: disconnected trade/0" in verdict.why
 
 
 def test_a_recent_gap_is_waited_out_before_a_step() -> None:
