@@ -285,12 +285,12 @@ class World:
             if killed:
                 task.cancel()
             runtime.stop.set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(40):
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await asyncio.to_thread(_end_kopf, name)
 
-    async def until(self, holds: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    async def until(self, holds: Callable[[], Any], timeout_s: float = 45.0) -> Any:
         """Play the shards until something holds, and return it; it may be a coroutine function."""
         async with asyncio.timeout(timeout_s):
             while True:
