@@ -51,17 +51,18 @@ class Gatherers:
         stop = self.runtime.stop
         await first_of(begun, stop)
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._end_all(), name="end-zones")
             while not stop.is_set():
                 self.wake.clear()
                 pause = self.own.resync_s
                 try:
-                    self.take_over(await list_objects(self.kube, GATHERERS), group)
+                    found = await list_objects(self.kube, GATHERERS)
+                    if not stop.is_set():
+                        self.take_over(found, group)
                 except KubeError as error:
                     pause = self.own.retry_s
                     self._lost(error)
                 await first_of(stop, self.wake, timeout_s=pause)
-            for name in list(self.zones):
-                self._end(name)
 
     def take_over(self, found: Sequence[Json], group: asyncio.TaskGroup) -> None:
         """Make the zones those of this list: begin new ones, end those that are gone, show the others what has changed."""
@@ -105,6 +106,12 @@ class Gatherers:
             loops.create_task(Telling(*parts).run(), name=f"tell-{zone.gatherer.name}")
         if zone.gatherer.name not in self.zones:
             forget(self.runtime.metrics, zone.gatherer.name)
+
+    async def _end_all(self) -> None:
+        """At stop, end every zone, whatever an API that does not answer is waited for."""
+        await self.runtime.stop.wait()
+        for name in list(self.zones):
+            self._end(name)
 
     def _end(self, name: str) -> None:
         self.zones.pop(name).ended.set()
