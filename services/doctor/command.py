@@ -159,3 +159,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         help="write, read, list and remove an object below s3://BUCKET/PREFIX (or a folder), as AWS's clients would from here",
     )
     group.add_argument("--endpoint", default="", metavar="URL", help="of an S3 server of one's own")
+    for name in ("--access-key-id-file", "--secret-access-key-file"):
+        group.add_argument(
+            name, default="", metavar="FILE", help="default: the identity found here"
+        )

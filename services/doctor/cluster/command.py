@@ -77,10 +77,17 @@ async def _examine(
         findings += await examine_cluster(evidence, arguments.timeout, running)
     if arguments.bucket:
         # An S3 client takes a second to load, and nothing else here needs one.
-        from services.doctor.cluster.look_bucket import CHECK, check_bucket
+        from services.doctor.cluster.look_bucket import CHECK, Bucket, check_bucket
+
+        asked = Bucket(
+            arguments.bucket,
+            arguments.endpoint,
+            arguments.access_key_id_file,
+            arguments.secret_access_key_file,
+        )
 
         async def check() -> list[Finding]:
-            return list(await check_bucket(arguments.bucket, arguments.endpoint, clock.now()))
+            return list(await check_bucket(asked, clock.now()))
 
         bucket = Check(CHECK, check, timeout_s=arguments.timeout)
         findings += await run_checks([bucket], arguments.timeout, running)

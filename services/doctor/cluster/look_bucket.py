@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from libs.archive.errors import ArchiveError
 from libs.archive.objects import ObjectStore
+from libs.runtime.secret import Secret
 from services.doctor.findings import Finding, fail, ok
 
 CHECK = "bucket"
@@ -16,24 +18,47 @@ ADVICE = (
 )
 
 
-async def check_bucket(root: str, endpoint: str, now: int) -> Sequence[Finding]:
-    """Try the store with the credentials that AWS's own clients would use here."""
-    return [await asyncio.to_thread(_try, root, endpoint, now)]
+class Bucket(NamedTuple):
+    """Where, and with which key; what is empty is found as AWS's own clients find it (pod identity, environment)."""
+
+    root: str
+    endpoint: str = ""
+    access_key_id_file: str = ""
+    secret_access_key_file: str = ""
+
+    def options(self) -> dict[str, Any]:
+        """Say it as the store does.
+
+        Raises:
+            OSError, UnicodeDecodeError: a key's file cannot be read.
+        """
+        found: dict[str, Any] = {"endpoint_url": self.endpoint} if self.endpoint else {}
+        files = {"key": self.access_key_id_file, "secret": self.secret_access_key_file}
+        for name, file in files.items():
+            if file:
+                found[name] = Secret.from_file(Path(file)).reveal()
+        return found
 
 
-def _try(root: str, endpoint: str, now: int) -> Finding:
-    options: dict[str, Any] = {"endpoint_url": endpoint} if endpoint else {}
+async def check_bucket(bucket: Bucket, now: int) -> Sequence[Finding]:
+    """Try the store. now: microseconds since the epoch; names the object."""
+    return [await asyncio.to_thread(_try, bucket, now)]
+
+
+def _try(bucket: Bucket, now: int) -> Finding:
     key = f"{FOLDER}/{now}"
     try:
-        store = ObjectStore(root, options)
+        store = ObjectStore(bucket.root, bucket.options())
         # Putting reads it back and compares.
         store.put_small(key, f"kalshi-data doctor {now}\n".encode())
         try:
             listed = key in store.names(FOLDER)
         finally:
             store.forget(key)
+    except (OSError, UnicodeDecodeError) as error:
+        return fail(CHECK, f"a key cannot be read: {error}", "name the mounted Secret's files")
     except ArchiveError as error:
         return fail(CHECK, str(error), ADVICE)
     if not listed:
-        return fail(CHECK, f"{root}: what was written is not listed", ADVICE)
-    return ok(CHECK, f"{root}: written, read back, listed, removed")
+        return fail(CHECK, f"{bucket.root}: what was written is not listed", ADVICE)
+    return ok(CHECK, f"{bucket.root}: written, read back, listed, removed")

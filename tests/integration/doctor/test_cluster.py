@@ -241,6 +241,9 @@ def test_a_bucket_is_tried_directly(tmp_path: Path, capsys: pytest.CaptureFixtur
     (line,) = json.loads(capsys.readouterr().out)["checks"]
     assert (line["check"], line["state"]) == ("bucket", "ok")
     assert [path for path in root.rglob("*") if path.is_file()] == []
+    assert main(["--bucket", str(root), "--access-key-id-file", "/nowhere/id", "--json"]) == 1
+    (line,) = json.loads(capsys.readouterr().out)["checks"]
+    assert "/nowhere/id" in line["found"]
     (tmp_path / "file").write_text("x")
     assert main(["--bucket", str(tmp_path / "file" / "below"), "--json"]) == 1
     (line,) = json.loads(capsys.readouterr().out)["checks"]
