@@ -45,7 +45,8 @@ class HealthSettings:
     """The server of /livez, /readyz and /health."""
 
     host: str = "0.0.0.0"  # noqa: S104 - probes come from the node
-    """Address to listen on. All addresses, because the kubelet asks from outside; 127.0.0.1 on a laptop."""
+    """Address to listen on. All of IPv4, because the kubelet asks from outside ("::" where pods have IPv6 addresses only);
+    127.0.0.1 on a laptop."""
     port: Port = 8080
     """TCP port; 0 lets the system choose one, which the log line `health_listening` names."""
 
@@ -55,7 +56,7 @@ class MetricsSettings:
     """The server of /metrics; its own port, because network policies differ from those of the probes."""
 
     host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another pod
-    """Address to listen on. All addresses, because Prometheus scrapes from outside; 127.0.0.1 on a laptop."""
+    """Address to listen on. All of IPv4, because Prometheus scrapes from outside ("::" likewise); 127.0.0.1 on a laptop."""
     port: Port = 9090
     """TCP port; 0 lets the system choose one, which the log line `health_listening` names."""
 
