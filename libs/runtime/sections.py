@@ -45,8 +45,7 @@ class HealthSettings:
     """The server of /livez, /readyz and /health."""
 
     host: str = "0.0.0.0"  # noqa: S104 - probes come from the node
-    """Address to listen on. All of IPv4, because the kubelet asks from outside ("::" where pods have IPv6 addresses only);
-    127.0.0.1 on a laptop."""
+    """Address to listen on. All of IPv4, because the kubelet asks from outside ("::" for IPv6); 127.0.0.1 on a laptop."""
     port: Port = 8080
     """TCP port; 0 lets the system choose one, which the log line `health_listening` names."""
 
@@ -142,8 +141,7 @@ class StoreSettings:
     """"prefer" (default, as PostgreSQL's own clients: encrypted where the server offers it, unverified), "require" (never in
     the clear, still unverified) or "verify-full" (the certificate must be of a known authority and of this very host)."""
     tls_ca_file: str = ""
-    """PEM file of the authorities that verify-full trusts, read again at every new connection. Empty: the system's; RDS's are
-    in no system's."""
+    """PEM file of the authorities that verify-full trusts, read again at every new connection. Empty: the system's."""
     pool_size_max: Annotated[int, Between(1, 1_000)] = 8
     """Most connections of this process. 8 keeps 20 pods below PostgreSQL's default of 100 in all but bursts."""
     statement_timeout_s: Seconds = 60.0
