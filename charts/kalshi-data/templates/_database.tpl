@@ -28,7 +28,7 @@ spec:
   template:
     metadata:
       labels:
-        {{- include "kalshi-data.podLabels" . | nindent 8 }}
+        {{- include "kalshi-data.otherPodLabels" . | nindent 8 }}
       {{- include "kalshi-data.annotations" (dict "context" $root "annotations" $values.podAnnotations) | nindent 6 }}
     spec:
       serviceAccountName: kalshi-data-{{ .component }}

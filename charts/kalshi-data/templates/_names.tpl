@@ -37,12 +37,17 @@ kalshi-data.io/zone: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* What every pod bears. Not the chart's version: a chart that changes nothing about a pod must not replace it. */}}
-{{- define "kalshi-data.podLabels" -}}
+{{/* What pods of somebody else's software bear: no version of ours, for a new one must not replace a database's pod. */}}
+{{- define "kalshi-data.otherPodLabels" -}}
 {{ include "kalshi-data.selector" . }}
-app.kubernetes.io/version: {{ .context.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .context.Release.Service }}
 app.kubernetes.io/part-of: kalshi-data
+{{- end -}}
+
+{{/* What our pods bear. Not the chart's version: a chart that changes nothing about a pod must not replace it. */}}
+{{- define "kalshi-data.podLabels" -}}
+{{ include "kalshi-data.otherPodLabels" . }}
+app.kubernetes.io/version: {{ .context.Chart.AppVersion | quote }}
 {{- end -}}
 
 {{/* What every object bears. */}}
