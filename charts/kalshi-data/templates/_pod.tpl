@@ -235,7 +235,8 @@ spec:
   template:
     metadata:
       labels:
-        {{- include "kalshi-data.podLabels" . | nindent 8 }}
+        {{- /* A simulator that starts again is another exchange: not for a version alone. */}}
+        {{- include (ternary "kalshi-data.otherPodLabels" "kalshi-data.podLabels" (eq .component "simulator")) . | nindent 8 }}
       {{- include "kalshi-data.annotations" (dict "context" $root "annotations" .values.podAnnotations) | nindent 6 }}
     spec:
       serviceAccountName: kalshi-data-{{ .component }}
