@@ -11,10 +11,10 @@ from libs.store.logins import scram_verifier
 from libs.store.partitions import act_as_owner
 from libs.store.pool import Target, connect
 from libs.store.schema import LEVELS, read_level
+from services.migrate import command
 from services.migrate.command import main
 from services.migrate.roles import read_logins
 from tests.integration.pods.conftest import DATABASE, MASTER, PASSWORD, Rds
-from tests.support.postgres import run
 
 SECRETS = {"writer": ("kd_writer", "w-1"), "archiver": ("archiver_of_july", "a-1")}
 
@@ -31,8 +31,8 @@ def mount(directory: Path, secrets: dict[str, tuple[str, str]]) -> Path:
     return directory
 
 
-def migrate(rds: Rds, tmp_path: Path, roles: Path) -> int:
-    """Run the command of the chart's Job against the server."""
+async def migrate(rds: Rds, tmp_path: Path, roles: Path) -> int:
+    """Run the command of the chart's Job against the server, on this loop."""
     mount(tmp_path / "production", {"production": (MASTER, PASSWORD)})
     config = tmp_path / "deduplicator.yaml"
     config.write_text(
@@ -41,7 +41,9 @@ def migrate(rds: Rds, tmp_path: Path, roles: Path) -> int:
         f"  tls_ca_file: '{rds.tls.tls_ca_file}', user_file: {tmp_path}/production/production/username,\n"
         f"  password_file: {tmp_path}/production/production/password}}\n"
     )
-    return main(["--config", str(config), "--roles", str(roles), "--wait-s", "30"])
+    words = ["--config", str(config), "--roles", str(roles), "--wait-s", "30"]
+    wanted, _ = command._wanted(command._parser().parse_args(words))
+    return await command._run(wanted, 30)
 
 
 def target(rds: Rds, user: str, password: str) -> Target:
@@ -57,23 +59,23 @@ async def _may(target: Target, statement: str) -> str:
         return user
 
 
-def test_a_master_that_is_no_superuser_migrates_and_gives_passwords(
+async def test_a_master_that_is_no_superuser_migrates_and_gives_passwords(
     rds: Rds, tmp_path: Path
 ) -> None:
     """Over verified TLS where there is TLS; the role itself and a member of it log in and do what partitions need; rotated at the next run."""
     roles = mount(tmp_path / "roles", SECRETS)
-    assert migrate(rds, tmp_path, roles) == 0
+    assert await migrate(rds, tmp_path, roles) == 0
     writer, archiver = target(rds, "kd_writer", "w-1"), target(rds, "archiver_of_july", "a-1")
     for login in (writer, archiver):
-        assert run(_may(login, "CREATE TABLE of_a_test (a int)")) == "kd_owner"
-        run(_may(login, "DROP TABLE of_a_test"))
-    assert run(_level(archiver)) == LEVELS["production"]
+        assert await _may(login, "CREATE TABLE of_a_test (a int)") == "kd_owner"
+        await _may(login, "DROP TABLE of_a_test")
+    assert await _level(archiver) == LEVELS["production"]
     mount(tmp_path / "roles", {"writer": ("kd_writer", "w-2"), "status": ("kd_status", "s-1")})
-    assert migrate(rds, tmp_path, roles) == 0
+    assert await migrate(rds, tmp_path, roles) == 0
     with pytest.raises(StoreRefused, match="kd_writer"):
-        run(_level(writer))
+        await _level(writer)
     for user, password in (("kd_writer", "w-2"), ("archiver_of_july", "a-1"), ("kd_status", "s-1")):
-        assert run(_level(target(rds, user, password))) == LEVELS["production"]
+        assert await _level(target(rds, user, password)) == LEVELS["production"]
     # What the server writes down of it is no password.
     log = rds.server.log.read_text()
     assert log.count("SCRAM-SHA-256$4096:") >= 5
