@@ -1,12 +1,9 @@
-"""Every object of every scenario: of a form the API takes, named within its limits, and pointing only at what is there."""
+"""Every object of every scenario: of a form the API takes, and pointing only at what is there."""
 
-import itertools
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
-import pytest
 import yaml
 
 from tests.support.chart.kubernetes import faults
@@ -17,10 +14,7 @@ from tests.support.chart.render import (
     Object,
     Pod,
     Rendered,
-    helm,
-    render,
     scenario,
-    scenario_values,
 )
 
 OLDEST, NEWEST = "1.33", "1.37"
@@ -89,44 +83,6 @@ def test_no_object_stands_twice(release: Rendered) -> None:
     """helm applies the later one over the earlier in silence."""
     ids = [(one["apiVersion"], one["kind"], one["metadata"]["name"]) for one in release.objects]
     assert sorted({one for one in ids if ids.count(one) > 1}) == []
-
-
-def _names(release: Rendered) -> Iterator[tuple[str, str, int]]:
-    """(what, name, longest that Kubernetes takes) of everything with a limit."""
-    for one in release.objects:
-        name = one["metadata"]["name"]
-        limit = {"Service": 63, "StatefulSet": 52, "Job": 63, "Deployment": 52}.get(
-            one["kind"], 253
-        )
-        yield one["kind"], name, limit
-        for value in (one["metadata"].get("labels") or {}).values():
-            yield f"label of {one['kind']} {name}", value, 63
-    for pod in release.pods:
-        yield from ((f"label of {pod.name}", value, 63) for value in pod.labels.values())
-        for container in pod.containers:
-            yield pod.name, container["name"], 63
-            yield from ((f"port of {pod.name}", p["name"], 15) for p in container.get("ports", []))
-        yield from ((f"volume of {pod.name}", v["name"], 63) for v in pod.spec.get("volumes", []))
-
-
-def test_names_stay_within_their_limits(release: Rendered) -> None:
-    """Pods' names are those of their Deployment or StatefulSet with up to eleven characters behind."""
-    assert [(w, n) for w, n, limit in _names(release) if not 0 < len(n) <= limit] == []
-
-
-def test_long_names_are_refused_or_fit() -> None:
-    """The longest name that is accepted fits everywhere; one more character is refused, with what to shorten."""
-    values = scenario_values("eks")
-    values["zones"] = values["zones"][:1]
-    values["zones"][0]["name"] = "z" * 20
-    room = 52 - len("-connector-" + "z" * 20)
-    values["fullnameOverride"] = "f" * room
-    release = render(values)
-    assert f"{'f' * room}-connector-{'z' * 20}" in release.named("Deployment")
-    assert [(w, n) for w, n, limit in _names(release) if len(n) > limit] == []
-    values["fullnameOverride"] += "f"
-    with pytest.raises(helm().HelmError, match="shorten the release's name"):
-        render(values)
 
 
 def _references(pod: Pod) -> Iterator[tuple[str, str]]:
@@ -270,58 +226,3 @@ def test_generated_secrets_and_configurations_are_kept() -> None:
                 continue
             annotations = one["metadata"]["annotations"]
             assert annotations["helm.sh/resource-policy"] == "keep", one["metadata"]["name"]
-
-
-def test_configurations_are_immutable_and_named_by_what_they_say() -> None:
-    """Another setting is another name; the same values are the same names."""
-    base = render(scenario_values("eks"))
-    again, changed = render(scenario_values("eks")), scenario_values("eks")
-    changed["zones"][0]["registry"] = {"settings": {"status_s": 20}}
-    names = [
-        {
-            one["metadata"].get("labels", {}).get("kalshi-data.io/config"): one["metadata"]["name"]
-            for one in release.of("ConfigMap")
-        }
-        for release in (base, again, render(changed))
-    ]
-    assert set(names[0]) == {"use1a", "use1b", "use1c", "central"}
-    assert names[0] == names[1]
-    assert [zone for zone in names[0] if names[0][zone] != names[2][zone]] == ["use1a"]
-    assert all(one["immutable"] for one in base.of("ConfigMap"))
-
-
-def test_jobs_are_named_by_their_spec() -> None:
-    """An unchanged migration is the same Job; another image is another Job, since a Job cannot be changed."""
-    values = scenario_values("eks")
-    base, again = render(values), render(values, is_upgrade=True)
-    values["image"]["tag"] = "1.0.1"
-    other = render(values)
-    jobs = [set(r.named("Job")) for r in (base, again, other)]
-    migrations = {n for n in jobs[0] if "-migrate-" in n}
-    assert len(migrations) == 4
-    assert all(re.fullmatch(r"kalshi-data-migrate-[a-z0-9]+-[0-9a-f]{8}", n) for n in migrations)
-    assert migrations <= jobs[1]
-    assert not migrations & jobs[2]
-    hooks = [
-        j for j in base.of("Job") if "helm.sh/hook" in (j["metadata"].get("annotations") or {})
-    ]
-    assert {j["metadata"]["name"] for j in base.of("Job")} - {
-        j["metadata"]["name"] for j in hooks
-    } == migrations
-
-
-def test_names_are_those_everyone_relies_on() -> None:
-    """The release's name alone when it says kalshi-data, else in front of it; Gatherers bear the zone's name."""
-    for name, prefix in (("kalshi-data", "kalshi-data"), ("prod", "prod-kalshi-data")):
-        release = render(scenario_values("eks"), name=name)
-        wanted = {
-            f"{prefix}-{component}-{zone}"
-            for component, zone in itertools.product(
-                ("registry", "connector", "poller"), ("use1a", "use1b", "use1c")
-            )
-        } | {f"{prefix}-{one}" for one in ("deduplicator", "archiver", "operator")}
-        assert set(release.named("Deployment")) == wanted
-        assert set(release.named("Gatherer")) == {"use1a", "use1b", "use1c"}
-        assert {
-            a for a in release.named("ServiceAccount") if not a.startswith("kalshi-data-")
-        } == set()
