@@ -151,7 +151,7 @@ class Watch:
         settings.peering.name = own.peering
         settings.peering.lifetime = own.peering_s
         # Who started last goes on watching, the others pause; they go on planning where the database lets them.
-        settings.peering.priority = runtime.clock.now() // 1_000_000
+        settings.peering.priority = runtime.clock.now() // 1_000
         return settings
 
 
