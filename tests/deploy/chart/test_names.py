@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.chart.render import Rendered, helm, render, scenario_values
+from tests.support.chart.render import Rendered, helm, render, scenario, scenario_values
 
 
 def _names(release: Rendered) -> Iterator[tuple[str, str, int]]:
@@ -49,8 +49,8 @@ def test_long_names_are_refused_or_fit() -> None:
 
 def test_configurations_are_immutable_and_named_by_what_they_say() -> None:
     """Another setting is another name; the same values are the same names."""
-    base = render(scenario_values("eks"))
-    again, changed = render(scenario_values("eks")), scenario_values("eks")
+    base, again = scenario("eks"), scenario("eks", is_upgrade=True)
+    changed = scenario_values("eks")
     changed["zones"][0]["registry"] = {"settings": {"status_s": 20}}
     names = [
         {
@@ -68,7 +68,7 @@ def test_configurations_are_immutable_and_named_by_what_they_say() -> None:
 def test_jobs_are_named_by_their_spec() -> None:
     """An unchanged migration is the same Job; another image is another Job, since a Job cannot be changed."""
     values = scenario_values("eks")
-    base, again = render(values), render(values, is_upgrade=True)
+    base, again = scenario("eks"), scenario("eks", is_upgrade=True)
     values["image"]["tag"] = "1.0.1"
     other = render(values)
     jobs = [set(r.named("Job")) for r in (base, again, other)]
@@ -87,8 +87,8 @@ def test_jobs_are_named_by_their_spec() -> None:
 
 def test_names_are_those_everyone_relies_on() -> None:
     """The release's name alone when it says kalshi-data, else in front of it; Gatherers bear the zone's name."""
-    for name, prefix in (("kalshi-data", "kalshi-data"), ("prod", "prod-kalshi-data")):
-        release = render(scenario_values("eks"), name=name)
+    named = render(scenario_values("eks"), name="prod")
+    for release, prefix in ((scenario("eks"), "kalshi-data"), (named, "prod-kalshi-data")):
         wanted = {
             f"{prefix}-{component}-{zone}"
             for component, zone in itertools.product(

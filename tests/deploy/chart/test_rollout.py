@@ -1,5 +1,6 @@
 """Zone by zone in one release: what a held zone renders, and that nothing released waits for it."""
 
+import functools
 from typing import Any
 
 from tests.support.chart.render import Rendered, render, scenario, scenario_values
@@ -18,9 +19,11 @@ def _paused(release: Rendered) -> dict[str, set[Any]]:
     return found
 
 
-def _released(names: list[str] | None) -> Rendered:
+@functools.cache
+def _released(*names: str | None) -> Rendered:
+    """With these zones released; None: all of them."""
     values = scenario_values("held")
-    values["rollout"] = {"released": names}
+    values["rollout"] = {"released": None if None in names else list(names)}
     return render(values)
 
 
@@ -28,13 +31,13 @@ def test_a_held_zone_is_paused_whole() -> None:
     """Deployments paused, the database behind a partition above its only pod; the released zone and the centre are not."""
     free, held = {"free", 0}, {"paused", 1}
     assert _paused(scenario("held")) == {"": {"free"}, "a": free, "b": held, "c": held}
-    assert _paused(_released([])) == {"": {"free"}, "a": held, "b": held, "c": held}
+    assert _paused(_released()) == {"": {"free"}, "a": held, "b": held, "c": held}
     assert _paused(_released(None)) == {"": {"free"}, "a": free, "b": free, "c": free}
 
 
 def test_holding_changes_nothing_but_the_hold() -> None:
     """Pod templates, configurations and services of a held zone are those of the new version, to be taken up as they are."""
-    held, free = _released([]), _released(None)
+    held, free = _released(), _released(None)
     for kind in ("Deployment", "StatefulSet"):
         for name, one in free.named(kind).items():
             template = held.named(kind)[name]["spec"]["template"]
@@ -45,7 +48,7 @@ def test_holding_changes_nothing_but_the_hold() -> None:
 
 def test_schemas_grow_before_the_zones_follow() -> None:
     """The migration of a held zone is made too; the central pods' configuration is that of all zones."""
-    release = _released(["a"])
+    release = scenario("held")
     jobs = {name.rsplit("-", 1)[0] for name in release.named("Job")}
     assert {f"kalshi-data-migrate-{one}" for one in ("a", "b", "c", "production")} <= jobs
 

@@ -112,6 +112,7 @@ def render(
         helm_python.HelmError: values that the schema refuses, or a template that fails.
     """
     with helm().Chart.load(str(CHART)) as chart:
+        merged = chart.merge_values(copy.deepcopy(dict(values)))  # before render changes the handle
         texts = chart.render(
             copy.deepcopy(dict(values)),
             name=name,
@@ -119,8 +120,6 @@ def render(
             is_upgrade=is_upgrade,
             is_install=not is_upgrade,
         )
-    with helm().Chart.load(str(CHART)) as chart:
-        merged = chart.merge_values(copy.deepcopy(dict(values)))
     notes = "".join(text for path, text in texts.items() if path.endswith("NOTES.txt"))
     objects = [
         document
