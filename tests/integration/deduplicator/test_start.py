@@ -114,25 +114,30 @@ async def test_it_waits_for_production_and_then_for_one_gatherer_and_says_so(
 
 
 async def test_roles_and_schema_of_production_may_come_after_it(
-    databases: Databases, production_server: EmbeddedPostgres
+    databases: Databases, postgres_server: EmbeddedPostgres
 ) -> None:
     """Installed all at once: it waits, not ready and saying why, for the login, then for the schema, and then merges."""
     truth = make_truth(85, 50)
     await databases.zones["a"].write(hear(truth))
-    empty = await production_server.create_database("empty")
+    empty = await postgres_server.create_database("test_late")
     late = replace(empty, user="kd_late", password="late")
-    async with connect(empty) as admin:
-        async with running(databases.gatherers, late) as deduplicator:
-            await deduplicator.started(
-                lambda h: "kd_late" in h["reason"] and "failed" in h["reason"]
-            )
-            await admin.execute("CREATE ROLE kd_late LOGIN PASSWORD 'late' IN ROLE kd_writer")
-            await deduplicator.until(lambda h: "has no schema" in h["reason"])
-            assert not deduplicator.health["ready"]
-            await migrate_all([Migration(empty, "production")])
-            await deduplicator.drained()
-            await deduplicator.until(lambda h: h["ready"])
-        assert sorted(await merged_keys(admin)) == sorted(true_keys(truth))
+    try:
+        async with connect(empty) as admin:
+            async with running(databases.gatherers, late) as deduplicator:
+                await deduplicator.started(
+                    lambda h: "kd_late" in h["reason"] and "failed" in h["reason"]
+                )
+                await admin.execute("CREATE ROLE kd_late LOGIN PASSWORD 'late' IN ROLE kd_writer")
+                await deduplicator.until(lambda h: "has no schema" in h["reason"])
+                assert not deduplicator.health["ready"]
+                await migrate_all([Migration(empty, "production")])
+                await deduplicator.drained()
+                await deduplicator.until(lambda h: h["ready"])
+            assert sorted(await merged_keys(admin)) == sorted(true_keys(truth))
+    finally:
+        async with connect(postgres_server.target()) as server:
+            await server.execute("DROP DATABASE test_late WITH (FORCE)")
+            await server.execute("DROP ROLE IF EXISTS kd_late")
 
 
 async def test_a_gatherer_with_a_damaged_disk_delays_nobody(databases: Databases) -> None:

@@ -94,7 +94,10 @@ async def test_the_previous_level_s_code_works_on_this_level(
     for kind, level in PREVIOUS_LEVELS.items():
         assert f"{names[kind]}: Final = {level}\n" in code
         assert LEVELS[kind] == level + 1, "PREVIOUS is to be moved with a new level"  # type: ignore[index]
-    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
+    async with (
+        asyncio.timeout(120),
+        running_zone(gatherer_db, tmp_path, markets=4, rate=60.0) as zone,
+    ):
         gatherer, deduplicator = configure(zone, production_db, tmp_path)
         async with (
             connect(production_db) as production,
