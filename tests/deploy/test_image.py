@@ -162,6 +162,12 @@ def test_images_of_development_start_without_a_root(folder: str) -> None:
     assert script.splitlines()[-1].startswith("exec ")
 
 
+def test_the_database_stops_without_waiting_for_its_clients() -> None:
+    """The kubelet sends what the image says: SIGINT is PostgreSQL's fast shutdown, SIGTERM waits for everybody."""
+    (stage,) = stages(ROOT / "images" / "postgres" / "Dockerfile")
+    assert stage.all("STOPSIGNAL") == ["SIGINT"]
+
+
 def _bake() -> dict[str, dict[str, Any]]:
     """docker-bake.hcl: kind of block -> name -> what it says."""
     with (ROOT / "docker-bake.hcl").open(encoding="utf-8") as file:
