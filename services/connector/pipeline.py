@@ -108,7 +108,8 @@ class Pipeline:
     def _cut(self, now: int) -> None:
         batch = self.batcher.cut(now)
         if batch is not None:
-            self.buffer.drops.reason = "storage_full" if self.is_held else "spool_full"
+            is_full = self.is_held and self._storage is not None and self._storage.is_full
+            self.buffer.drops.reason = "storage_full" if is_full else "spool_full"
             self._note_gaps(self.buffer.put(batch, now), now)
             if self.buffer.dropped != self._dropped:
                 self._count_drops()

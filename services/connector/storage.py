@@ -3,7 +3,7 @@
 What is held back waits in memory, then in the disk spool; only when both are full it is dropped, and that is a gap of its
 own cause. Trades, lifecycle and all else of the process go on being committed: they are little, and what is lost of them
 cannot be asked for again. Below the limit by a margin everything resumes by itself, in its order. While the size is not
-known (the database is away) what was seen last stands.
+known (the database is away) what was seen last stands; nothing of them is committed before the first look.
 """
 
 import asyncio
@@ -41,16 +41,20 @@ class Level(enum.IntEnum):
 
 
 class Storage:
-    """The limit and what was seen last. bytes_max: 0 for no limit. size_bytes: None before the first look."""
+    """The limit and what was seen last.
+
+    bytes_max: 0 for no limit. size_bytes: None until it is known. has_looked: after the first look, also one that failed.
+    """
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.size_bytes: int | None = None
         self.level = Level.OK
+        self.has_looked = not bytes_max
 
     def see(self, size_bytes: int) -> bool:
         """Take a size; True when the level changed."""
-        before, self.size_bytes = self.level, size_bytes
+        before, self.size_bytes, self.has_looked = self.level, size_bytes, True
         if not self.bytes_max:
             return False
         until = RESUMED if before is Level.FULL else 1.0
@@ -62,7 +66,12 @@ class Storage:
 
     def holds(self, family: Family) -> bool:
         """True while this family's batches are not to be committed."""
-        return self.level is Level.FULL and family in HELD
+        return family in HELD and (self.level is Level.FULL or not self.has_looked)
+
+    @property
+    def is_full(self) -> bool:
+        """True above the limit, and until there is room again."""
+        return self.level is Level.FULL
 
     def describe(self) -> dict[str, object]:
         """Return what /health shows."""
@@ -84,6 +93,7 @@ async def keep_looking(
         try:
             await look_once(storage, pool, runtime)
         except StoreUnavailable as error:
+            storage.has_looked = True
             log.debug("storage_unknown", error=str(error))
         await first_of(ended, timeout_s=LOOK_S)
     await ended.wait()

@@ -10,8 +10,10 @@ import pytest
 from libs.flow.batch import Batch, Limits
 from libs.marketdata.tables import Family
 from libs.runtime.clock import SystemClock
+from libs.runtime.service import Runtime
 from libs.store.batches import SealedBatch
 from libs.store.lanes import Committed, LaneWriter
+from libs.store.pool import Pool
 from libs.telemetry.metrics import Metrics
 from services.connector import inherited
 from services.connector.buffer import Buffer
@@ -19,7 +21,7 @@ from services.connector.inherited import Legacy
 from services.connector.outlets import Outlets
 from services.connector.pipeline import Pipeline
 from services.connector.spooling import Spooling
-from services.connector.storage import HELD, Level, Storage
+from services.connector.storage import HELD, Level, Storage, keep_looking
 from tests.unit.connector.spool_world import Database, Process
 from tests.unit.connector.test_pipeline import trade
 
@@ -45,11 +47,41 @@ def test_only_the_large_families_are_held() -> None:
     }  # fmt: skip
 
 
+async def test_nothing_large_is_committed_before_the_first_look() -> None:
+    """The process before us may have ended above the limit; a first look that fails holds nobody up."""
+    storage = Storage(1000)
+    assert {family for family in Family if storage.holds(family)} == HELD
+    assert not storage.is_full
+    storage.see(1)
+    assert not any(map(storage.holds, Family))
+    storage, ended = Storage(1000), asyncio.Event()
+    pool, runtime = cast(Pool, AwayPool(ended)), cast(Runtime, FakeRuntime())
+    async with asyncio.timeout(5):
+        await keep_looking(storage, pool, runtime, ended)
+    assert storage.size_bytes is None
+    assert not any(map(storage.holds, Family))
+
+
 def test_without_a_limit_nothing_is_held() -> None:
     """A laptop's default."""
     storage = Storage(0)
     assert not storage.see(1 << 50)
     assert not any(map(storage.holds, Family))
+
+
+class AwayPool:
+    """Has no connection to give; whoever asked once has asked enough."""
+
+    def __init__(self, ended: asyncio.Event) -> None:
+        self._ended = ended
+
+    def acquire(self, *, timeout: float) -> None:
+        self._ended.set()
+        raise OSError("nobody there")
+
+
+class FakeRuntime:
+    metrics = Metrics("a")
 
 
 class FakeLane:
