@@ -38,6 +38,33 @@ class _Connection(kopf.ConnectionInfo):
         return context
 
 
+class _Stop:
+    """Ends kopf from another thread.
+
+    Of its own loop's kind: a flag that a thread waits for would hold kopf's thread when it ends by itself.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._here: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def here(self) -> asyncio.Event:
+        """Return the flag of the running loop; called once."""
+        event = asyncio.Event()
+        self._here = (asyncio.get_running_loop(), event)
+        if self._is_set:
+            event.set()
+        return event
+
+    def set(self) -> None:
+        """Set it, from any thread, however early or late."""
+        self._is_set = True
+        if self._here is not None:
+            loop, event = self._here
+            with contextlib.suppress(RuntimeError):  # it has ended before
+                loop.call_soon_threadsafe(event.set)
+
+
 class Watch:
     """Watches one namespace.
 
@@ -65,12 +92,10 @@ class Watch:
     async def keep(self, runtime: Runtime) -> None:
         """Watch until stop."""
         while not runtime.stop.is_set():
-            settings = self._settings(
-                runtime, has_peers=await ensure_peering(self._kube, self._own)
-            )
-            stop, loop = threading.Event(), asyncio.get_running_loop()
-            ended: asyncio.Future[BaseException | None] = loop.create_future()
-            arguments, name = (settings, stop, loop, ended), f"kopf-{self._own.name}"
+            has_peers = await ensure_peering(self._kube, self._own)
+            settings, stop = self._settings(runtime, has_peers=has_peers), _Stop()
+            ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+            arguments, name = (settings, stop, ended), f"kopf-{self._own.name}"
             threading.Thread(target=self._be, args=arguments, name=name, daemon=True).start()
             stopping = asyncio.ensure_future(runtime.stop.wait())
             try:
@@ -89,26 +114,29 @@ class Watch:
     def _be(
         self,
         settings: kopf.OperatorSettings,
-        stop: threading.Event,
-        loop: asyncio.AbstractEventLoop,
+        stop: "_Stop",
         ended: "asyncio.Future[BaseException | None]",
     ) -> None:
         """Be kopf's thread."""
         fault: BaseException | None = None
+        loop = ended.get_loop()
         try:
-            asyncio.run(
-                kopf.operator(
-                    registry=self._registry(loop),
-                    settings=settings,
-                    namespaces=[self._kube.namespace],
-                    identity=self._holder,  # type: ignore[arg-type]
-                    stop_flag=stop,
-                )
-            )
+            asyncio.run(self._operate(settings, stop, loop))
         except Exception as error:  # noqa: BLE001 - a thread's errors are seen by nobody else: handed to our loop, and logged there
             fault = error
         with contextlib.suppress(RuntimeError):  # our loop has ended before
             loop.call_soon_threadsafe(_finish, ended, fault)
+
+    async def _operate(
+        self, settings: kopf.OperatorSettings, stop: "_Stop", loop: asyncio.AbstractEventLoop
+    ) -> None:
+        await kopf.operator(
+            registry=self._registry(loop),
+            settings=settings,
+            namespaces=[self._kube.namespace],
+            identity=self._holder,  # type: ignore[arg-type]
+            stop_flag=stop.here(),
+        )
 
     def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
