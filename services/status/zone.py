@@ -63,7 +63,7 @@ SELECT reason, count(*) AS gaps FROM gaps
 """
 _LAG: LiteralString = """
 SELECT count(*) AS batches, percentile_disc(ARRAY[0.5, 0.9, 0.99, 1]) WITHIN GROUP (ORDER BY lag_ms) AS lags
-  FROM (SELECT (extract(epoch FROM b.committed_at) * 1000 - t.time_from / 1000)::float8 AS lag_ms
+  FROM (SELECT (extract(epoch FROM b.committed_at) * 1000 - t.time_from / 1000.0)::float8 AS lag_ms
           FROM (SELECT committed_at, table_names, times_from FROM ingest_batches
                  ORDER BY batch_id DESC LIMIT $2) AS b
          CROSS JOIN LATERAL unnest(b.table_names, b.times_from) AS t (name, time_from)
