@@ -26,6 +26,7 @@ class Impatient(Watch):
         return settings
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_kopf_that_gives_up_is_begun_again(tmp_path: Path) -> None:
     """The API is away for longer than it tries: it ends, and its thread with it; what is stopped ends, too."""
