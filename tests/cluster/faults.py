@@ -90,7 +90,9 @@ class Testbed:
     ) -> None:
         # buildah before 1.33 does not see that a stage is used whose name has a build argument in it.
         words = ("--skip-unused-stages=false", *arguments)
-        await run(self._script, "image", reference, str(context), *words, timeout_s=timeout_s)
+        # A pod's image without a folder is looked for in `library`.
+        full = reference if "/" in reference else f"library/{reference}"
+        await run(self._script, "image", full, str(context), *words, timeout_s=timeout_s)
 
     async def _zone(self, verb: str, zone: int) -> None:
         await run(self._script, "zone", verb, _letter(zone), timeout_s=NODE_S_MAX)

@@ -84,7 +84,7 @@ async def test_the_testbed_is_told_by_letters(tmp_path: Path) -> None:
     await faults.heal(2)
     await faults.stop_api()
     await faults.image("n:t", Path("/c"), ["--target", "x"], 5)
-    assert log.read_text().splitlines() == ["zone kill a", "zone heal c", "api stop", "image n:t /c --skip-unused-stages=false --target x"]  # fmt: skip
+    assert log.read_text().splitlines() == ["zone kill a", "zone heal c", "api stop", "image library/n:t /c --skip-unused-stages=false --target x"]  # fmt: skip
 
 
 def test_a_node_of_kind_comes_back_under_its_address() -> None:
