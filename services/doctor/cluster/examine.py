@@ -50,23 +50,7 @@ def cluster_checks(evidence: Evidence) -> list[Check]:
     ]
     services = tuple(bases)
     judged = [
-        *(
-            Check(
-                slots_check(zone.zone),
-                partial(check_slots, evidence, zone),
-                needs=(database_check(zone.zone),),
-                timeout_s=LONG_S,
-            )
-            for zone in settings.zones
-        ),
-        *(
-            Check(
-                exchange_check(zone.zone),
-                partial(check_exchange, evidence, zone.zone),
-                after=services,
-            )
-            for zone in settings.zones
-        ),
+        *_zone_checks(evidence, services),
         Check(
             ARCHIVE,
             partial(check_archive, evidence),
@@ -79,6 +63,27 @@ def cluster_checks(evidence: Evidence) -> list[Check]:
         Check(POLICIES, partial(check_policies, evidence), after=services, timeout_s=LONG_S),
     ]
     return [*looked, *answered, *judged]
+
+
+def _zone_checks(evidence: Evidence, services: tuple[str, ...]) -> list[Check]:
+    """What is judged of each zone: its slots, and whether the exchange lets it in."""
+    zones = evidence.settings.zones
+    slots = [
+        Check(
+            slots_check(zone.zone),
+            partial(check_slots, evidence, zone),
+            needs=(database_check(zone.zone),),
+            timeout_s=LONG_S,
+        )
+        for zone in zones
+    ]
+    keys = [
+        Check(
+            exchange_check(zone.zone), partial(check_exchange, evidence, zone.zone), after=services
+        )
+        for zone in zones
+    ]
+    return [*slots, *keys]
 
 
 async def _check_connections(evidence: Evidence) -> Sequence[Finding]:
