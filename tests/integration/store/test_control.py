@@ -13,7 +13,7 @@ from libs.store.catalogue_views import read_strays
 from libs.store.connections import count_connections, reserve
 from libs.store.control import Owned
 from libs.store.planner import Planner
-from libs.store.planning import Wishes, look
+from libs.store.planning import Wishes, decide, look
 from libs.store.pool import Connection, Target, connect
 from libs.store.slot_moves import with_markets
 
@@ -141,8 +141,10 @@ async def test_a_plan_of_the_operator_needs_no_more_than_its_grants(
     operator = _long_watching("operator/one")
     async with connect(gatherer_db) as own:
         await own.execute("set role kd_planner")
-        found = await look(own, operator, Wishes(SLOTS, 200), now_s=0.0, settle_s=0.0)
-        assert found is not None
+        wishes = Wishes(["trade/0"], 200)
+        found = await look(own, operator, wishes, now_s=0.0, settle_s=100.0)
+        assert found is not None and found.plan is None
+        assert (await decide(own, found.zone, wishes)).insert
         everything = Plan(
             insert=[Pair("orderbook/4", "b")],
             release=[Pair("orderbook/0", "a")],
