@@ -106,7 +106,7 @@ async def judge_case(case: Case) -> Verdict:
             name = zone or PRODUCTION
             verdict.zones.append(zone_verdict(name, gaps, lives, causes.get(zone, "")))
             verdict.loose_gaps[name] = loose(gaps, _causes(sessions, keys, lives, troubles))
-            verdict.unplanned_gaps[name] = unplanned(gaps, truth.lives())
+            verdict.unplanned_gaps[name] = unplanned(gaps, truth.lives(), index)
             if zone in case.absences:
                 _judge_absence(verdict, zone, case.absences[zone], gaps)
         judge_snapshots(verdict, truth, sessions, stored.snapshots)

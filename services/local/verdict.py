@@ -14,6 +14,8 @@ from libs.marketdata.units import SECOND
 
 SLACK = 10 * SECOND
 """A gap may be this much wider than its cause, microseconds."""
+NEW = 60 * SECOND
+"""A new market is heard this soon after it is listed."""
 
 
 class Fact(NamedTuple):
@@ -134,21 +136,31 @@ def loose(gaps: Iterable[Gap], causes: Callable[[str], Sequence[Span]]) -> list[
 
 
 def unplanned(
-    gaps: Iterable[Gap], markets: Mapping[str, tuple[int | None, int | None]]
+    gaps: Iterable[Gap],
+    markets: Mapping[str, tuple[int | None, int | None]],
+    claims: ClaimIndex,
 ) -> list[Gap]:
-    """Return the gaps but two that belong to a market's life: before a new one is first subscribed, and at its close.
+    """Return the gaps but two that belong to a market's life: before a new one is first heard, and at its close.
 
-    A market that closes is unsubscribed then: a quiet sid's last frame need not prove the last seconds.
+    A market that closes is unsubscribed then: a quiet sid's last frame need not prove the last seconds. A new one that is
+    not heard within a minute is no matter of course any more.
 
     Args:
         markets: when each was listed (None: it was there from the beginning) and when it closed (None: it has not),
             microseconds.
     """
+
+    def is_new(gap: Gap, listed_at: int | None) -> bool:
+        if listed_at is None or gap.to_ts - listed_at > NEW:
+            return False
+        heard = claims.of(gap.ticker)
+        return not heard or gap.to_ts <= heard[0][0]
+
     return [
         gap
         for gap in gaps
         for listed_at, closed_at in (markets[gap.ticker],)
-        if not (listed_at is not None and gap.from_ts - listed_at <= SLACK)
+        if not is_new(gap, listed_at)
         if not (gap.to_ts == closed_at and gap.to_ts - gap.from_ts <= SLACK)
     ]
 

@@ -78,8 +78,8 @@ async def _run(arguments: argparse.Namespace, console: Console) -> int:
         except (CommandFailed, Skipped) as error:
             console.print(f"no cluster to play on: {error}", soft_wrap=True, markup=False)
             return EXIT_USAGE
-        wanted = arguments.scenarios or [scenario.number for scenario in ORDER]
-        scenarios = [scenario for scenario in ORDER if scenario.number in wanted]
+        by_number = {scenario.number: scenario for scenario in ORDER}
+        scenarios = [by_number[number] for number in arguments.scenarios or by_number]
         is_clean = True
         try:
             results = await play_all(scenarios, ground, console, arguments.minutes)

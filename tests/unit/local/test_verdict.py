@@ -92,14 +92,20 @@ def test_every_part_can_fail_the_whole() -> None:
 
 def test_only_a_new_markets_first_moments_and_a_closing_ones_last_are_planned() -> None:
     """Everything else that nobody heard is a gap; also of a market that was there before, and much later in its life."""
-    lives = {"OLD": (None, None), "NEW": (20 * SECOND, 60 * SECOND)}
-    planned = [Gap("NEW", 20 * SECOND, 22 * SECOND), Gap("NEW", 58 * SECOND, 60 * SECOND)]
+    lives = {"OLD": (None, None), "NEW": (20 * SECOND, 90 * SECOND), "DEAF": (20 * SECOND, None)}
+    claims = ClaimIndex([("NEW", 42 * SECOND, 50 * SECOND), ("NEW", 52 * SECOND, 88 * SECOND)])
+    planned = [
+        Gap("NEW", 20 * SECOND, 42 * SECOND),
+        Gap("NEW", 88 * SECOND, 90 * SECOND),
+        Gap("DEAF", 20 * SECOND, 80 * SECOND),
+    ]
     wrong = [
         Gap("OLD", 20 * SECOND, 22 * SECOND),
-        Gap("NEW", 40 * SECOND, 41 * SECOND),
-        Gap("NEW", 40 * SECOND, 60 * SECOND),
+        Gap("NEW", 50 * SECOND, 52 * SECOND),
+        Gap("NEW", 60 * SECOND, 90 * SECOND),
+        Gap("DEAF", 20 * SECOND, 81 * SECOND),
     ]
-    assert unplanned([*planned, *wrong], lives) == wrong
+    assert unplanned([*planned, *wrong], lives, claims) == wrong
 
 
 def test_facts_until_a_moment() -> None:
