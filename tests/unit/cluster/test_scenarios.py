@@ -49,8 +49,8 @@ def test_the_table_of_who_reaches_whom() -> None:
     services = [" ".join(filter(None, peer)) for peer in SERVICES]
     health = {f"{name} 8080" for name in services}
     assert reached(Peer("test")) == databases | {"production 5432"} | health
-    assert reached(Peer("monitoring")) == {f"{name} 9090" for name in services}
-    assert reached(Peer("stranger")) == reached(Peer("simulator")) == set()
+    assert reached(Peer("monitoring")) == {f"{name} 9090" for name in services} | {"api 443"}
+    assert (reached(Peer("stranger")), reached(Peer("simulator"))) == ({"api 443"}, set())
 
 
 def test_what_differs_from_the_table_is_named() -> None:
