@@ -116,6 +116,8 @@ class Ground:
         """Leave nothing of the release or its namespace. Raises CommandFailed."""
         self.installed = ()
         await self.helm.uninstall(RELEASE, self.kube.namespace)
+        # Connectors would wait for somebody to take their slots over.
+        await self.kube("delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
         await self.kube.delete_namespace(GONE_S_MAX)
 
     # --- looking ---

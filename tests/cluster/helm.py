@@ -50,8 +50,8 @@ class Helm:
         return await self(*words, f"--timeout={timeout_s:.0f}s", timeout_s=timeout_s + 20)
 
     async def uninstall(self, release: str, namespace: str, *, timeout_s: float = 180.0) -> None:
-        """Uninstall and wait until what is to go is gone. Raises CommandFailed."""
-        words = ("uninstall", release, "--namespace", namespace, "--wait", "--ignore-not-found")
+        """Uninstall; pods take their own time to go. Raises CommandFailed."""
+        words = ("uninstall", release, "--namespace", namespace, "--ignore-not-found")
         await self(*words, f"--timeout={timeout_s:.0f}s", timeout_s=timeout_s + 20)
 
 
