@@ -163,7 +163,7 @@ def test_the_exchange_is_as_lively_as_the_scenarios_want_it() -> None:
     values = merged(yaml.safe_load(DEVELOPMENT.read_text()), release_values(LABELS, IMAGES))
     told = values["simulator"]["settings"]
     assert (told["markets"], told["new_market_every_s"]) == (2_000, 5)
-    assert told["rate"] >= 160
+    assert told["rate"] >= 270
     assert slots_of(values) == 12
     assert "shards" not in values["zoneDefaults"].get("connectors", {})
 
