@@ -280,12 +280,19 @@ async def until_pod(
     ground: Ground, component: str, zone: str, count: int, within_s: float
 ) -> list[Object]:
     """Wait until a component has so many ready pods, and no other; return them. Raises NotInTime."""
+    seen: list[Object] = []
 
-    async def look() -> list[Object]:
-        return await ground.pods(component, zone)
+    async def look() -> list[str]:
+        seen[:] = await ground.pods(component, zone)
+        return [f"{name_of(pod)} {_state(pod)}" for pod in seen]
 
-    def holds(pods: list[Object]) -> bool:
-        return len(pods) == count and all(map(is_ready, pods))
+    def holds(words: list[str]) -> bool:
+        return len(words) == count and all(map(is_ready, seen))
 
     what = f"{count} {component} {zone} ready"
-    return await until(look, holds, within_s, what, say=ground.say)
+    await until(look, holds, within_s, what, say=ground.say)
+    return seen
+
+
+def _state(pod: Object) -> str:
+    return "goes" if is_going(pod) else "ready" if is_ready(pod) else "comes"
