@@ -12,12 +12,12 @@ import pytest
 from tests.deploy.locks import ROOT
 
 COMMAND = """#!{python}
-import signal, sys
+import os, signal, sys
 def end(number, frame):
-    print("end", flush=True)
-    sys.exit(7)
+    os.write(1, b"end\\n")
+    os._exit(7)
 signal.signal(signal.SIGTERM, end)
-print("up", *sys.argv[1:], flush=True)
+os.write(1, (" ".join(["up", *sys.argv[1:]]) + "\\n").encode())
 if sys.argv[1] == "fails":
     sys.exit(3)
 while True:

@@ -44,7 +44,8 @@ async def test_new_rows_of_production_are_summarised_by_its_writer(databases: Da
     await databases.conn.execute(FILL)
     async with connect(replace(databases.production, user="kd_writer")) as writer:
         summaries = Summaries("merge_no")
-        assert await summaries.keep_up(writer) > 5
+        # The server's own worker may have come to some of the ranges before us.
+        assert await summaries.keep_up(writer) > 0
         assert await summaries.keep_up(writer) == 0
 
 
