@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-cluster soaks seeds check format lock clean
+.PHONY: help env demo test test-cluster scenarios soaks seeds check format lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -39,6 +39,9 @@ test-cluster: env ## The eight scenarios on the cluster that KUBECONFIG names, a
 
 seeds: env ## SEEDS worlds of random faults in virtual time; the first that fails is named
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --unions $(SEEDS)
+
+scenarios: env ## What a zone must bear, with real processes and small figures, one after the other: some minutes
+	$(BIN)/python -m pytest -m scenario tests/integration/local
 
 soaks: env ## The soak scenarios with small figures, and what else is too much for every run of the suite
 	$(BIN)/python -m pytest -m "scenario or soak"
