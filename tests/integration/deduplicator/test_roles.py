@@ -47,6 +47,8 @@ async def test_new_rows_of_production_are_summarised_by_its_writer(databases: Da
         # The server's own worker may have come to some of the ranges before us.
         assert await summaries.keep_up(writer) > 0
         assert await summaries.keep_up(writer) == 0
+    # Whoever did it: one who knows of nothing finds no range that is left.
+    assert await Summaries("merge_no").keep_up(databases.conn) == 0
 
 
 async def test_a_running_deduplicator_keeps_the_summaries_up(databases: Databases) -> None:
