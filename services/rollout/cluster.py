@@ -169,6 +169,7 @@ def unfinished(jobs: Sequence[Job]) -> list[str]:
     for job in jobs:
         if job.fault:
             raise Stopped(
-                f"job {job.name} has failed ({job.fault}); kubectl logs job/{job.name} says why"
+                f"job {job.name} has failed ({job.fault}); kubectl logs job/{job.name} says why. It is not begun again by"
+                f" itself: when its cause is mended, kubectl delete job/{job.name}, then run this again"
             )
     return [job.name for job in jobs if not job.is_complete]

@@ -6,12 +6,15 @@ is in and how far that got. (Its values would not do: helm writes a former revis
 """
 
 import json
+import re
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 from services.rollout.errors import ReleaseBusy, ReleaseNotThere
 
 MARK: Final = "kalshi-data rollout"
+ROLLBACK: Final = re.compile(r"Rollback to (\d+)")
+"""What helm describes a rollback by."""
 
 
 class Revision(NamedTuple):
@@ -33,8 +36,8 @@ class Start(NamedTuple):
     """Where a rollout begins.
 
     revision: the newest of this very rollout, None when it is new. step: the one to begin with: nobody released, or, of a
-    rollout that goes on, where it stands, so that it is looked at again. goes_back_to: the newest revision that worked
-    before it, None when history has none any more.
+    rollout that goes on, where it stands, so that it is looked at again. goes_back_to: the newest revision before it that
+    worked and held nobody, None when history has none any more.
     """
 
     revision: int | None
@@ -76,11 +79,10 @@ def find_start(release: str, history: Sequence[Revision], fingerprint: str) -> S
     """
     if not history:
         raise ReleaseNotThere(f"there is no release {release}; helm install makes it")
-    history = sorted(history)
+    history = _meant(sorted(history))
     mark = mark_of(fingerprint)
     worked = [one for one in history if one.status in ("deployed", "superseded")]
-    before = [one.number for one in worked if _described(mark, one.description) is None]
-    goes_back_to = max(before, default=None)
+    goes_back_to = max((one.number for one in worked if _is_whole(one, mark)), default=None)
     last = history[-1]
     if last.status.startswith("pending"):
         behind = max((one.number for one in worked), default=None)
@@ -91,6 +93,22 @@ def find_start(release: str, history: Sequence[Revision], fingerprint: str) -> S
     if left_at is None:
         return Start(None, Step(()), goes_back_to)
     return Start(worked[-1].number, left_at, goes_back_to)
+
+
+def _meant(history: Sequence[Revision]) -> list[Revision]:
+    """The history, oldest first, with each rollback described as what it went back to: it is that revision once more."""
+    found: dict[int, Revision] = {}
+    for one in history:
+        match = ROLLBACK.match(one.description)
+        target = found.get(int(match[1])) if match else None
+        found[one.number] = one._replace(description=target.description) if target else one
+    return list(found.values())
+
+
+def _is_whole(revision: Revision, mark: str) -> bool:
+    """Whether it is none of this rollout and held no zone: of another rollout only the last step is a state to go back to."""
+    found = revision.description
+    return not found.startswith(mark) and (not found.startswith(MARK) or found.endswith(": null"))
 
 
 def still_there(step: Step, zones: Collection[str]) -> Step:

@@ -1,6 +1,7 @@
 """The rollout itself: step by step, telling what it does; it ends with everything released, or with the reason why not."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -25,6 +26,14 @@ from services.rollout.words import Wanted
 
 LOOK_S: Final = 5.0
 """Seconds between two looks at a zone, or at Jobs."""
+DEADLINE: Final = "exceeded its progress deadline"
+"""What kubectl says of a Deployment whose pods are late by its own deadline: Kubernetes goes on with it all the same."""
+SLOW: Final = {
+    "registry": "ready once it has listed the exchange, which can take a quarter of an hour",
+    "poller": "ready once it has a market's book",
+    "connector": "pod by pod; each hands its slots over first",
+}
+"""Why a workload of a zone takes as long as it does."""
 QUIET_S_MAX: Final = 300.0
 """Seconds that a zone's own troubles are waited for before its step."""
 
@@ -143,14 +152,28 @@ class Rollout:
     async def _replaced(self, workloads: list[Workload]) -> None:
         """Wait until every pod is new: databases first, their TimescaleDB next, then what writes to them."""
         for one in workloads:
-            self.say(f"waiting for {one.address}")
-            try:
-                await self.cluster.wait_for(one, self.wanted.rollout_s)
-            except ToolFailed as error:
-                raise Stopped(f"{one.address} is not there: {error}") from error
+            why = SLOW.get(one.component, "")
+            self.say(f"waiting for {one.address}" + (f" ({why})" if why else ""))
+            await self._ready(one)
             if one.kind == "StatefulSet" and one.component in ("database", "production"):
                 extension = await self.cluster.update_extension(one.component, one.zone)
                 self.say(f"{one.name}: {extension.says}")
+
+    async def _ready(self, workload: Workload) -> None:
+        """Wait until a workload's pods are new and ready, by our own deadline: kubectl breaks off at the Deployment's."""
+        deadline, said = self.clock.monotonic() + self.wanted.rollout_s, False
+        what = "kubectl describe and logs of its pods say why"
+        while True:
+            left = deadline - self.clock.monotonic()
+            try:
+                return await self.cluster.wait_for(workload, max(left, 1.0))
+            except ToolFailed as error:
+                if DEADLINE not in str(error) or left <= 0:
+                    raise Stopped(f"{workload.address} is not there: {error}; {what}") from error
+            if not said:
+                self.say(f"{workload.address} is late, waited for {left:.0f} s more; {what}")
+                said = True
+            await asyncio.sleep(self.look_s)
 
     async def _watch(self, watch: Watch, zone: str) -> None:
         """Look at the zone until it was sound for long enough, or will not be."""
@@ -159,6 +182,8 @@ class Rollout:
             reading: Reading | str
             try:
                 reading = await self.cluster.reading(zone)
+                if reading.lag_p99_ms is None and (other := await self._who_hears(zone)):
+                    reading = f"nothing stored for a minute, while zone {other} stores"
             except (AnswerUnreadable, ToolFailed) as error:
                 reading = str(error)
             verdict = watch.see(reading, self.clock.monotonic())
@@ -170,6 +195,15 @@ class Rollout:
             if verdict.then == "go on":
                 return
             await asyncio.sleep(self.look_s)
+
+    async def _who_hears(self, zone: str) -> str:
+        """Name another zone that has stored something of late; empty where the exchange is silent to all of them."""
+        for other in self.progress.zones:
+            if other != zone:
+                with contextlib.suppress(AnswerUnreadable, ToolFailed):
+                    if (await self.cluster.reading(other)).lag_p99_ms is not None:
+                        return other
+        return ""
 
     async def _prune(self) -> None:
         maps, used = await self.cluster.config_maps()

@@ -45,7 +45,7 @@ class Wanted:
     Attributes:
         helm: words for `helm upgrade`. common_helm, common_kubectl: where the cluster is, for each of the two.
         held: zones that this run does not release. steps_only: show the steps and do nothing.
-        rollout_s: seconds that workloads of one step may take to be replaced.
+        rollout_s: seconds that each workload of a step may take to be replaced; also its migrations.
     """
 
     release: str
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         1_200.0,
         "until a zone whose pods are new must have been sound so long",
     )
-    _seconds(parser, "--rollout-s", 5_400.0, "that the pods of one step may take to be replaced")
+    _seconds(parser, "--rollout-s", 5_400.0, "that each workload of a step may take to be replaced")
     passed = parser.add_argument_group("handed on to helm upgrade")
     for word in WITH_VALUE:
         passed.add_argument(word, action=_Pass, dest="helm", help=argparse.SUPPRESS)

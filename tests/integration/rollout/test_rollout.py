@@ -104,12 +104,41 @@ def test_other_values_are_another_rollout(world: World, roll: Run) -> None:
     assert (status, released(world.calls())) == (EXIT_OK, [[], ["a"]])
 
 
+def test_what_is_late_by_kubernetes_deadline_is_waited_for_by_ours(world: World, roll: Run) -> None:
+    """A registry lists the exchange for longer than the ten minutes after which kubectl breaks off; ours is an end, too."""
+    name = "deployment/kd-connector-a"
+    world.change(late={name: 2})
+    status, shown = roll()
+    assert (status, released(world.calls())) == (EXIT_OK, [[], ["a"], ["a", "b"], None]), shown
+    assert shown.count(f"{name} is late") == 1
+    world.change(late={name: 10**9}, history=[INSTALLED])
+    status, shown = roll("--rollout-s", "0.2")
+    assert (status, released(world.calls())) == (EXIT_STOPPED, [[], ["a"]])
+    assert f"{name} is not there" in shown
+
+
+def test_a_zone_that_stores_nothing_while_another_does_is_not_sound(
+    world: World, roll: Run
+) -> None:
+    """All its slots are live and no gap is written: where nothing is stored neither is. When all are silent, so is the exchange."""
+    world.change(looks={"a": [{}, {"silent": True}]})
+    status, shown = roll("--within-s", "0.05")
+    assert (status, released(world.calls())) == (EXIT_STOPPED, [[], ["a"]])
+    assert "nothing stored for a minute, while zone b stores" in shown
+    world.change(looks={"a": [{"silent": True}], "b": [{"silent": True}]}, history=[INSTALLED])
+    status, shown = roll()
+    assert status == EXIT_OK, shown
+
+
 def test_what_fails_ends_it_with_the_reason(world: World, roll: Run) -> None:
     """A migration that has failed, an upgrade that helm refuses, a registry that never answers, a release that is not there."""
     world.change(job_ends="Failed")
     status, shown = roll()
     assert (status, released(world.calls())) == (EXIT_STOPPED, [[]])
     assert "kd-migrate-a-01234567 has failed (BackoffLimitExceeded)" in shown
+    assert "kubectl delete job/kd-migrate-a-01234567, then run this again" in " ".join(
+        shown.split()
+    )
     world.change(job_ends="Complete", history=[INSTALLED], helm_refuses=[["a"]])
     status, shown = roll()
     assert status == EXIT_STOPPED

@@ -76,17 +76,22 @@ OURS_NONE, OURS_A = (description_of("f00", step) for step in (NONE, OF_A))
         ([(1, "superseded", "x"), (2, "superseded", OURS_NONE), (3, "deployed", OURS_A)], 3, OF_A, 1),
         # A failed upgrade has lost its description: what worked before it counts.
         ([(1, "superseded", "x"), (2, "deployed", OURS_A), (3, "failed", "Upgrade failed")], 2, OF_A, 1),
-        # Another rollout, or a rollback, came behind it; or somebody wrote something like it.
+        # A rollback is the revision that it went back to: of this rollout, on the way; of one before it, at its beginning.
+        ([(1, "superseded", "x"), (2, "superseded", OURS_A), (3, "pending-upgrade", "Preparing upgrade"), (4, "deployed", "Rollback to 2")], 4, OF_A, 1),
+        ([(1, "superseded", "x"), (2, "superseded", OURS_A), (3, "superseded", "Rollback to 2"), (4, "deployed", "Rollback to 3")], 4, OF_A, 1),
+        ([(7, "superseded", OURS_A), (8, "deployed", "Rollback to 2")], None, NONE, 8),
+        # Another rollout, or a rollback, came behind it; or somebody wrote something like it. What holds a zone is no way back.
         ([(1, "superseded", "x"), (2, "superseded", OURS_A), (3, "deployed", "Rollback to 1")], None, NONE, 3),
-        ([(1, "superseded", "x"), (2, "deployed", description_of("other", OF_A))], None, NONE, 2),
-        ([(1, "superseded", "x"), (2, "deployed", mark_of("f00") + " a, b")], None, NONE, 2),
+        ([(1, "superseded", "x"), (2, "deployed", description_of("other", OF_A))], None, NONE, 1),
+        ([(1, "superseded", "x"), (2, "deployed", description_of("other", Step(None)))], None, NONE, 2),
+        ([(1, "superseded", "x"), (2, "deployed", mark_of("f00") + " a, b")], None, NONE, 1),
         ([(7, "superseded", OURS_NONE), (8, "deployed", OURS_A)], 8, OF_A, None),
     ],
 )  # fmt: skip
 def test_the_history_tells_a_new_rollout_from_one_to_go_on(
     history: list[tuple[int, str, str]], revision: int | None, step: Step, goes_back_to: int | None
 ) -> None:
-    """By the description of the newest revision that worked; the way back is the newest before it."""
+    """By the description of the newest revision that worked; the way back is the newest before it that held nobody."""
     start = find_start("kd", [Revision(*one) for one in reversed(history)], "f00")
     assert start == (revision, step, goes_back_to)
 
