@@ -8,10 +8,18 @@ What values alone can say is wrong, all at once; the schema (values.schema.json)
 {{- $faults = append $faults "zones: name at least one enabled zone" -}}
 {{- end -}}
 {{- $fullname := include "kalshi-data.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $fullname) -}}
+{{- $faults = append $faults (printf "%s: Services cannot be named after it; begin with a letter and leave dots out (the release's name, or fullnameOverride)" $fullname) -}}
+{{- end -}}
+{{- /* Pods of a Job bear its name as a label. */}}
+{{- $longest := printf "%s-migrate-production-00000000" $fullname -}}
+{{- if gt (len $longest) 63 -}}
+{{- $faults = append $faults (printf "%s is longer than 63 characters; shorten the release's name (fullnameOverride)" $longest) -}}
+{{- end -}}
 {{- $names := list -}}
 {{- $accounts := list -}}
 {{- range $zone := $zones -}}
-{{- if or (has $zone.name $names) (has $zone.name (list "production" "central")) -}}
+{{- if or (has $zone.name $names) (has $zone.name (list "production" "central" "simulator")) -}}
 {{- $faults = append $faults (printf "zones: the name %s is taken; give each zone its own" $zone.name) -}}
 {{- end -}}
 {{- $names = append $names $zone.name -}}

@@ -228,6 +228,8 @@ metadata:
     {{- include "kalshi-data.labels" . | nindent 4 }}
 spec:
   {{- .spec | nindent 2 }}
+  {{- /* Helm 4 gives up at the deadline; a first installation waits for volumes, migrations, a whole catalogue. */}}
+  progressDeadlineSeconds: 3600
   revisionHistoryLimit: 3
   selector:
     matchLabels:

@@ -5,7 +5,7 @@ import pytest
 from tests.support.chart.render import CHART, NAMESPACE, SCENARIOS, helm, render, scenario_values
 
 VERSIONS = ("v1.31.0", "v1.33.0", "v1.35.0", "v1.37.0")
-"""From the oldest that Chart.yaml admits to the newest; each scenario is linted for one of them."""
+"""From the oldest that the README names to the newest; each scenario is linted for one of them."""
 
 
 @pytest.mark.parametrize(("number", "scenario"), list(enumerate(SCENARIOS)))
@@ -31,6 +31,7 @@ def test_values_that_contradict_each_other_are_refused_together() -> None:
             {"name": "a", "topologyZone": "z-1", "account": "one"},
             {"name": "b", "account": "one"},
             {"name": "a", "topologyZone": "z-3"},
+            {"name": "simulator", "topologyZone": "z-4"},
         ],
         "simulator": {"enabled": True},
         "rollout": {"released": ["nowhere"]},
@@ -40,6 +41,7 @@ def test_values_that_contradict_each_other_are_refused_together() -> None:
     told = str(refusal.value)
     for fault in (
         "the name a is taken",
+        "the name simulator is taken",
         "b: topologyZone is missing",
         "account one and one to move are 301 connections, above its connections_max of 200",
         "simulator.enabled: nobody would use it",

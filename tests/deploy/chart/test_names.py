@@ -45,6 +45,23 @@ def test_long_names_are_refused_or_fit() -> None:
     values["fullnameOverride"] += "f"
     with pytest.raises(helm().HelmError, match="shorten the release's name"):
         render(values)
+    # Beside a short zone it is a Job's name that is the longest.
+    values["zones"][0]["name"] = "z"
+    values["fullnameOverride"] = "f" * 35
+    release = render(values)
+    jobs = [name for name in release.named("Job") if "-migrate-production-" in name]
+    assert [len(name) for name in jobs] == [63]
+    assert [(w, n) for w, n, limit in _names(release) if len(n) > limit] == []
+    values["fullnameOverride"] += "f"
+    with pytest.raises(helm().HelmError, match="longer than 63 characters; shorten"):
+        render(values)
+
+
+@pytest.mark.parametrize("name", ["2kalshi-data", "kalshi-data.eu"])
+def test_names_that_no_service_may_have_are_refused(name: str) -> None:
+    """Helm takes such a release; the API would refuse its Services one after another."""
+    with pytest.raises(helm().HelmError, match=f"{name}: Services cannot be named after it"):
+        render(scenario_values("eks"), name=name)
 
 
 def test_configurations_are_immutable_and_named_by_what_they_say() -> None:

@@ -181,10 +181,13 @@ def test_selectors_select_their_own_pods_alone(release: Rendered) -> None:
         for port in service["spec"]["ports"]:
             assert ports[port["name"]] == port["port"], service["metadata"]["name"]
             assert port["targetPort"] in {port["name"], port["port"]}
+    budgets = []
     for budget in release.of("PodDisruptionBudget"):
         assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
-        chosen = [p for p in release.pods if matches(budget["spec"]["selector"], p.labels)]
-        assert {p.component for p in chosen} == {"connector"}
+        assert budget["spec"]["maxUnavailable"] == 1
+        (pod,) = [p for p in release.pods if matches(budget["spec"]["selector"], p.labels)]
+        budgets.append((pod.component, pod.zone))
+    assert budgets == [("connector", zone) for zone in release.named("Gatherer")]
 
 
 def test_every_component_that_listens_has_its_service(release: Rendered) -> None:

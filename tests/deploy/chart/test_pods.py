@@ -11,7 +11,7 @@ CENTRAL = {"deduplicator", "archiver", "operator"}
 SERVICES = {"registry", "connector", "poller", "deduplicator", "archiver", "operator", "simulator"}
 STAYING = {"production", "simulator", "s3"}
 """In-chart helpers of development; production's and the S3 server's volume may hold them to a zone."""
-TOKENS = {"operator", "crds", "test"}
+TOKENS = {"operator", "crds"}
 """Who speaks to the Kubernetes API."""
 FOREVER = {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
 
@@ -142,8 +142,7 @@ def test_every_pod_runs_as_its_own_account_and_few_get_a_token(release: Rendered
     """`kalshi-data-<service>` whatever the release is called; a token only for whoever speaks to the API."""
     for pod in release.pods:
         assert pod.spec["serviceAccountName"] == f"kalshi-data-{pod.component}"
-        has_token = pod.spec["automountServiceAccountToken"]
-        assert not has_token or pod.component in TOKENS, pod.name
+        assert pod.spec["automountServiceAccountToken"] is (pod.component in TOKENS), pod.name
         assert pod.spec["enableServiceLinks"] is False
     for account in release.of("ServiceAccount"):
         assert account["automountServiceAccountToken"] is False
@@ -153,10 +152,12 @@ def test_strategies_and_replicas(release: Rendered) -> None:
     """One of each, the old before the new, but for connectors: the operator's number, a new one before an old one goes."""
     for one in release.of("Deployment"):
         spec, component = one["spec"], one["metadata"]["labels"]["app.kubernetes.io/component"]
+        # A first installation of a large exchange takes longer than the default of 10 min, at which Helm 4 gives up.
+        assert spec["progressDeadlineSeconds"] == 3600
         if component == "connector":
             assert "replicas" not in spec
             assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
-            assert (spec["minReadySeconds"], spec["progressDeadlineSeconds"]) == (15, 3600)
+            assert spec["minReadySeconds"] == 15
         else:
             assert spec["replicas"] == 1
             assert spec["strategy"] == {"type": "Recreate"}
@@ -173,7 +174,7 @@ def test_the_time_to_go_is_enough(release: Rendered) -> None:
         if pod.component in {"database", "production"}:
             assert grace >= 60
             command = pod.spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
-            assert "CHECKPOINT" in command
+            assert command.endswith("CHECKPOINT; kill -INT 1")
         if pod.component == "deduplicator":
             assert grace > 20
     eks = scenario("eks")

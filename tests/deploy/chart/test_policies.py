@@ -164,6 +164,17 @@ def test_each_row_of_the_table_is_needed_and_each_policy_too() -> None:
         assert _differences(thinner, rows), policy["metadata"]["name"]
 
 
+def test_the_hook_may_run_before_its_upgrades_policies() -> None:
+    """Its policy is there while crds.upgrade is false: the upgrade that sets it runs the hook first."""
+    before, hook = scenario_values("eks"), scenario("eks").component("crds").labels
+    before["crds"] = {"upgrade": False}
+    release = render(before)
+    assert "crds" not in {pod.component for pod in release.pods}
+    point, api = Point("hook", "10.244.1.99", hook), Point("kubernetes", "10.99.0.1")
+    network = Network(release.of("NetworkPolicy"))
+    assert [p for p in PORTS if network.allows(point, api, p)] == [53, 443, 6443]
+
+
 def test_without_policies_everything_is_open() -> None:
     """The switch renders none; the evaluator then allows all, as a cluster does."""
     values = scenario_values("eks")

@@ -77,4 +77,11 @@ def test_the_notes_say_what_to_look_at() -> None:
     assert "rollout.released=" in notes
     assert "scale gatherer/use1a" in notes
     assert "helm test" in notes
-    assert "kubectl apply --server-side" in scenario("bare").notes
+    assert "helm rollback kalshi-data REVISION" in notes
+    assert "ALTER EXTENSION timescaledb UPDATE" in notes
+    assert "ALTER EXTENSION" not in scenario("kind").notes
+    bare = scenario("bare").notes
+    assert "kubectl apply --server-side" in bare
+    assert "helm test" not in bare
+    assert "scale gatherer/" not in bare
+    assert "scale deployment/kalshi-data-connector-a" in bare

@@ -104,16 +104,21 @@ def scenario(name: str, *, is_upgrade: bool = False) -> Rendered:
 
 
 def render(
-    values: Mapping[str, Any], *, name: str = "kalshi-data", is_upgrade: bool = False
+    values: Mapping[str, Any],
+    *,
+    name: str = "kalshi-data",
+    is_upgrade: bool = False,
+    chart: Path = CHART,
 ) -> Rendered:
     """Render with a handle of its own: helm changes a chart's handle while it renders.
 
     Raises:
         helm_python.HelmError: values that the schema refuses, or a template that fails.
     """
-    with helm().Chart.load(str(CHART)) as chart:
-        merged = chart.merge_values(copy.deepcopy(dict(values)))  # before render changes the handle
-        texts = chart.render(
+    with helm().Chart.load(str(chart)) as loaded:
+        # Before render changes the handle.
+        merged = loaded.merge_values(copy.deepcopy(dict(values)))
+        texts = loaded.render(
             copy.deepcopy(dict(values)),
             name=name,
             namespace=NAMESPACE,
