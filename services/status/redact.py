@@ -1,5 +1,6 @@
 """Keeps secrets out of a bundle, twice over: by the name of what holds them, and by their texts wherever these turn up."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ LONG: Final = 12
 FILE_BYTES_MAX: Final = 64 * 1024
 
 _SECRET = re.compile(r"pass(word|wd|phrase)?|secret|token|key|credential|dsn|auth", re.IGNORECASE)
-_IN_URL = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
+_IN_URL = re.compile(r"://\S+@")
+"""Whatever stands before an @: a password may have any letter but a space, and more hidden than it is does no harm."""
 
 
 class Hider:
@@ -43,7 +45,7 @@ class Hider:
             return [self.hide(entry) for entry in value]
         if value is None or isinstance(value, bool | int | float):
             return value
-        text = _IN_URL.sub(rf"\1{HIDDEN}@", str(value))
+        text = _IN_URL.sub(f"://{HIDDEN}@", str(value))
         return self._pattern.sub(HIDDEN, text) if self._pattern else text
 
 
@@ -71,7 +73,8 @@ def shown_environment(environ: Mapping[str, str], prefixes: tuple[str, ...]) -> 
 
 
 def _is_secret(path: str) -> bool:
-    return _SECRET.search(re.split(r"\.|__", path)[-1]) is not None
+    """Whether any part of the name says so: of a list's entry the last part is a number."""
+    return _SECRET.search(path) is not None
 
 
 def _names_file(path: str) -> bool:
@@ -88,9 +91,18 @@ def _of_file(file: Path) -> set[str]:
     return {text, *(line for line in text.splitlines() if len(line) >= LONG)}
 
 
+def _forms(text: str) -> tuple[str, ...]:
+    """As it is, as in a URL, and as in a JSON text that stands in another text."""
+    return (
+        text,
+        quote(text, safe=""),
+        *(json.dumps(text, ensure_ascii=flag)[1:-1] for flag in (True, False)),
+    )
+
+
 def _pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
     parts = []
-    written = {form for text in texts if text for form in (text, quote(text, safe=""))}
+    written = {form for text in texts if text for form in _forms(text)}
     for text in sorted(written, key=len, reverse=True):
         word = re.escape(text)
         parts.append(word if len(text) >= LONG else rf"(?<![\w-]){word}(?![\w-])")
