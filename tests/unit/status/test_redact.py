@@ -115,5 +115,5 @@ def _leaves(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for entry in value:
             yield from _leaves(entry)
-    else:
-        yield str(value)
+    elif isinstance(value, str):
+        yield value
