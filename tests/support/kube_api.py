@@ -24,7 +24,7 @@ import pytest
 from services.local.processes import die_with_parent, on_linux
 
 ADMIN = "admin-token"
-READY_S_MAX = 60.0
+READY_S_MAX = 120.0
 WANTED = ("etcd", "kube-apiserver", "kubectl")
 
 
@@ -72,7 +72,7 @@ class KubeApi:
         config = self.kubeconfig(f"admin-{namespace}", ADMIN, namespace)
         done = subprocess.run(
             [self.kubectl_program, "--kubeconfig", config, *arguments],
-            input=stdin, capture_output=True, text=True, check=True, timeout=30,
+            input=stdin, capture_output=True, text=True, check=True, timeout=120,
         )  # fmt: skip
         return done.stdout
 
