@@ -178,6 +178,8 @@ def test_selectors_select_their_own_pods_alone(release: Rendered) -> None:
         selector = service["spec"]["selector"]
         (pod,) = [p for p in release.pods if matches({"matchLabels": selector}, p.labels)]
         ports = {p["name"]: p["containerPort"] for c in pod.containers for p in c.get("ports", [])}
+        # A service that is not ready still says why; a database that is not is nobody's.
+        assert service["spec"].get("publishNotReadyAddresses", False) is ("health" in ports)
         for port in service["spec"]["ports"]:
             assert ports[port["name"]] == port["port"], service["metadata"]["name"]
             assert port["targetPort"] in {port["name"], port["port"]}
@@ -206,8 +208,28 @@ def test_hooks_are_deleted_before_they_come_again(release: Rendered) -> None:
         annotations = one["metadata"].get("annotations") or {}
         if "helm.sh/hook" in annotations:
             assert "before-hook-creation" in annotations[HOOK_POLICY], one["metadata"]["name"]
-            if one["kind"] in {"Job", "Pod"}:
-                assert annotations["helm.sh/hook"] in {"test", "pre-upgrade"}
+
+
+def test_the_definitions_hook_has_its_rights_before_it_begins() -> None:
+    """Account and rights are hooks of a lower weight, for the release's own come after it; nothing else is one, migrations least."""
+    weights = {}
+    for one in scenario("eks").objects:
+        annotations = one["metadata"].get("annotations") or {}
+        if "helm.sh/hook" in annotations and one["kind"] != "Pod":
+            assert annotations["helm.sh/hook"] == "pre-upgrade"
+            weights[one["kind"]] = int(annotations["helm.sh/hook-weight"])
+            assert one["metadata"]["labels"]["app.kubernetes.io/component"] == "crds"
+    assert set(weights) == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"}
+    assert weights["ClusterRole"] < weights["ClusterRoleBinding"] < weights["Job"]
+    assert weights["ServiceAccount"] < weights["Job"]
+
+
+def test_the_peerings_definition_is_for_those_who_want_it() -> None:
+    """Kept when the release goes, as others' peerings may rest on it; not there where crds.kopf is false."""
+    (definition,) = scenario("eks").of("CustomResourceDefinition")
+    assert definition["metadata"]["name"] == "kopfpeerings.kopf.dev"
+    assert definition["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert scenario("bare").of("CustomResourceDefinition") == []
 
 
 def test_every_object_bears_the_common_labels(release: Rendered) -> None:

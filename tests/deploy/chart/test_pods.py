@@ -26,7 +26,7 @@ def test_pods_obey_the_restricted_profile(release: Rendered) -> None:
         context = pod.spec["securityContext"]
         assert context["runAsNonRoot"] is True, pod.name
         assert context["runAsUser"] > 0
-        assert context["runAsGroup"] > 0
+        assert context["runAsGroup"] == context["fsGroup"] > 0
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert context["fsGroupChangePolicy"] == "OnRootMismatch"
         assert not {"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"} & set(pod.spec)
@@ -196,6 +196,10 @@ def test_zoned_pods_can_go_nowhere_else_and_central_ones_soon_do(release: Render
         if pod.component in ZONED:
             assert zones == [topology[pod.zone]], pod.name
             assert patience == dict.fromkeys(FOREVER), pod.name
+        if pod.component == "connector":
+            (spread,) = pod.spec["topologySpreadConstraints"]
+            assert (spread["topologyKey"], spread["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "ScheduleAnyway")  # fmt: skip
+            assert spread["labelSelector"] == pod.owner["spec"]["selector"]
         if pod.component in CENTRAL:
             assert zones is None
             assert patience == dict.fromkeys(FOREVER, 30), pod.name
