@@ -107,13 +107,18 @@ class Watch:
     """Looks at one zone after a step, reading by reading.
 
     Args:
-        since: when the step began, microseconds by the database's clock.
+        since: when the step began, microseconds by the database's clock; None: it could not be asked, and is reckoned
+            back from the first reading, because this machine's clock may be another.
+        step_at: the same, seconds of a clock that never goes back.
     """
 
-    def __init__(self, zone: str, since: int, demands: Demands) -> None:
+    def __init__(
+        self, zone: str, since: int | None, demands: Demands, step_at: float = 0.0
+    ) -> None:
         self._zone = zone
         self._since = since
         self._demands = demands
+        self._step_at = step_at
         self._began: float | None = None
         self._sound_since: float | None = None
 
@@ -123,6 +128,8 @@ class Watch:
         if isinstance(reading, str):
             found = [reading]
         else:
+            if self._since is None:
+                self._since = reading.now - int((now - self._step_at) * 1e6)
             if reading.gap_at is not None and reading.gap_at > self._since:
                 later = (reading.gap_at - self._since) / 1e6
                 return Verdict(

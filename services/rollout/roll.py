@@ -97,7 +97,7 @@ class Rollout:
             await self._prune()
 
     async def _take(self, step: Step) -> None:
-        since = await self._quiet(step.zone)
+        since, step_at = await self._quiet(step.zone), self.clock.monotonic()
         named = "all" if step.released is None else ", ".join(step.released) or "none"
         self.say(f"helm upgrade: released {named}")
         self.progress.begun, self.progress.released = True, step.released
@@ -112,22 +112,22 @@ class Rollout:
         else:
             await self._replaced([one for one in workloads if one.zone == step.zone])
         if step.zone:
-            await self._watch(Watch(step.zone, since, self.wanted.demands), step.zone)
+            await self._watch(Watch(step.zone, since, self.wanted.demands, step_at), step.zone)
 
-    async def _quiet(self, zone: str) -> int:
+    async def _quiet(self, zone: str) -> int | None:
         """Wait until what troubled the zone before its step is over; return its database's time, microseconds.
 
-        A zone that cannot be asked, or does not become quiet, is no reason not to bring it what may mend it.
+        A zone that cannot be asked (None), or does not become quiet, is no reason not to bring it what may mend it.
         """
         if not zone:
-            return self.clock.now()
+            return None
         deadline, said = self.clock.monotonic() + QUIET_S_MAX, ""
         while True:
             try:
                 reading = await self.cluster.reading(zone)
             except (AnswerUnreadable, ToolFailed) as error:
                 self.say(f"zone {zone} before its step: {error}")
-                return self.clock.now()
+                return None
             found = troubles(reading, self.wanted.demands)
             if not found:
                 return reading.now

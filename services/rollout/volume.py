@@ -122,7 +122,7 @@ async def grow(
         say(f"{volume.claim}: {volume.wanted} -> {size}")
     await _wait(tool, volume, wanted, clock, say, look_s)
     if bytes_of(volume.template_size) != wanted:
-        await _remake(tool, volume, size)
+        await _remake(tool, volume, size, say)
         say(f"statefulset/{volume.name} made again with {size}; its pod was not touched")
 
 
@@ -146,9 +146,10 @@ async def _wait(
         await asyncio.sleep(look_s)
 
 
-async def _remake(tool: Tool, volume: Volume, size: str) -> None:
+async def _remake(tool: Tool, volume: Volume, size: str, say: Callable[[str], None]) -> None:
     """Take the StatefulSet away without its pod and make it again; should that fail, the file it is made of stays."""
     file = _kept(volume, size)
+    say(f"statefulset/{volume.name} is made again; if this is broken off: kubectl create -f {file}")
     await tool.run("delete", "statefulset", volume.name, "--cascade=orphan", timeout_s=120)
     try:
         await tool.run("create", "--filename", str(file))

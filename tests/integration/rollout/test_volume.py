@@ -42,6 +42,7 @@ def test_claim_first_then_the_statefulset_around_its_pod(
     assert not {"uid", "resourceVersion"} & made["metadata"].keys()
     shown = capsys.readouterr().out
     assert "has 200Gi, Resizing" in shown
+    assert "if this is broken off: kubectl create -f" in " ".join(shown.split())
     assert "Set the zone's database.storage.size to 400Gi" in shown
 
 

@@ -148,6 +148,16 @@ def test_a_gap_since_the_step_began_ends_it_at_once() -> None:
     assert "7 s into the step: disconnected trade/0" in verdict.why
 
 
+def test_the_beginning_of_a_step_is_reckoned_by_the_databases_clock() -> None:
+    """Of a zone that could not be asked before it: back from its first reading, whatever this machine's clock shows."""
+    later = BEGAN + 50 * SECOND
+    watch = Watch("a", None, DEMANDS, step_at=100.0)
+    assert watch.see("no pod of registry a is ready", 140.0).then == "wait"
+    assert watch.see(reading(now=later, gap_at=BEGAN - 1), 150.0).then == "wait"
+    verdict = watch.see(reading(now=later + 9 * SECOND, gap_at=BEGAN + 3 * SECOND), 159.0)
+    assert (verdict.then, "3 s into the step" in verdict.why) == ("stop", True)
+
+
 def test_a_recent_gap_is_waited_out_before_a_step() -> None:
     """It would be laid at the step's door."""
     assert troubles(reading(), DEMANDS) == []
