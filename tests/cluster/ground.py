@@ -18,6 +18,7 @@ from tests.cluster.waiting import Say, until, until_true
 
 RELEASE = "kalshi-data"
 SETTLED_S_MAX = 240.0
+SETTLED_EVERY_S = 2.0
 STEADY_S_MAX = 180.0
 GONE_S_MAX = 180.0
 UPGRADE_S_MAX = 300.0
@@ -173,32 +174,32 @@ class Ground:
     async def settle(self, zones: Sequence[str], within_s: float = SETTLED_S_MAX) -> float:
         """Wait until every zone's slots are each live once and every workload is ready; return seconds. Raises NotInTime."""
 
-        async def is_settled() -> bool:
-            for zone in zones:
-                if not await self.is_whole(zone):
-                    return False
-            return not await self.unready()
+        async def lacking() -> list[str]:
+            # Databases are asked last: a program in each of their pods, on a machine that is busy starting others.
+            found = await self.unready()
+            if found:
+                return found
+            return [f"slots of {zone}" for zone in zones if not await self.is_whole(zone)]
 
-        return await until_true(
-            is_settled,
-            within_s,
-            f"every slot of {', '.join(zones)} live once, all ready",
-            say=self.say,
+        begun = self.clock.monotonic()
+        what = f"every slot of {', '.join(zones)} live once, all ready"
+        await until(
+            lacking, lambda found: not found, within_s, what, say=self.say, every_s=SETTLED_EVERY_S
         )
+        return self.clock.monotonic() - begun
 
     async def unready(self) -> list[str]:
         """Return the release's workloads that have not what they want. Raises CommandFailed."""
         found = []
-        for kind in ("deployments", "statefulsets"):
-            for item in await self.kube.items(kind, self.names.labels()):
-                wanted, status = item["spec"].get("replicas", 1), item["status"]
-                is_old = status.get("observedGeneration", 0) < item["metadata"]["generation"]
-                if (
-                    is_old
-                    or status.get("readyReplicas", 0) != wanted
-                    or status.get("replicas", 0) != wanted
-                ):
-                    found.append(name_of(item))
+        for item in await self.kube.items("deployments,statefulsets", self.names.labels()):
+            wanted, status = item["spec"].get("replicas", 1), item["status"]
+            is_old = status.get("observedGeneration", 0) < item["metadata"]["generation"]
+            if (
+                is_old
+                or status.get("readyReplicas", 0) != wanted
+                or status.get("replicas", 0) != wanted
+            ):
+                found.append(name_of(item))
         return found
 
     async def steady(self, zones: Sequence[str]) -> None:
