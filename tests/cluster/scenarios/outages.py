@@ -1,15 +1,18 @@
 """3: power cut of zone a, partition of zone b while a is away, both return; coverage says who was away."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import ClassVar
 
 from libs.marketdata.listening import Span
 from libs.marketdata.units import SECOND
+from tests.cluster.errors import NotInTime
 from tests.cluster.figures import Figure, at_least, equal, of_verdict
 from tests.cluster.ground import Ground
 from tests.cluster.referee import Case
 from tests.cluster.scenario import Scenario
 from tests.cluster.values import ZONES
+from tests.cluster.waiting import until
 
 A, B = 0, 1
 ALONE_S = 15.0
@@ -17,6 +20,11 @@ BACK_S_MAX = 300.0
 RECONNECT_S = 35
 """The exchange's journal takes a zone that is cut off for a listener until it hears of it; the zone's next attempt to connect may
 be half a minute off (exchange.backoff_s_max)."""
+MARGIN_S = 5
+"""What is sent a little late after a minute's end belongs to the minute all the same."""
+BEFORE_S, AFTER_S = 120, 20
+"""Seconds beside the outage whose minutes must have rows; of the shorter one at least one minute has ten."""
+MERGED_S_MAX = 60.0
 MINUTE = 60 * SECOND
 TABLES = ("orderbook_deltas", "tickers")
 """What only the feed brings: trades are healed from the exchange's tape when a zone is back."""
@@ -45,7 +53,7 @@ class Outages(Scenario):
             begun["b"] = ground.clock.now()
             ground.say("zone b is cut off; zone c is alone")
             await asyncio.sleep(
-                (whole_minute_after(begun["b"]) + 3 * SECOND - ground.clock.now()) / SECOND
+                (whole_minute_after(begun["b"]) - ground.clock.now()) / SECOND + MARGIN_S
             )
         finally:
             back["b"] = ground.clock.now()
@@ -60,35 +68,49 @@ class Outages(Scenario):
         case = Case(since, away=away, trouble=trouble, no_gap=("production", "c"))
         verdict = await ground.judge(case)
         figures = of_verdict(verdict, case)
-        for zone, (low, high) in away:
-            figures += await self._coverage(
-                ground, zone, (low, high), (since, settled, verdict.span[1])
-            )
+        before = (max(ground.since, since - BEFORE_S * SECOND), since)
+        after = (settled, max(ground.clock.now(), settled + AFTER_S * SECOND))
+        others = [*minutes_touching(before), *minutes_touching(after)]
+        for zone, outage in away:
+            figures += await self._coverage(ground, zone, minutes_within(outage), others)
         return figures
 
     async def _coverage(
-        self, ground: Ground, zone: str, outage: Span, moments: tuple[int, int, int]
+        self, ground: Ground, zone: str, inside: Sequence[int], others: Sequence[int]
     ) -> list[Figure]:
-        """Hold a zone's rows by minute against its outage.
-
-        Args:
-            moments: when the scenario began, when all was whole again, when it was judged.
-        """
-        since, settled, end = moments
-        figures = []
+        """Hold a zone's rows by minute against its outage: minutes inside of it, and those before and after."""
+        figures = [
+            at_least(f"zone {zone}: whole minutes of its outage", len(inside), 1),
+            at_least(f"zone {zone}: other minutes looked at", len(others), 1),
+        ]
         for table in TABLES:
-            rows = await self._rows(ground, zone, table)
-            inside = minutes_within(outage)
-            others = [*minutes_touching((since, outage[0])), *minutes_within((settled, end))]
+            rows = await self._rows(ground, zone, table, others)
             empty = [minute for minute in others if not rows.get(minute)]
             figures += [
-                at_least(f"zone {zone}: whole minutes of its outage", len(inside), 1),
-                equal(f"zone {zone}: {table} in those", sum(rows.get(m, 0) for m in inside), 0),
+                equal(
+                    f"zone {zone}: {table} in its outage", sum(rows.get(m, 0) for m in inside), 0
+                ),
                 equal(f"zone {zone}: {table}, other minutes without a row", len(empty), 0),
             ]
         return figures
 
-    async def _rows(self, ground: Ground, zone: str, table: str) -> dict[int, int]:
+    async def _rows(
+        self, ground: Ground, zone: str, table: str, others: Sequence[int]
+    ) -> dict[int, int]:
+        """Return a zone's rows by minute; what is new is waited for a while."""
+        seen: dict[int, int] = {}
+
+        async def look() -> bool:
+            seen.update(await self._counted(ground, zone, table))
+            return all(map(seen.get, others))
+
+        try:
+            await until(look, bool, MERGED_S_MAX, f"rows of {zone} in {table}", say=ground.say)
+        except NotInTime:
+            ground.say(f"zone {zone} has no {table} in a minute: {seen}")
+        return seen
+
+    async def _counted(self, ground: Ground, zone: str, table: str) -> dict[int, int]:
         query = (
             "SELECT c.minute, sum(c.facts + c.late_facts) FROM coverage_by_minute c JOIN gatherers z"
             f" ON z.gatherer = ANY (c.gatherers) WHERE z.zone = '{zone}' AND c.table_name = '{table}' GROUP BY 1"
