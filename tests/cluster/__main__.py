@@ -34,7 +34,7 @@ from tests.cluster.scenarios.upgrade import Upgrade
 from tests.cluster.waiting import Say
 
 ORDER = (Install(), Reach(), Scale(), NoApi(), Merging(), Outages(), Rolling(), Upgrade())
-"""As few installations as can be: each takes up what the one before it left."""
+"""As few installations as can be: most take up what the one before left."""
 EXIT_HOLDS, EXIT_FAILS, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 WIDTH = 160
 MINUTES = 35.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,16 +60,19 @@ async def _play(scenario: Scenario, ground: Ground, console: Console, timeout_s:
         return ended(SKIPPED, "it breaks nodes, and nobody here can (TESTBED, or kind with docker)")
     try:
         async with asyncio.timeout(timeout_s):
+            if ground.installed and (scenario.fresh or not scenario.zones):
+                await ground.remove()
             if scenario.zones:
                 await ground.ensure(scenario.zones)
-            elif ground.installed:
-                await ground.remove()
             figures = await scenario.play(ground)
     except Skipped as error:
         return ended(SKIPPED, str(error))
     except (CommandFailed, NotInTime, TimeoutError) as error:
         why = str(error) or f"not done in {timeout_s:.0f} s"
         return ended(FAILS, await _wreck(ground, console, why))
+    except Exception as error:  # noqa: BLE001 - one scenario's own fault must not cost the others their turn
+        console.print(traceback.format_exc(), soft_wrap=True, markup=False)
+        return ended(FAILS, await _wreck(ground, console, f"{type(error).__name__}: {error}"))
     console.print(table_of(scenario, figures))
     wrong = failures(figures)
     if wrong:

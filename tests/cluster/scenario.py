@@ -14,6 +14,7 @@ class Scenario:
         number: as the issue counts them. title: what it shows. timeout_s: of one run, release included.
         zones: gatherers of the release it needs; empty: it installs by itself.
         breaks: it needs somebody who can break nodes or the Kubernetes API.
+        fresh: what ran before it goes first: journals and databases that have grown long make every verdict slow.
     """
 
     number: ClassVar[int]
@@ -21,6 +22,7 @@ class Scenario:
     timeout_s: ClassVar[float]
     zones: ClassVar[tuple[str, ...]] = ZONES
     breaks: ClassVar[bool] = False
+    fresh: ClassVar[bool] = False
 
     async def play(self, ground: Ground) -> list[Figure]:
         """Do it, leave the release whole, return the figures.

@@ -23,7 +23,8 @@ async def until(
     say: Say = lambda text: None,
     every_s: float = EVERY_S,
 ) -> T:
-    """Look until what is seen holds, and return it; a look that fails is repeated, since a cluster is in motion.
+    """Look until what is seen holds, and return it; a look that fails, or has half an answer, is repeated, since a cluster is
+    in motion.
 
     Raises:
         NotInTime: it does not hold after within_s; the message ends with what was seen last.
@@ -35,8 +36,8 @@ async def until(
             seen = found = await look()
             if holds(found):
                 return found
-        except CommandFailed as error:
-            seen = error
+        except (CommandFailed, LookupError, ValueError) as error:
+            seen = error if isinstance(error, CommandFailed) else repr(error)
         now = time.monotonic()
         if now - begun > within_s:
             raise NotInTime(f"not within {within_s:.0f} s: {what}; last seen: {seen}")

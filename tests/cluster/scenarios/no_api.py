@@ -36,6 +36,7 @@ class NoApi(Scenario):
         (pod, *_) = await ground.ready("connector", ZONE)
         before = restarts(pod)
         container = container_id(pod)
+        stopped = ground.clock.monotonic()
         try:
             await ground.faults.stop_api()
             stopped = ground.clock.monotonic()

@@ -24,6 +24,7 @@ class Rolling(Scenario):
     )
     timeout_s: ClassVar[float] = 840.0
     zones: ClassVar[tuple[str, ...]] = (ZONE,)
+    fresh: ClassVar[bool] = True
 
     async def play(self, ground: Ground) -> list[Figure]:
         since = ground.clock.now()
