@@ -114,6 +114,12 @@ class Referee:
         await self._kube.apply(pod_of(*deployments), *policies_of(self._names))
         await until_true(self._is_ready, READY_S_MAX, "the referee is ready", say=self._say)
 
+    async def leave(self) -> None:
+        """Take the pod and its policies away. Raises CommandFailed."""
+        names = [policy["metadata"]["name"] for policy in policies_of(self._names)]
+        await self._kube("delete", "networkpolicy", *names, "--ignore-not-found")
+        await self._kube("delete", "pod", POD, "--ignore-not-found", "--grace-period=1")
+
     async def _is_ready(self) -> bool:
         return is_ready(await self._kube.get("pod", POD))
 
@@ -137,6 +143,9 @@ class Referee:
             await asyncio.sleep(EVERY_S)
             found = await look()
         self._say(f"verdict over {found.brief()}")
+        if within_s and not case.is_met_by(found):
+            late = (await self.exchange_state())["lag_us_max"] / SECOND
+            self._say(f"the exchange was {late:.1f} s behind its own clock at most")
         return found
 
     async def _ask(self, span: Span, case: Case) -> dict[str, Any]:

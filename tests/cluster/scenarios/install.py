@@ -74,19 +74,8 @@ def _phase(words: str) -> str:
 
 async def flowing(ground: Ground) -> list[Figure]:
     """Rows of every zone in production, and in the S3 server; the exchange is as lively as it has to be."""
-    before, began = await ground.referee.exchange_state(), ground.since
-
-    async def zones() -> set[str]:
-        query = (
-            "SELECT DISTINCT z.zone FROM (SELECT DISTINCT unnest(gatherers) AS number FROM coverage_by_minute"
-            f" WHERE table_name = 'orderbook_deltas' AND minute >= {began - 60 * SECOND}) c"
-            " JOIN gatherers z ON z.gatherer = c.number"
-        )
-        return {zone for (zone,) in await ground.sql("production", query)}
-
-    seen = await until(
-        zones, lambda found: found >= set(ZONES), FLOW_S_MAX, "rows of every zone", say=ground.say
-    )
+    before = await ground.referee.exchange_state()
+    seen = await zones_with_rows(ground, ground.since)
 
     async def objects() -> int:
         return await ground.number("production", "SELECT count(*) FROM archive_manifests")
@@ -107,6 +96,22 @@ async def flowing(ground: Ground) -> list[Figure]:
         at_least("markets", after["markets"], LISTED),
         *of_verdict(verdict, case),
     ]
+
+
+async def zones_with_rows(ground: Ground, began: int) -> set[str]:
+    """Wait until production has rows of every zone, of minutes that lasted at a moment or began later; return whose it has."""
+    query = (
+        "SELECT DISTINCT z.zone FROM (SELECT DISTINCT unnest(gatherers) AS number FROM coverage_by_minute"
+        f" WHERE table_name = 'orderbook_deltas' AND minute > {began - 60 * SECOND}) c"
+        " JOIN gatherers z ON z.gatherer = c.number"
+    )
+
+    async def zones() -> set[str]:
+        return {zone for (zone,) in await ground.sql("production", query)}
+
+    return await until(
+        zones, lambda found: found >= set(ZONES), FLOW_S_MAX, "rows of every zone", say=ground.say
+    )
 
 
 async def with_a_fourth(ground: Ground) -> list[Figure]:
