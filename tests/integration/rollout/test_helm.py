@@ -84,3 +84,9 @@ async def test_helm_remembers_the_steps(kube_api: KubeApi, chart: Path, tool: To
     # Helm takes the description of what fails: the step before it is where the rollout stands.
     assert [one.status for one in history] == [*["superseded"] * 4, "deployed", "failed"]
     assert find_start("kd", history, "f00") == (5, Step(None), 1)
+    # A rollback, as a rollout that was killed in the middle asks for, is the revision that it goes back to.
+    await tool.run("rollback", "kd", "3")
+    assert seen(kube_api, tool) == {"released": '["a"]', "tag": "mine"}
+    assert find_start("kd", await helm.history(), "f00") == (7, Step(("a",), "a"), 1)
+    await tool.run("rollback", "kd", "1")
+    assert find_start("kd", await helm.history(), "f00") == (None, Step(()), 8)
