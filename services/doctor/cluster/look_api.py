@@ -43,7 +43,9 @@ async def _look(evidence: Evidence) -> tuple[list[Node], list[StorageClass]] | N
     try:
         async with open_kube(evidence.kubeconfig, namespace=namespace, timeout_s=TIMEOUT_S) as kube:
             return await list_nodes(kube), await list_storage_classes(kube)
-    except KubeNotConfigured:
+    except KubeNotConfigured as error:
+        if evidence.kubeconfig:
+            return NotAsked(f"--kubeconfig {error}", is_fault=True)
         return NotAsked(
             f"no rights: no account of the Kubernetes API here; {FROM_OUTSIDE}", is_fault=False
         )

@@ -1,5 +1,6 @@
 """What the doctor makes of a release's clocks, services, policies, nodes and storage classes."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import strategies as st
 
 from libs.kube.cluster import Node, StorageClass
 from libs.marketdata.units import SECOND
-from services.doctor.cluster.evidence import Archived, host_and_port
+from libs.runtime.clock import SystemClock
+from libs.runtime.secret import Secret
+from services.doctor.cluster.evidence import Archived, Evidence, host_and_port
 from services.doctor.cluster.judge_clocks import Sample, judge_clocks
 from services.doctor.cluster.judge_nodes import judge_nodes, judge_storage
 from services.doctor.cluster.judge_services import (
@@ -17,7 +20,9 @@ from services.doctor.cluster.judge_services import (
     judge_service,
     service_check,
 )
+from services.doctor.cluster.look_api import check_api
 from services.doctor.cluster.look_policies import Answer, Tried, judge_policies
+from services.doctor.cluster.settings import CheckedStore, CheckedZone, ClusterSettings
 
 NOW = 1_700_000_000 * SECOND
 
@@ -172,6 +177,19 @@ def test_the_storage_class_waits_and_grows() -> None:
     assert judge_storage("gp2", [good]).state == "fail"
     assert judge_storage("gp3", [good._replace(binding_mode="Immediate")]).state == "fail"
     assert judge_storage("gp3", [good._replace(can_grow=False)]).state == "warn"
+
+
+async def test_a_kubeconfig_that_is_named_must_be_usable(tmp_path: Path) -> None:
+    """Where nobody names one the API is not asked; a mistyped name is a fault, and said."""
+    store = CheckedStore(database="kalshi", user="kd_status", password=Secret("x"))
+    release = ClusterSettings(zones=(CheckedZone("a", store),), production=store)
+    wrong = str(tmp_path / "kubecnfig")
+    found = await check_api(Evidence(release, SystemClock(), wrong))
+    assert [(one.check, one.state) for one in found] == [
+        ("nodes a", "fail"),
+        ("storage class", "fail"),
+    ]
+    assert all(f"--kubeconfig {wrong}: " in one.found and one.advice for one in found)
 
 
 def test_a_base_address_is_host_and_port() -> None:
