@@ -18,12 +18,11 @@ from typing import Literal, Self
 from libs.store.errors import StoreError
 from libs.store.pool import Target, connect, map_store_errors
 from services.local import postgres_process as family
+from services.local.ports import HOST, free_port
 from services.local.postgres_cluster import (
-    HOST,
     SETTINGS,
     SUPERUSER,
     check_version,
-    free_port,
     init_cluster,
     log_tail,
     spawn_arguments,

@@ -5,17 +5,16 @@ import contextlib
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from services.local.ports import HOST
 from services.local.postgres_errors import PostgresFailed, PostgresUnusable
 from services.local.postgres_home import Programs, ServerUser
 from services.local.processes import die_with_parent, on_linux
 
-HOST = "127.0.0.1"
 SUPERUSER = "postgres"
 
 SETTINGS: dict[str, str] = {
@@ -38,10 +37,6 @@ SETTINGS: dict[str, str] = {
     "log_line_prefix": "%m [%p] %a ",
 }
 """Small, and safe: services refuse a server without fsync or synchronous_commit."""
-
-# Above the well-known ports and below the range from which systems take the local ports of outgoing connections,
-# so that a server that comes back finds its port free.
-_PORT_MIN, _PORT_MAX = 15_000, 32_000
 
 
 def spawn_arguments(home: Path, user: ServerUser) -> dict[str, Any]:
@@ -130,19 +125,3 @@ def log_tail(home: Path) -> str:
         return "\n".join((home / "postgres.log").read_text(errors="replace").splitlines()[-15:])
     except OSError:
         return "(no log)"
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 on which nobody listens now.
-
-    Raises:
-        PostgresUnusable: none of 100 was free.
-    """
-    for _ in range(100):
-        port = _PORT_MIN + secrets.randbelow(_PORT_MAX - _PORT_MIN)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind((HOST, port))
-                return port
-    raise PostgresUnusable("no free port on 127.0.0.1")

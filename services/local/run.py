@@ -17,6 +17,7 @@ from libs.store.pool import Target
 from libs.telemetry.logging import get_logger
 from services.local.config_files import ConfigFiles
 from services.local.control import SimulatorControl
+from services.local.ports import free_port
 from services.local.postgres import EmbeddedPostgres
 from services.local.processes import ProcessFailed, ProcessSpec, Supervisor
 from services.local.state_dir import exclusive, forget
@@ -25,7 +26,6 @@ from services.local.topology import (
     PRODUCTION,
     Exchange,
     Server,
-    free_ports,
     process,
     production_processes,
     zone_processes,
@@ -194,7 +194,7 @@ class LocalRun:
     async def start_simulator(self) -> Exchange:
         """Start the simulated exchange with one API key a zone; return how it is reached."""
         private, public = make_key_pair(self._dir / "keys")
-        (port,) = free_ports(1)
+        port = free_port()
         keys = {zone: self.key_id(zone) for zone in self.zones}
         own = {
             "host": "127.0.0.1",

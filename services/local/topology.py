@@ -4,13 +4,12 @@ Each zone: registry, connectors, poller, and a PostgreSQL server of its own; bes
 deduplicator, the archiver and, unless a real exchange is asked for, the simulator.
 """
 
-import contextlib
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.local.ports import free_ports
 from services.local.processes import ProcessSpec
 
 CONNECTORS_PER_ZONE = 2
@@ -102,17 +101,6 @@ def production_config(
             "archiver": {"root": str(archive), "window_s": window_s},
         },
     )
-
-
-def free_ports(count: int) -> list[int]:
-    """Return this many free ports of 127.0.0.1, held open together so that they differ."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            probe = stack.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
-        return ports
 
 
 def process(

@@ -32,8 +32,8 @@ from libs.exchange.keyfiles import make_key_pair
 from libs.runtime.clock import SystemClock
 from libs.store.control import slot_markets
 from libs.store.pool import Target, connect
+from services.local.ports import free_port
 from services.local.postgres import EmbeddedPostgres
-from services.local.postgres_cluster import free_port
 from services.migrate.migration import Migration, migrate_all
 
 PHASE_S_MAX = 1200.0

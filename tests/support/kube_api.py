@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from services.local.ports import free_ports
 from services.local.processes import die_with_parent, on_linux
 
 ADMIN = "admin-token"
@@ -93,7 +93,7 @@ def kube_api() -> Iterator[KubeApi]:
 
 
 def _start(assets: Path, directory: Path, running: contextlib.ExitStack) -> KubeApi:
-    etcd, peer, port = _free_ports(3)
+    etcd, peer, port = free_ports(3)
     (directory / "tokens.csv").write_text(f"{ADMIN},admin,1,system:masters\n")
     key = directory / "accounts.key"
     subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
@@ -125,14 +125,6 @@ def _launch(
     running.callback(process.wait)
     running.callback(process.kill)
     return process
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def _wait_ready(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:

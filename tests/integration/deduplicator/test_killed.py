@@ -17,7 +17,7 @@ import yaml
 from libs.marketdata.tables import Family
 from libs.runtime.health import fetch_health
 from libs.store.pool import Target, connect
-from services.local.topology import free_ports
+from services.local.ports import free_ports
 from tests.integration.deduplicator.conftest import Databases
 from tests.integration.deduplicator.world import (
     CLOCK,

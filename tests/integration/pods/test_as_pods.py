@@ -22,8 +22,8 @@ import yaml
 from libs.exchange.keyfiles import make_key_pair
 from libs.runtime.health import fetch_health
 from libs.store.pool import connect
+from services.local.ports import free_port
 from services.local.postgres import EmbeddedPostgres
-from services.local.postgres_cluster import free_port
 from tests.support.postgres import run, scratch_directory, server_programs
 
 pytestmark = [

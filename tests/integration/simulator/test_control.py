@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.local.postgres_cluster import free_port
+from services.local.ports import free_port
 from services.simulator.faults.menu import KINDS
 from services.simulator.faults.script import read_script
 from services.simulator.server import SimulatorServer, running_simulator

@@ -16,6 +16,7 @@ import pytest
 from libs.store.errors import StoreRefused, StoreUnavailable
 from libs.store.pool import connect
 from services.local import postgres_process as family
+from services.local.ports import free_port
 from services.local.postgres import EmbeddedPostgres
 from services.local.postgres_cluster import write_settings
 from services.local.postgres_errors import PostgresUnusable
@@ -124,7 +125,7 @@ async def test_a_taken_port_is_exchanged_only_when_it_was_ours_to_choose(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With port 0 the next free one is tried; a port that was asked for and is taken is an error with the log."""
-    from services.local import postgres, postgres_cluster
+    from services.local import postgres
     from services.local.postgres_errors import PostgresFailed
 
     await server.stop()
@@ -135,7 +136,7 @@ async def test_a_taken_port_is_exchanged_only_when_it_was_ours_to_choose(
         with pytest.raises(PostgresFailed, match="Address already in use"):
             await server.start()
         server.port = 0
-        ports = iter([busy, postgres_cluster.free_port()])
+        ports = iter([busy, free_port()])
         monkeypatch.setattr(postgres, "free_port", lambda: next(ports))
         await server.start()
         assert server.port not in (0, busy)
