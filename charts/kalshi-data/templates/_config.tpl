@@ -200,13 +200,16 @@ Secret's key with what verifies signatures.
 {{- $root := . -}}
 {{- $zones := list -}}
 {{- $forbidden := list -}}
+{{- $closed := not (include "kalshi-data.metricsOpen" .) -}}
 {{- range (include "kalshi-data.zones" . | fromYaml).zones -}}
 {{- $zone := . -}}
 {{- $health := list -}}
 {{- range list "registry" "connector" "poller" -}}
 {{- $host := include "kalshi-data.object" (dict "context" $root "component" . "zone" $zone.name) -}}
 {{- $health = append $health (printf "http://%s:8080" $host) -}}
+{{- if $closed -}}
 {{- $forbidden = append $forbidden (dict "name" (printf "metrics of %s %s" . $zone.name) "host" $host "port" 9090) -}}
+{{- end -}}
 {{- end -}}
 {{- $zones = append $zones (dict
     "zone" $zone.name
@@ -225,7 +228,9 @@ Secret's key with what verifies signatures.
 {{- if (get $root.Values .).enabled -}}
 {{- $host := include "kalshi-data.object" (dict "context" $root "component" .) -}}
 {{- $central = append $central (printf "http://%s:8080" $host) -}}
+{{- if $closed -}}
 {{- $forbidden = append $forbidden (dict "name" (printf "metrics of %s" .) "host" $host "port" 9090) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- $production := include "kalshi-data.configProduction" . | fromYaml -}}

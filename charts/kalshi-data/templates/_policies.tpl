@@ -122,3 +122,14 @@ matchExpressions:
 {{ include "kalshi-data.rule" (dict "side" "to" "ports" (list 80) "peers" "- ipBlock: {cidr: 169.254.170.23/32}") }}
 {{- end }}
 {{- end -}}
+
+{{/* "true" where monitoring.from may mean the pod of `helm test` too: then it proves nothing that metrics answer it. */}}
+{{- define "kalshi-data.metricsOpen" -}}
+{{- $open := false -}}
+{{- range .Values.monitoring.from -}}
+{{- $spaces := .namespaceSelector | default dict -}}
+{{- $ours := or (not $spaces) (eq (dig "matchLabels" "kubernetes.io/metadata.name" "" $spaces) $.Release.Namespace) -}}
+{{- if or .ipBlock (and $ours (not .podSelector)) -}}{{- $open = true -}}{{- end -}}
+{{- end -}}
+{{- if $open -}}true{{- end -}}
+{{- end -}}

@@ -4,6 +4,7 @@ Each pod gets a folder that has just the files its mounts give it, so that a Sec
 mounts is missing here as it would be in the cluster.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -196,6 +197,30 @@ def test_helm_test_looks_at_everything(tmp_path: Path) -> None:
     assert stores == {name for name, one in services.items() if one["spec"]["ports"][0]["name"] == "postgres"}  # fmt: skip
     assert {edge.host for edge in cluster.forbidden} <= set(services)
     assert cluster.namespace == "capture"
+
+
+@pytest.mark.parametrize(
+    ("peer", "metrics"),
+    [
+        ({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}, True),
+        ({"podSelector": {"matchLabels": {"app": "prometheus"}}}, True),
+        ({"podSelector": {}}, False),
+        ({"namespaceSelector": {}}, False),
+        ({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "capture"}}}, False),
+        ({"ipBlock": {"cidr": "10.0.0.0/8"}}, False),
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_helm_test_calls_nothing_forbidden_that_values_allow(
+    peer: dict[str, Any], metrics: bool, tmp_path: Path
+) -> None:
+    """Whoever lets everybody read metrics is not told that policies are not enforced."""
+    values = scenario_values("one-zone")
+    values["monitoring"] = {"from": [peer]}
+    release = render(values)
+    cluster = _load(release, release.component("test"), tmp_path).cluster
+    assert (9090 in {edge.port for edge in cluster.forbidden}) is metrics
+    assert {8700, 7070} <= {edge.port for edge in cluster.forbidden}
 
 
 def test_large_numbers_of_values_stay_whole(tmp_path: Path) -> None:
