@@ -66,9 +66,12 @@ class Ground:
         """Return the values of a release with these gatherers."""
         return release_values(self.labels, images or self.images, enabled, more)
 
-    def files(self, values: Mapping[str, Any], name: str = "values") -> list[Path]:
+    def files(
+        self, values: Mapping[str, Any], name: str = "values", chart: Path = CHART
+    ) -> list[Path]:
         """Return the files to give to helm: the chart's development set, and these values."""
-        return [DEVELOPMENT, write_values(self.scratch / f"{name}.yaml", values)]
+        development = chart / DEVELOPMENT.relative_to(CHART)
+        return [development, write_values(self.scratch / f"{name}.yaml", values)]
 
     @property
     def slots(self) -> int:
@@ -97,7 +100,7 @@ class Ground:
         """Install and wait until all is ready; return how long helm took, seconds. Raises CommandFailed."""
         begun = self.clock.monotonic()
         await self.make_namespace()
-        files = self.files(self.values(enabled, more))
+        files = self.files(self.values(enabled, more), chart=chart)
         await helm.install(RELEASE, self.kube.namespace, chart, files)
         self.helm, self.installed = helm, tuple(enabled)
         took = self.clock.monotonic() - begun
@@ -133,18 +136,7 @@ class Ground:
 
     async def sql(self, database: str, query: str) -> list[list[str]]:
         """Ask a zone's database, or `production`, as its superuser in its own pod; rows of text. Raises CommandFailed."""
-        words = (
-            "psql",
-            "-XAtq",
-            "-F",
-            "\t",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-U",
-            SUPERUSER,
-            "-d",
-            DATABASE_NAME,
-        )
+        words = ("psql", "-XAtq", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-U", SUPERUSER, "-d", DATABASE_NAME)  # fmt: skip
         said = await self.kube.execute(self.names.database_pod(database), *words, "-c", query)
         return [line.split("\t") for line in said.splitlines()]
 

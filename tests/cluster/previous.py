@@ -2,8 +2,9 @@
 
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,12 +17,18 @@ _VERSION = re.compile(r"^version: *(\S+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Previous:
-    """The version before this one. released: whether there was one; image: its services' image, empty: this tree's."""
+    """The version before this one.
+
+    Attributes:
+        released: whether there was one. image: its services' image, empty: this tree's. values: what its chart is to be
+            told besides its own development set.
+    """
 
     released: bool
     said: str
     chart: Path
     image: str
+    values: dict[str, Any] = field(default_factory=dict)
 
 
 def read_previous(folder: Path = FOLDER, current: Path = CHART) -> Previous:
@@ -38,7 +45,9 @@ def read_previous(folder: Path = FOLDER, current: Path = CHART) -> Previous:
     if not (chart / "Chart.yaml").is_file():
         raise ValueError(f"{folder}: previous.yaml names {told['version']}, but there is no chart")
     said = f"from {told['version']} ({told['commit'][:12]})"
-    return Previous(True, said, chart, str(told["image"]))
+    own = folder / "values.yaml"
+    values = yaml.safe_load(own.read_text()) if own.is_file() else None
+    return Previous(True, said, chart, str(told["image"]), values or {})
 
 
 def next_version(version: str) -> str:

@@ -28,7 +28,7 @@ class Install(Scenario):
     title: ClassVar[str] = (
         "helm install --wait from nothing, helm test, rows from three zones, a fourth gatherer"
     )
-    timeout_s: ClassVar[float] = 840.0
+    timeout_s: ClassVar[float] = 960.0
     zones: ClassVar[tuple[str, ...]] = ()
 
     async def play(self, ground: Ground) -> list[Figure]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import ClassVar
 
+from services.local.topology import merged
 from tests.cluster.figures import Figure, at_least, at_most, equal, of_verdict
 from tests.cluster.ground import RELEASE, Ground
 from tests.cluster.images import ROOT, SERVICES
@@ -26,6 +27,7 @@ FIRST, HELD = "a", "b"
 SOUND_S, WITHIN_S, ROLLOUT_S = 15, 300, 900
 NEW_S_MAX = 300.0
 BACK_S_MAX = 120.0
+ROLLBACK_S_MAX = 420.0
 ANOTHER_EXCHANGE = {"zoneDefaults": {"registry": {"settings": {"full_sync_s": 60}}}}
 """The second installation's exchange is another one, whose markets the old catalogues are to find soon."""
 
@@ -42,31 +44,29 @@ class Upgrade(Scenario):
     async def play(self, ground: Ground) -> list[Figure]:
         previous = read_previous()
         ground.say(previous.said)
+        image = {"tag": ground.images.tags[SERVICES]}
         if previous.released:
-            await self._begin_with(ground, previous.chart, previous.image)
-        old = ground.images.tags[SERVICES] if not previous.released else previous.image
+            repository, _, tag = previous.image.rpartition(":")
+            image = {"repository": repository, "tag": tag}
+            more = merged(previous.values, {"image": image})
+            await ground.remove()
+            await ground.install(ZONES, ground.helm, more, previous.chart)
+            await ground.steady(ZONES)
+        old = image["tag"]
         figures = [Figure("upgrade", previous.said, "said", True)]
-        figures += await self._roll_out(ground, old)
+        figures += await self._roll_out(ground, image)
         figures += await self._roll_back(ground, old)
         figures += await self._uninstall(ground)
         figures += await self._install_again(ground)
         return figures
 
-    async def _begin_with(self, ground: Ground, chart: Path, image: str) -> None:
-        """Have the last release in place of this tree's."""
-        await ground.remove()
-        registry, _, tag = image.rpartition(":")
-        more = {"image": {"repository": registry, "tag": tag}}
-        await ground.install(ZONES, ground.helm, more, chart)
-        await ground.steady(ZONES)
-
-    async def _roll_out(self, ground: Ground, old: str) -> list[Figure]:
+    async def _roll_out(self, ground: Ground, old: dict[str, str]) -> list[Figure]:
         """Zone by zone, while nobody loses anything; a held zone's pods that are deleted by hand come back old."""
         new = f"{ground.images.tags[SERVICES]}-next"
         await ground.builder.services(new)
         chart = copy_as_next(CHART, ground.scratch / "next-chart")
         # The exchange is none of ours: it goes on, or there would be no truth.
-        more = {"simulator": {"image": {"tag": old}}}
+        more = {"simulator": {"image": old}}
         images = ground.images.with_services(new)
         files = ground.files(ground.values(ZONES, more, images), "next")
         since, begun = ground.clock.now(), ground.clock.monotonic()
@@ -87,7 +87,7 @@ class Upgrade(Scenario):
             name="rollout",
         )  # fmt: skip
         try:
-            held = await self._delete_held(ground, command, new, old)
+            held = await self._delete_held(ground, command, new, old["tag"])
             said = await command
         finally:
             if not command.done():
@@ -161,7 +161,7 @@ class Upgrade(Scenario):
         await ground.referee.begin()
         verdict = await ground.judge(case := Case(since))
         return [
-            at_most(f"rollback to revision {target}", took, 300, " s"),
+            at_most(f"rollback to revision {target}", took, ROLLBACK_S_MAX, " s"),
             equal("images after the rollback", sorted(runs), [old]),
             *of_verdict(verdict, case),
         ]
