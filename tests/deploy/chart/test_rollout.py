@@ -78,6 +78,7 @@ def test_the_notes_say_what_to_look_at() -> None:
     assert "scale gatherer/use1a" in notes
     assert "helm test" in notes
     assert "helm rollback kalshi-data REVISION" in notes
+    assert "get jobs" in notes
     assert "ALTER EXTENSION timescaledb UPDATE" in notes
     assert "ALTER EXTENSION" not in scenario("kind").notes
     bare = scenario("bare").notes
