@@ -8,6 +8,7 @@ again is retention's ordinary work (partition_drop.py), which closes the request
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -65,6 +66,10 @@ class WindowsDiffer(StoreError):
     retryable: ClassVar[bool] = True
 
 
+class _NotOurs(Exception):
+    """The lease is another's: leaves the transaction, so that it is rolled back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Archived:
     """One object as its manifest in production has it."""
@@ -106,24 +111,20 @@ async def reopen(
         WindowsDiffer: the rows are not those of the manifests.
         StoreUnavailable: production is away, or the table's lock was not to be had.
     """
-    async with borrow(pool) as conn:
-        groups = await _make_chunk(conn, wanted, objects, groups)
-        transaction = conn.transaction(isolation="read_committed")
-        await transaction.start()
-        try:
-            await conn.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
-            rows = await _fill(conn, wanted, objects, groups, seconds)
-            await conn.execute("SET LOCAL ROLE NONE")
-            is_ours = await lease.holds(conn)
-            if is_ours:
-                await conn.execute(_OPENED, wanted.table, wanted.start, rows)
-                detail = f"{wanted}: {len(objects)} objects, {rows} rows loaded back"
+    with contextlib.suppress(_NotOurs):
+        async with borrow(pool) as conn:
+            groups = await _make_chunk(conn, wanted, objects, groups)
+            async with conn.transaction(isolation="read_committed"):
+                await conn.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+                loaded = await _fill(conn, wanted, objects, groups, seconds)
+                await conn.execute("SET LOCAL ROLE NONE")
+                if not await lease.holds(conn):
+                    raise _NotOurs
+                await conn.execute(_OPENED, wanted.table, wanted.start, loaded)
+                detail = f"{wanted}: {len(objects)} objects, {loaded} rows loaded back"
                 await conn.execute(_EVENT, "range_reopened", detail)
-        except BaseException:
-            await transaction.rollback()
-            raise
-        await (transaction.commit() if is_ours else transaction.rollback())
-    return rows if is_ours else None
+            return loaded
+    return None
 
 
 async def _fill(

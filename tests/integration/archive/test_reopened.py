@@ -26,7 +26,9 @@ from libs.store.reopening_requests import want_open
 from libs.telemetry.metrics import Metrics
 from services.archiver.reopening import Reopener
 from services.archiver.settings import ArchiverSettings
+from services.local.postgres import EmbeddedPostgres
 from tests.integration.archive.world import Production, archiver, own_lease
+from tests.integration.connector.test_spool import frozen
 from tests.support.postgres import plain_only, with_timescale
 
 HOUR_SIX = SystemClock().now() // DAY * DAY - 9 * DAY + 6 * HOUR
@@ -182,6 +184,38 @@ async def test_an_archiver_that_lost_its_lease_changes_nothing(dropped: Dropped)
     with pytest.raises(LeaseLost):
         await dropped.reopen(LostLease(dropped.pool, lease.name, lease.holder, 9.0))
     assert (await dropped.state(), len(await dropped.found())) == (("requested", ""), LEFT)
+
+
+async def test_a_cancelled_reopening_ends_as_one_on_a_server_that_answers_nothing(
+    dropped: Dropped, postgres_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archiver whose lease is gone is cancelled once only; taken for a fault of production it would go on for ever."""
+    done, begun, go = load_rows, asyncio.Event(), asyncio.Event()
+    calls = 0
+
+    async def stuck(conn: AnyConnection, *args: Any, **kwargs: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls > LEFT:
+            begun.set()
+            await go.wait()
+        return await done(conn, *args, **kwargs)
+
+    monkeypatch.setattr(reopening, "load_rows", stuck)
+    async with asyncio.timeout(60):
+        task = asyncio.create_task(dropped.reopen())
+        await begun.wait()
+        with frozen(postgres_server):
+            go.set()
+            await asyncio.wait([task], timeout=0.1)
+            assert not task.done()
+            task.cancel()
+            await asyncio.wait([task], timeout=20.0)
+            assert task.cancelled()
+        monkeypatch.setattr(reopening, "load_rows", done)
+        assert (await dropped.state())[0] == "requested"
+        await dropped.reopen()
+        assert (await dropped.state(), await dropped.found()) == (("open", ""), dropped.rows)
 
 
 async def test_what_nobody_waits_for_any_more_is_not_opened(dropped: Dropped) -> None:
