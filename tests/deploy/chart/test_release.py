@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cluster.errors import CommandFailed
 from tests.cluster.helm import Helm, find_helms
-from tests.support.chart.render import CHART
+from tests.support.chart.render import CHART, NAMESPACE, scenario
 from tests.support.kube_api import ADMIN, KubeApi
 
 VALUES = (
@@ -102,3 +103,19 @@ async def test_a_release_keeps_what_it_made(release: Release) -> None:
     assert release.kubectl("get", "deployments,statefulsets,services,gatherers,networkpolicies", "-o", "name") == ""  # fmt: skip
     await release.helm("install", str(CHART), *VALUES)
     assert release.secrets() == made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["eks", "everything"])
+def test_a_real_api_takes_every_object(name: str, kube_api: KubeApi) -> None:
+    """Schemas know no rules: lengths of names, values of labels, what the definitions' own expressions say."""
+    space = f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}"
+    kube_api.kubectl("apply", "--server-side", "--filename=-", stdin=space)
+    kube_api.kubectl("apply", "--server-side", "--filename", str(CHART / "crds"))
+    kube_api.kubectl("wait", "crd/gatherers.kalshi-data.io", "--for=condition=Established")
+    objects = [one for one in scenario(name).objects if "monitoring.coreos.com" not in one["apiVersion"]]  # fmt: skip
+    told = kube_api.kubectl(
+        "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict",
+        "--output=name", "--filename=-", namespace=NAMESPACE, stdin=yaml.safe_dump_all(objects),
+    )  # fmt: skip
+    assert len(told.splitlines()) == len(objects) > 50
