@@ -29,8 +29,8 @@ LOOK_S: Final = 5.0
 DEADLINE: Final = "exceeded its progress deadline"
 """What kubectl says of a Deployment whose pods are late by its own deadline: Kubernetes goes on with it all the same."""
 SLOW: Final = {
-    "registry": "ready once it has listed the exchange, which can take a quarter of an hour",
-    "poller": "ready once it has a market's book",
+    "registry": "ready once it has listed the exchange: a million markets take minutes",
+    "poller": "ready once it has its first books from the exchange",
     "connector": "pod by pod; each hands its slots over first",
 }
 """Why a workload of a zone takes as long as it does."""
