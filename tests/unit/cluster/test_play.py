@@ -9,7 +9,6 @@ import pytest
 import yaml
 from rich.console import Console
 
-from libs.marketdata.units import SECOND
 from services.local.topology import merged
 from tests.cluster.figures import Figure, failures
 from tests.cluster.ground import Ground
@@ -216,6 +215,24 @@ async def test_every_pod_of_a_held_zone_is_waited_for(monkeypatch: pytest.Monkey
     ]
 
 
-def test_a_minute_is_a_minute() -> None:
-    """Its number of microseconds, by which production counts."""
-    assert MINUTE == 60 * SECOND
+@pytest.mark.parametrize(("live", "upgrades"), [(2, 0), (1, 1)])
+async def test_a_number_that_only_kubectl_knows_gets_a_revision(live: int, upgrades: int) -> None:
+    """Helm 4 refuses to go back to a revision that says another one."""
+    told, upgraded = cast("Any", Told()), []
+
+    async def helm(*words: str) -> str:
+        assert words[:2] == ("get", "manifest")
+        return "---\n# nothing\n---\nkind: Service\n---\nkind: Gatherer\nmetadata: {name: a}\nspec: {shards: 2}\n"
+
+    class Kube:
+        namespace = "n"
+
+        async def items(self, kind: str) -> list[Object]:
+            return [{"kind": "Gatherer", "metadata": {"name": "a"}, "spec": {"shards": live}}]
+
+    async def upgrade(zones: Sequence[str]) -> None:
+        upgraded.append(zones)
+
+    told.helm, told.kube, told.upgrade = helm, Kube(), upgrade
+    await Upgrade()._take_over_numbers(told)
+    assert len(upgraded) == upgrades
