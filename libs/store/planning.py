@@ -1,10 +1,12 @@
 """One look at a zone by whoever plans it: take the row, read, decide by the one pure plan, write it. Operator and stand-in alike."""
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from libs.flow.assignment import Plan, Row, moves_max, plan
 from libs.store import control
+from libs.store.errors import StoreError
 from libs.store.planner import Planner, ZoneState, read_zone
 from libs.store.pool import AnyConnection
 from libs.store.slot_moves import with_markets
@@ -60,9 +62,22 @@ async def look(
 
     Raises:
         StoreUnavailable: the database is away.
+        StoreError: it does not let us plan; who can may take the row at once.
     """
     if not await planner.take(conn, now_s):
         return None
+    try:
+        return await _plan(conn, planner, wishes, settle_s)
+    except StoreError as error:
+        if not error.retryable:
+            # Taken anew at each look, the row would keep the one that could stand in out for ever.
+            with contextlib.suppress(StoreError):
+                await planner.give_up(conn)
+        raise
+
+
+async def _plan(conn: AnyConnection, planner: Planner, wishes: Wishes, settle_s: float) -> Look:
+    """Read, decide and write, as whoever holds the row."""
     if planner.held_for < settle_s:
         return Look(await read_zone(conn))
     zone = await planner.read(conn)

@@ -61,7 +61,9 @@ class Planning:
                     await self._plan_until_ended(conn)
             except (StoreError, LoginUnknown, TimeoutError) as error:
                 self._away(error)
-                await first_of(zone.ended, timeout_s=self._own.retry_s)
+                # Each look takes the row; between two that fail for good a stand-in is to settle and plan.
+                turns = 1 if getattr(error, "retryable", True) else 3
+                await first_of(zone.ended, timeout_s=turns * self._own.retry_s)
 
     async def _plan_until_ended(self, conn: Connection) -> None:
         ended = self._zone.ended

@@ -12,6 +12,7 @@ from libs.store import control
 from libs.store.catalogue_views import read_strays
 from libs.store.connections import count_connections, reserve
 from libs.store.control import Owned
+from libs.store.errors import StoreRefused
 from libs.store.planner import Planner
 from libs.store.planning import Wishes, decide, look
 from libs.store.pool import Connection, Target, connect
@@ -161,6 +162,32 @@ async def test_a_plan_of_the_operator_needs_no_more_than_its_grants(
         ("orderbook/1", "a", "live"),
     ]
     assert {"orderbook/3"} & {row["slot"] for row in rows if row["shard"] == "c"} == set()
+
+
+async def test_an_operator_that_may_take_the_row_and_not_plan_lets_a_shard_stand_in(
+    conn: Connection, gatherer_db: Target
+) -> None:
+    """Refused behind the row it gives the row up at once, each time; when it may plan it is the operator's again."""
+    await begin(conn, "a")
+    # Of a slot that is configured no more it is asked whether markets are heard in it.
+    await conn.execute(
+        "insert into slot_assignments (slot, shard, epoch, state) values ('orderbook/9', 'a', 1, 'live')"
+    )
+    await conn.execute("revoke select (slot, wanted, moved_from) on markets from kd_planner")
+    operator, shard, wishes = Planner("operator/one"), Planner("a"), Wishes(SLOTS, 200)
+    async with connect(gatherer_db) as own:
+        await own.execute("set role kd_planner")
+        for _ in range(2):
+            with pytest.raises(StoreRefused):
+                await look(own, operator, wishes, now_s=0.0, settle_s=0.0)
+            operator.unseen()
+            stood_in = await look(conn, shard, wishes, now_s=0.0, settle_s=0.0)
+            assert stood_in is not None and stood_in.written
+        assert len(await conn.fetch("select from slot_assignments where shard = 'a'")) == 5
+        await conn.execute("grant select (slot, wanted, moved_from) on markets to kd_planner")
+        found = await look(own, operator, wishes, now_s=0.0, settle_s=0.0)
+        assert found is not None and found.written
+        assert await look(conn, shard, wishes, now_s=0.0, settle_s=0.0) is None
 
 
 async def test_shards_long_gone_are_forgotten_when_one_starts(conn: Connection) -> None:
