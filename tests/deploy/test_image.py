@@ -7,6 +7,7 @@ from typing import Any
 
 import hcl2
 import pytest
+import yaml
 
 from services.cli.catalogue import SERVICES
 from tests.deploy.dockerfiles import DOCKERFILE, copied, last, lineage, stages
@@ -131,6 +132,9 @@ def test_bake_builds_every_image_for_both_machines() -> None:
     bake = _bake()
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert bake["variable"]["VERSION"]["default"] == version
+    # The tag that the chart asks for when nobody names one.
+    chart = yaml.safe_load((ROOT / "charts" / "kalshi-data" / "Chart.yaml").read_text())
+    assert chart["appVersion"] == version
     assert bake["group"]["default"]["targets"] == ["kalshi-data", "service"]
     assert bake["group"]["development"]["targets"] == ["kalshi-data-postgres", "kalshi-data-s3"]
     targets = bake["target"]
