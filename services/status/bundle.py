@@ -26,8 +26,10 @@ LIBRARIES: Final = ("aiohttp", "asyncpg", "dynaconf", "kopf", "msgspec", "pyarro
 
 _SERVER: LiteralString = """
 SELECT name, setting, unit, source FROM pg_settings
- WHERE source NOT IN ('default', 'override', 'client') OR name IN ('server_version', 'server_encoding') ORDER BY name
+ WHERE (source NOT IN ('default', 'override', 'client') OR name IN ('server_version', 'server_encoding'))
+   AND name !~* 'pass|secret|token|key|credential|conninfo|command' ORDER BY name
 """
+"""Without those that may hold a password that we do not know: of a server it follows, of a command, of another extension."""
 _SESSIONS: LiteralString = """
 SELECT application_name, usename::text AS role, state, count(*) AS sessions, min(backend_start)::text AS since
   FROM pg_stat_activity WHERE datname = current_database() GROUP BY 1, 2, 3 ORDER BY 1, 2, 3

@@ -71,6 +71,11 @@ async def _fill(target: Target) -> None:
         )
 
 
+async def _set(target: Target, name: str, value: str) -> None:
+    async with connect(target) as conn:
+        await conn.execute(f"ALTER DATABASE {target.database} SET {name} = '{value}'")
+
+
 def _asked(capsys: pytest.CaptureFixture[str], config: Path) -> dict[str, Any]:
     assert main(["--config", str(config), "--json"]) == EXIT_OK
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -170,6 +175,8 @@ def test_a_bundle_has_everything_but_secrets(
         "-----BEGIN PRIVATE KEY-----\nplanted-key-line-0123456789\n-----END PRIVATE KEY-----\n"
     )
     monkeypatch.setenv("KALSHI_DATA_EXCHANGE__API_KEY_ID", "planted-in-the-environment")
+    # Stands for those of the server's settings that may hold somebody else's password.
+    run(_set(gatherer_db, "password_encryption", "md5"))
     # What a gap's detail says happens to be a secret of another variable.
     monkeypatch.setenv("SOME_TOKEN", "planted in a gap")
     monkeypatch.setenv("KALSHI_DATA_EXCHANGE__REST_URL", "https://me:planted-in-url@host/x")
@@ -195,7 +202,8 @@ def test_a_bundle_has_everything_but_secrets(
     assert rows["exchange.private_key_file"] == str(tmp_path / "key.pem")
     assert rows["store.database"] == gatherer_db.database
     assert json.loads(texts["versions.json"])["kalshi-data"]["version"]
-    assert json.loads(texts["a/server.json"])
+    server = {row["name"] for row in json.loads(texts["a/server.json"])}
+    assert ("server_version" in server, "password_encryption" in server) == (True, False)
 
 
 def test_a_bundle_of_a_database_that_is_away_says_so(
