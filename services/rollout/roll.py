@@ -232,6 +232,9 @@ def advice(wanted: Wanted, progress: Progress) -> list[str]:
     )
     lines.append(f"to go back: {to}")
     lines.append(
+        "  (numbers of connectors go back too; after kubectl scale Helm 4 wants --force-conflicts)"
+    )
+    lines.append(
         "to go on: run the same command again; zones that are not released stay as they are"
     )
     return lines
