@@ -9,6 +9,7 @@ from typing import Final
 import asyncpg
 
 from libs.store.ending import CANCELLED_S
+from libs.store.error_mapping import unfit_is_away
 from libs.store.pool import Pool, PooledConnection, map_store_errors
 
 BORROW_S_MAX: Final = 30.0
@@ -31,3 +32,15 @@ async def borrow(pool: Pool, timeout_s: float = BORROW_S_MAX) -> AsyncIterator[P
                 with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                     await pool.release(conn, timeout=CANCELLED_S)
                 raise
+
+
+@asynccontextmanager
+async def borrow_patiently(pool: Pool, timeout_s: float) -> AsyncIterator[PooledConnection]:
+    """As borrow, for who waits for a database anyway: one whose schema does not fit counts as away.
+
+    Raises:
+        StoreUnavailable: none to be had, or the schema does not fit.
+    """
+    with unfit_is_away():
+        async with borrow(pool, timeout_s) as conn:
+            yield conn

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import asyncpg
 
 from libs.store.errors import (
+    SchemaAway,
     SchemaMismatch,
     StoreBroken,
     StoreConflict,
@@ -68,6 +69,19 @@ def map_store_errors() -> Iterator[None]:
         if _is_closed(error):
             raise StoreUnavailable(text_of(error)) from error
         raise
+
+
+@contextmanager
+def unfit_is_away() -> Iterator[None]:
+    """Take a schema that does not fit for a database that is away: for who would lose what it holds by ending.
+
+    Raises:
+        SchemaAway: in place of SchemaMismatch.
+    """
+    try:
+        yield
+    except SchemaMismatch as error:
+        raise SchemaAway(f"the schema does not fit: {error}") from error
 
 
 def _is_closed(error: asyncpg.InterfaceError) -> bool:

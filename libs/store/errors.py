@@ -18,6 +18,10 @@ class StoreUnavailable(StoreError):
     retryable: ClassVar[bool] = True
 
 
+class SchemaAway(StoreUnavailable):
+    """The schema does not fit, for whoever holds something and waits until it does; the message says what is wrong."""
+
+
 class StoreConflict(StoreError):
     """The database holds something else under the same key: a second writer exists."""
 

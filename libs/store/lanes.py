@@ -17,6 +17,7 @@ import asyncpg
 
 from libs.marketdata.tables import Family
 from libs.store.batches import SCHEMA_VERSION, Digest, SealedBatch
+from libs.store.error_mapping import unfit_is_away
 from libs.store.errors import LaneLost, StoreConflict, StoreUnavailable, StoreUnsafe
 from libs.store.lane_closing import close_lanes
 from libs.store.notify import Notifier
@@ -164,7 +165,7 @@ class LaneWriter:
         Cancellation leaves the batch in doubt, like StoreUnavailable.
 
         Raises:
-            StoreUnavailable: the database is away, or the commit is in doubt; call again with the same batch.
+            StoreUnavailable: the database is away or does not fit, or the commit is in doubt; call again with the same batch.
             LaneLost: this lane cannot go on and does not hold this batch. Write a gap, reopen(), restate the
                 streams, and write there what is still held.
             LaneConflict: another batch stands under this number, or was offered while the last one is in doubt; exit.
@@ -219,7 +220,7 @@ class LaneWriter:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[PooledConnection]:
         """Lend the writer's connection, with the lane open; whatever goes wrong with it ends it."""
-        with map_store_errors():
+        with unfit_is_away(), map_store_errors():
             kept, self._conn = self._conn, None
             conn = kept or await self._pool.acquire(timeout=ACQUIRE_S_MAX)
             try:

@@ -8,7 +8,8 @@ of commits. The last commit is always told of.
 import asyncio
 from typing import Any, Final
 
-from libs.store.borrowing import borrow
+from libs.store.borrowing import borrow_patiently
+from libs.store.error_mapping import unfit_is_away
 from libs.store.errors import StoreUnavailable
 from libs.store.pool import Pool, PooledConnection, abandon, map_store_errors
 from libs.store.waiting import first_of
@@ -62,7 +63,7 @@ class Notifier:
         # Cleared before the statement: a poke while it runs is about a later commit and needs another one.
         self._pending.clear()
         try:
-            async with borrow(self._pool, ACQUIRE_S_MAX) as conn:
+            async with borrow_patiently(self._pool, ACQUIRE_S_MAX) as conn:
                 await conn.execute("select pg_notify($1, '')", self._channel)
         except StoreUnavailable as error:
             self.failed += 1
@@ -94,7 +95,7 @@ class Listener:
         """Listen until stop is set; a lost connection is made again, one attempt a second.
 
         Raises:
-            StoreError: what is not worth another attempt (refused, no such database).
+            StoreError: what is not worth another attempt (refused).
         """
         while not stop.is_set():
             try:
@@ -107,7 +108,7 @@ class Listener:
 
     async def _listen(self, stop: asyncio.Event) -> None:
         gone = asyncio.Event()
-        with map_store_errors():
+        with unfit_is_away(), map_store_errors():
             conn = await self._pool.acquire(timeout=ACQUIRE_S_MAX)
             try:
                 conn.add_termination_listener(lambda _: gone.set())

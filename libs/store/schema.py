@@ -10,6 +10,7 @@ from typing import Final
 
 import asyncpg
 
+from libs.store.error_mapping import unfit_is_away
 from libs.store.errors import SchemaMismatch, StoreUnavailable
 from libs.store.partition_plan import DatabaseKind
 from libs.store.pool import AnyConnection, Pool, map_store_errors
@@ -81,10 +82,8 @@ async def insist_on_level(conn: AnyConnection, kind: DatabaseKind) -> None:
     Raises:
         StoreUnavailable: it does not fit, or is away.
     """
-    try:
+    with unfit_is_away():
         await check_level(conn, kind)
-    except SchemaMismatch as error:
-        raise StoreUnavailable(str(error)) from error
 
 
 async def wait_for_level(

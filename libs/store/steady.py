@@ -52,6 +52,7 @@ class Patience:
         self._on_wait = on_wait
         self._backoff = Backoff(WAIT_S_MIN, WAIT_S_MAX)
         self._deadline: int | None = None
+        self._said: type[StoreUnavailable] | None = None
         self.is_away = False
 
     async def pause(self, error: StoreUnavailable) -> None:
@@ -60,8 +61,9 @@ class Patience:
         Raises:
             StoreUnavailable: the error itself: stopping, and the database did not come back in time.
         """
-        if not self.is_away:
-            self.is_away = True
+        if self._said is not type(error):
+            # Away, and then back without the schema, is two things to mend.
+            self.is_away, self._said = True, type(error)
             log.warning("database_away", family=self._family, error=str(error))
         self._on_wait()
         delay = self._backoff.next_delay()
@@ -80,7 +82,7 @@ class Patience:
         self._backoff.reset()
         self._deadline = None
         if self.is_away:
-            self.is_away = False
+            self.is_away, self._said = False, None
             log.info("database_back", family=self._family)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from libs.marketdata.tables import Family
 from libs.store import control
-from libs.store.borrowing import borrow
+from libs.store.borrowing import borrow_patiently
 from libs.store.errors import StoreUnavailable
 from libs.telemetry.logging import get_logger
 from services.connector import tasks
@@ -69,7 +69,7 @@ async def _hand_over(shard: Shard, until: float) -> None:
         try:
             async with asyncio.timeout(until - clock.monotonic()):
                 await tasks.heartbeat_once(shard)
-                async with borrow(shard.pool, tasks.ACQUIRE_S_MAX) as conn:
+                async with borrow_patiently(shard.pool, tasks.ACQUIRE_S_MAX) as conn:
                     await shard.planner.give_up(conn)
         except StoreUnavailable as error:
             shard.away("drain", error)
@@ -96,7 +96,7 @@ async def _close(shard: Shard, pipelines: Pipelines, spools: Spools) -> None:
         async with asyncio.timeout(shard.settings.connector.flush_s):
             await _close_lanes(pipelines)
             if shard.registered:
-                async with borrow(shard.pool, tasks.ACQUIRE_S_MAX) as conn:
+                async with borrow_patiently(shard.pool, tasks.ACQUIRE_S_MAX) as conn:
                     await shard.holdings.tell_released(conn)
                     await control.deregister(conn, shard.name, shard.instance)
     except (StoreUnavailable, TimeoutError) as error:

@@ -16,7 +16,7 @@ from libs.flow.token_bucket import TokenBucket
 from libs.marketdata.rows import GapRow, ListenRangeRow, family_gaps, gap
 from libs.marketdata.tables import Family
 from libs.runtime.clock import Clock
-from libs.store.borrowing import borrow
+from libs.store.borrowing import borrow_patiently
 from libs.store.errors import LaneLost, StoreUnavailable
 from libs.store.lanes import LaneWriter
 from libs.store.pool import AnyConnection, Pool
@@ -253,7 +253,7 @@ class Legacy:
     async def _steadily(self, ask: Callable[[AnyConnection], Awaitable[T]]) -> T:
         while True:
             try:
-                async with borrow(self._heir.pool, ACQUIRE_S_MAX) as conn:
+                async with borrow_patiently(self._heir.pool, ACQUIRE_S_MAX) as conn:
                     found = await ask(conn)
             except StoreUnavailable as error:
                 await self._patience.pause(error)

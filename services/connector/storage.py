@@ -12,7 +12,7 @@ from typing import Final
 
 from libs.marketdata.tables import Family
 from libs.runtime.service import Runtime
-from libs.store.borrowing import borrow
+from libs.store.borrowing import borrow_patiently
 from libs.store.errors import StoreUnavailable
 from libs.store.pool import Pool
 from libs.store.storage_size import read_size
@@ -105,7 +105,7 @@ async def look_once(storage: Storage, pool: Pool, runtime: Runtime) -> None:
     Raises:
         StoreUnavailable: the database is away.
     """
-    async with borrow(pool, ACQUIRE_S_MAX) as conn:
+    async with borrow_patiently(pool, ACQUIRE_S_MAX) as conn:
         size = await read_size(conn)
     before = storage.level
     changed = storage.see(size)

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from libs.runtime.service import Runtime
 from libs.store import control
-from libs.store.borrowing import borrow
+from libs.store.borrowing import borrow_patiently
 from libs.store.connections import reserve
-from libs.store.errors import StoreUnavailable
+from libs.store.errors import SchemaAway, StoreUnavailable
 from libs.store.notify import Listener
 from libs.store.planner import Planner
 from libs.store.planning import Wishes, look
@@ -31,7 +31,7 @@ class Shard:
 
     Attributes:
         draining: SIGTERM came: slots are to be taken over by others. ended: nothing is to be captured any more.
-        is_away: the control tables cannot be read.
+        is_away: the control tables cannot be read. is_unfit: by their schema; said beside the first reason.
         fits: set once the database has a schema for this code; until then nothing is asked of its tables. waits_for: why not.
         beat_at_s, grows_at_s: the last heartbeat, and from when on connections may be reserved; monotonic, seconds.
     """
@@ -45,6 +45,7 @@ class Shard:
     draining: bool = False
     registered: bool = False
     is_away: bool = False
+    is_unfit: bool = False
     others_drain: bool = False
     settled: bool = False
     beat_at_s: float | None = None
@@ -61,8 +62,9 @@ class Shard:
         """Note that the database is away; capture goes on."""
         self.planner.unseen()
         self.runtime.metrics.task_faults_total.labels(task=task).inc()
-        if not self.is_away:
-            self.is_away = True
+        is_schema = isinstance(error, SchemaAway)
+        if not self.is_away or is_schema > self.is_unfit:
+            self.is_away, self.is_unfit = True, is_schema
             log.warning("control_away", task=task, error=str(error))
 
     def beat(self, now_s: float) -> bool:
@@ -78,7 +80,7 @@ class Shard:
     def back(self) -> None:
         """Note that it answers."""
         if self.is_away:
-            self.is_away = False
+            self.is_away = self.is_unfit = False
             log.info("control_back")
 
 
@@ -91,7 +93,7 @@ async def heartbeat_once(shard: Shard) -> None:
     own = shard.settings.connector
     if not shard.fits.is_set():
         raise StoreUnavailable(shard.waits_for)
-    async with borrow(shard.pool, ACQUIRE_S_MAX) as conn:
+    async with borrow_patiently(shard.pool, ACQUIRE_S_MAX) as conn:
         if not shard.registered:
             await control.register(
                 conn,
@@ -147,7 +149,7 @@ async def plan_once(shard: Shard) -> None:
     """
     settings, clock = shard.settings, shard.runtime.clock
     wishes = Wishes(settings.slot_names(), settings.slots.connections_max)
-    async with borrow(shard.pool, ACQUIRE_S_MAX) as conn:
+    async with borrow_patiently(shard.pool, ACQUIRE_S_MAX) as conn:
         if shard.draining:
             return
         found = await look(
@@ -168,7 +170,7 @@ async def follow_once(shard: Shard) -> None:
         StoreUnavailable: the database is away.
     """
     holdings = shard.holdings
-    async with borrow(shard.pool, ACQUIRE_S_MAX) as conn:
+    async with borrow_patiently(shard.pool, ACQUIRE_S_MAX) as conn:
         await holdings.follow(conn)
     directory = shard.settings.connector.state_dir
     if holdings.changed and directory and not shard.draining:

@@ -87,6 +87,34 @@ async def test_a_database_away_under_load_costs_nothing(
         assert {g.reason for g in await zone.rows("gaps")} == set()
 
 
+async def test_a_schema_that_is_away_under_load_costs_nothing(
+    gatherer_db: Target, tmp_path: Path
+) -> None:
+    """Tables that are made anew in place end no connector: it hears on, holds what it has, and commits it in its order."""
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
+        async with zone.connector(storage_bytes_max=1 << 40) as runtime:
+            await zone.until(lambda: zone.has_rows(orderbook_deltas=200, trades=1, tickers=1))
+            started = max(r.sent_at for r in await zone.rows("listen_opened")) + S
+            clock, document = runtime.clock, runtime.health.document
+            await zone.conn.execute("alter schema public rename to elsewhere")
+            began, frames = clock.monotonic(), int(document()["frames"])
+            await zone.until(lambda: clock.monotonic() - began >= AWAY_S)
+            assert document()["connections"] == 5
+            assert int(document()["frames"]) - frames > 200
+            waiting = buffered(runtime)
+            assert waiting > 200
+            for task in ("heartbeat", "follow"):
+                assert runtime.metrics.task_faults_total.labels(task)._value.get() > 0
+            await zone.conn.execute("alter schema elsewhere rename to public")
+            before = await zone.conn.fetchval("select count(*) from orderbook_deltas")
+            await zone.until(lambda: zone.has_rows(orderbook_deltas=before + 500))
+            await zone.until(lambda: buffered(runtime) < waiting // 2)
+            await zone.simulator.stop_publishing()
+        await check_order(zone)
+        await check_nothing_lost(zone, started)
+        assert {g.reason for g in await zone.rows("gaps")} == set()
+
+
 async def test_a_restarted_connector_captures_before_its_database_is_there(
     postgres_server: EmbeddedPostgres, gatherer_db: Target, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from libs.marketdata.tables import Family
 from libs.store.batches import seal
-from libs.store.errors import LaneLost, StoreUnavailable, StoreUnsafe
+from libs.store.errors import LaneLost, SchemaAway, StoreUnavailable, StoreUnsafe
 from libs.store.lane_closing import close_dead_lanes
 from libs.store.lanes import LaneConflict, LaneWriter, checks_sound
 from libs.store.notify import Notifier
@@ -221,6 +221,24 @@ async def test_a_database_gone_back_loses_the_lane(gatherer_db: Target) -> None:
         closed = await conn.fetchval("select last_batch_no from lanes where lane = $1", old)
         assert closed == 1
         assert await stored_seqs(conn) == [1, 4]
+        await writer.close()
+
+
+@pytest.mark.parametrize("gone", ["ingest_batches", "orderbook_deltas"])
+async def test_a_table_that_is_gone_for_a_while_is_waited_for(
+    gatherer_db: Target, gone: str
+) -> None:
+    """A lane that is open counts the database as away and says what is missing; the same batch is then its next number."""
+    async with opened(gatherer_db) as (pool, conn):
+        writer = writer_of(pool)
+        await writer.write(deltas(1))
+        await conn.execute(f"alter table {gone} rename to elsewhere")
+        for _ in range(2):
+            with pytest.raises(SchemaAway, match=gone):
+                await writer.write(deltas(2))
+        await conn.execute(f"alter table elsewhere rename to {gone}")
+        assert (await writer.write(deltas(2))).batch_no == 2
+        assert await stored_seqs(conn) == [1, 2]
         await writer.close()
 
 

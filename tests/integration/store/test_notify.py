@@ -1,6 +1,7 @@
 """Wake-ups on a real server: few, the last one certain, and listening survives its connection."""
 
 import asyncio
+from dataclasses import replace
 
 from libs.store.notify import BATCHES, Listener, Notifier
 from libs.store.pool import Connection, Target, open_pool
@@ -95,3 +96,25 @@ async def test_listening_is_taken_up_again_after_a_lost_connection(gatherer_db: 
             await conn.execute(f"notify {BATCHES}")
             assert await listener.wait(5)
             stop.set()
+
+
+async def test_a_database_that_is_not_there_is_waited_for(gatherer_db: Target) -> None:
+    """A server without the database ends nobody: wake-ups are lost until it is made, then they are told and heard."""
+    there = replace(gatherer_db, database=f"{gatherer_db.database}_later")
+    stop = asyncio.Event()
+    async with asyncio.timeout(30), opened(gatherer_db) as (_, conn):
+        async with open_pool(there, wait=False) as pool, asyncio.TaskGroup() as tasks:
+            listener, notifier = Listener(pool), Notifier(pool)
+            notifier.poke()
+            assert not await notifier.send_once()
+            assert notifier.failed == 1
+            listening = tasks.create_task(listener.run(stop))
+            await asyncio.wait([listening], timeout=0.2)
+            assert not listening.done()
+            await conn.execute(f"create database {there.database}")
+            await until_listening(listener)
+            notifier.poke()
+            assert await notifier.send_once()
+            await listener.event.wait()
+            stop.set()
+        await conn.execute(f"drop database {there.database} with (force)")

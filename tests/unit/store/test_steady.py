@@ -13,7 +13,7 @@ from libs.marketdata.rows import ExchangeStatusRow
 from libs.runtime.clock import ManualClock
 from libs.store import steady
 from libs.store.batches import Rows, SealedBatch, seal
-from libs.store.errors import LaneLost, StoreUnavailable
+from libs.store.errors import LaneLost, SchemaAway, StoreUnavailable
 from libs.store.lanes import Committed, LaneWriter
 from libs.store.scribe import Scribe
 from libs.store.steady import Patience, reopen_steadily, write_steadily
@@ -97,6 +97,30 @@ async def test_reopening_waits_too() -> None:
     patience = Patience("rest", ManualClock(7).now)
     await reopen_steadily(lane, patience)
     assert (lane.calls, patience.is_away) == (["reopen"] * 3, False)
+
+
+async def test_it_is_said_once_that_the_database_is_away_and_once_that_its_schema_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Back without its tables it is another thing to mend; what is wrong with them is in the message."""
+    said: list[tuple[str, str]] = []
+
+    class Log:
+        def warning(self, event: str, *, error: str, **_: Any) -> None:
+            said.append((event, error))
+
+        def info(self, event: str, **_: Any) -> None:
+            said.append((event, ""))
+
+    monkeypatch.setattr(steady, "log", Log())
+    unfit = SchemaAway("no table lanes")
+    lane = FakeLane([AWAY, AWAY, unfit, unfit, None, None], [])
+    patience = Patience("rest", ManualClock(7).now)
+    for number in (1, 2):
+        await write_steadily(lane, seal(status(number)), patience)
+    assert said == [
+        ("database_away", "away"), ("database_away", "no table lanes"), ("database_back", ""),
+    ]  # fmt: skip
 
 
 async def test_a_stop_ends_the_pause_and_begins_the_last_wait(
