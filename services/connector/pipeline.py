@@ -92,13 +92,23 @@ class Pipeline:
 
         What is held back is waited for by nobody: that may take days, and what then becomes of it is told by its rows.
         """
-        return self.buffer.done >= mark or self.is_held
+        return self.buffer.done >= mark or self._is_held_back
 
     @property
     def is_held(self) -> bool:
-        """True while nothing is to be committed, because the database is too large; not at the end without a disk."""
-        is_left = self.spooling is not None or not self._finish.is_set()
-        return is_left and self._storage is not None and self._storage.holds(self.family)
+        """True while nothing is to be committed: the database is too large, or was not looked at yet.
+
+        At the end it is the first only, and with a disk.
+        """
+        if self._storage is None or not self._storage.holds(self.family):
+            return False
+        is_left = self.spooling is not None and self._storage.is_full
+        return is_left or not self._finish.is_set()
+
+    @property
+    def _is_held_back(self) -> bool:
+        """True while it is held for longer than a first look takes."""
+        return self.is_held and self._storage is not None and self._storage.is_full
 
     def cut_due(self, now: int) -> None:
         """Cut a batch if it is full or old enough; for the spool, while the writer waits for the database."""
@@ -108,8 +118,7 @@ class Pipeline:
     def _cut(self, now: int) -> None:
         batch = self.batcher.cut(now)
         if batch is not None:
-            is_full = self.is_held and self._storage is not None and self._storage.is_full
-            self.buffer.drops.reason = "storage_full" if is_full else "spool_full"
+            self.buffer.drops.reason = "storage_full" if self._is_held_back else "spool_full"
             self._note_gaps(self.buffer.put(batch, now), now)
             if self.buffer.dropped != self._dropped:
                 self._count_drops()

@@ -61,6 +61,7 @@ class Spools:
         self.is_settled = asyncio.Event()
         self._settings = settings
         self._runtime = runtime
+        self._storage = storage
         self._instance = instance
         self._spool: Spool | None = None
         self._spoolings: dict[Family, Spooling] = {}
@@ -252,7 +253,7 @@ class Spools:
         """Wait until what an earlier process left is committed; not longer than that, and not for what is held back: then
         it is left to the next one.
         """
-        if any(map(self._heir.holds, HELD)):
+        if self._storage.is_full:
             timeout_s = 0.0
         if not await first_of(self.is_settled, timeout_s=timeout_s) and self._inheriting:
             self._inheriting.cancel()

@@ -22,6 +22,7 @@ from libs.store.spool import Spool, SpoolLimits
 from libs.store.spool_run import SpoolRun
 from libs.telemetry.metrics import Metrics
 from services.connector import disk as disks
+from services.connector import inherited
 from services.connector import spools as spoolses
 from services.connector.buffer import Buffer
 from services.connector.disk import Disk
@@ -115,7 +116,9 @@ async def test_a_hanging_disk_does_not_hold_the_end_and_nothing_is_written_twice
 
 
 @asynccontextmanager
-async def running(state: Path, database: Database) -> AsyncIterator[tuple[Spools, asyncio.Event]]:
+async def running(
+    state: Path, database: Database, storage: Storage | None = None
+) -> AsyncIterator[tuple[Spools, asyncio.Event]]:
     """The spool of a process as its service puts it together, over a database in memory."""
     clock, metrics, rng = SystemClock(), Metrics("a"), Random(7)
     settings = replace(
@@ -133,7 +136,7 @@ async def running(state: Path, database: Database) -> AsyncIterator[tuple[Spools
     ended = asyncio.Event()
     made = Spools(
         settings, runtime, UUID(int=9), pipelines, lane_of=lane_of, write_gap=lambda _: None,
-        pool=cast(Pool, Connections(database)), storage=Storage(0),
+        pool=cast(Pool, Connections(database)), storage=storage or Storage(0),
     )  # fmt: skip
     async with made as spools, asyncio.TaskGroup() as group:
         for _, work in spools.tasks(ended):
@@ -151,6 +154,30 @@ async def until(holds: Callable[[], bool]) -> None:
             if holds():
                 return
             await asyncio.sleep(0.001)
+
+
+async def test_an_end_waits_for_the_first_look_at_the_databases_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier process left is then committed: a pod's disk goes with it."""
+    monkeypatch.setattr(inherited, "RETRY_S", 0.001)
+    database, storage = Database(), Storage(10)
+    dead = Process(tmp_path / "spool" / "s" / "deltas", database, Random(1), family=Family.DELTAS)
+    dead.buffer.put(Batch(Family.DELTAS, {"trades": [trade("t")] * 20}, {}, {}, 1), 1)
+    await dead.spooling.turn()
+    assert dead.spool.run is not None
+    dead.spool.run.close()
+    async with running(tmp_path, database, storage) as (spools, _):
+        spools.adopt([], "identity")
+        await until(lambda: spools._inheriting is not None and not spools.is_settled.is_set())
+        settling = asyncio.ensure_future(spools.settle(60.0))
+        await asyncio.wait([settling], timeout=0.05)
+        assert not settling.done()
+        storage.see(1)
+        async with asyncio.timeout(5):
+            await settling
+        assert spools.is_settled.is_set()
+        assert [sealed.rows for _, sealed in database.batches] == [20]
 
 
 async def test_a_directory_that_somebody_else_holds_is_taken_when_it_is_free(

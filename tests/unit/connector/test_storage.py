@@ -131,6 +131,36 @@ async def test_what_is_held_is_committed_as_soon_as_there_is_room() -> None:
     assert held.lane.rows == 3
 
 
+async def test_what_waits_for_the_first_look_is_waited_for() -> None:
+    """It takes a moment, not days: a slot that is left is not to be reported as written meanwhile."""
+    held = Held()
+    held.storage = held.pipeline._storage = Storage(10)
+    held.put(3)
+    running = asyncio.ensure_future(held.pipeline.run())
+    await asyncio.sleep(0)
+    assert (held.lane.rows, held.pipeline.is_held) == (0, True)
+    assert not held.pipeline.has_written(held.pipeline.mark())
+    held.storage.see(11)
+    assert held.pipeline.has_written(held.pipeline.mark())
+    held.storage.see(1)
+    held.pipeline.finish()
+    async with asyncio.timeout(5):
+        await running
+    assert held.lane.rows == 3
+
+
+async def test_an_end_before_the_first_look_leaves_nothing_to_the_disk() -> None:
+    """A pod's disk goes with it; only a database that is known to be too large is spared."""
+    held = Held()
+    held.pipeline._storage = Storage(10)
+    held.put(3)
+    held.pipeline.spooling = cast(Spooling, type("Disk", (), {"poke": lambda _: None})())
+    held.pipeline.finish()
+    async with asyncio.timeout(5):
+        await held.pipeline.run()
+    assert (held.lane.rows, held.buffer.rows) == (3, 0)
+
+
 @pytest.mark.parametrize(("has_disk", "rows"), [(True, 0), (False, 3)])
 async def test_at_the_end_it_is_left_where_there_is_a_disk_for_it(
     has_disk: bool, rows: int
