@@ -1,4 +1,7 @@
 from dataclasses import replace
+from pathlib import Path
+
+import yaml
 
 from libs.marketdata.tables import Family
 from libs.runtime.secret import Secret
@@ -52,3 +55,11 @@ def test_connections_of_split_slots_count_to_the_account() -> None:
     assert (
         "150 slots (144 + 2 + 2 + 2): with one to move they are 151 connections, 1 above it" in own
     )
+
+
+def test_the_committed_pool_leaves_a_connection_for_everybody() -> None:
+    """Lanes, two listeners and a spool's lane hold theirs; a busy follower keeps no heartbeat waiting for the last one."""
+    file = Path(__file__).parents[3] / "config" / "gatherer.yaml"
+    held = len(Family) + 2 + 1
+    asking = len(("heartbeat", "follow", "size", "wake-ups", "what a spool left"))
+    assert yaml.safe_load(file.read_text())["store"]["pool_size_max"] >= held + asking
