@@ -53,13 +53,14 @@ libs/runtime/sections.py or of the service's settings. Each definition yields th
     "storage_bytes_max" (div (mul $volume (int $zone.database.storage.usedPercentMax)) 100)
     "state_dir" "/var/lib/kalshi-data/spool"
     "spool" (dict "bytes_max" (div (mul $spool 4) 5)) -}}
+{{- $store := include "kalshi-data.configStore" (dict
+    "host" (include "kalshi-data.object" (dict "context" .context "component" "database" "zone" $zone.name))
+    "port" 5432 "database" $zone.database.name "secret" "store") | fromYaml -}}
 {{- $file := dict
     "zone" $zone.name
     "account" $zone.account
     "exchange" (mergeOverwrite $exchange (deepCopy $zone.exchange.settings))
-    "store" (include "kalshi-data.configStore" (dict
-        "host" (include "kalshi-data.object" (dict "context" .context "component" "database" "zone" $zone.name))
-        "port" 5432 "database" $zone.database.name "secret" "store") | fromYaml)
+    "store" (set $store "pool_size_max" 12)
     "slots" $zone.slots
     "connector" (mergeOverwrite $connector (deepCopy $zone.connectors.settings)) -}}
 {{- range $section, $given := dict
