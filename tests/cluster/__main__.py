@@ -37,7 +37,7 @@ ORDER = (Install(), Reach(), Scale(), NoApi(), Merging(), Outages(), Rolling(), 
 """As few installations as can be: most take up what the one before left."""
 EXIT_HOLDS, EXIT_FAILS, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 WIDTH = 160
-MINUTES = 35.0
+MINUTES = 60.0
 NAMESPACE = "kalshi-data-test"
 
 

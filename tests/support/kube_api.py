@@ -77,9 +77,9 @@ class KubeApi:
         return done.stdout
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kube_api() -> Iterator[KubeApi]:
-    """A running API with an administrator."""
+    """A running API with an administrator. A module's, not a session's: it is never idle, whoever else needs the machine."""
     named = os.environ.get("KUBEBUILDER_ASSETS", "")
     if not named:
         pytest.skip("KUBEBUILDER_ASSETS names no directory with etcd, kube-apiserver and kubectl")

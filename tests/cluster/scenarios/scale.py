@@ -1,6 +1,7 @@
 """5: kubectl scale gatherer/a from 2 to 4 to 1: slots move make-before-break, and an upgrade keeps the number."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from tests.cluster.figures import Figure, equal, of_verdict
 from tests.cluster.ground import Ground, until_pod
@@ -65,15 +66,17 @@ async def until_spread(ground: Ground, zone: str, shards: int) -> float:
     return ground.clock.monotonic() - begun
 
 
-async def keeps_number(ground: Ground, helm: Helm, zone: str, shards: int | None) -> list[Figure]:
-    """Scale a zone (None: it is scaled), upgrade the release, and look at the number.
+async def keeps_number(
+    ground: Ground, helm: Helm, zone: str, shards: int | None, more: Mapping[str, Any] | None = None
+) -> list[Figure]:
+    """Scale a zone (None: it is scaled), upgrade the release (with `more` values), and look at the number.
 
     The values say no number, as a release that is scaled by kubectl must not.
     """
     if shards is not None:
         await scale(ground, zone, shards)
     before = await _number(ground, zone)
-    await ground.upgrade(ground.installed, helm=helm)
+    await ground.upgrade(ground.installed, more, helm)
     after = await _number(ground, zone)
 
     async def replicas() -> int:

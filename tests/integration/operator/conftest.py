@@ -5,10 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.integration.operator.world import World, running_world
-from tests.support.kube_api import KubeApi, kube_api
+from tests.support.kube_api import KubeApi
 from tests.support.postgres import NewDatabase
-
-__all__ = ["kube_api"]
 
 
 @pytest.fixture
