@@ -210,7 +210,8 @@ async def test_versions_of_markets_are_archived_by_days(
 ) -> None:
     """One object a UTC day, whatever the width of the other tables' windows."""
     now = SystemClock().now()
-    day = now - now % DAY - 2 * DAY
+    # Both days closed long ago, also just after midnight.
+    day = now - now % DAY - 3 * DAY
     for number, moment in enumerate((day, day + 5 * HOUR, day + DAY - 1, day + DAY)):
         await pool.execute(
             "INSERT INTO market_versions VALUES (1, $1, $2, 'market', 'A', '{}', 1, 1)",
