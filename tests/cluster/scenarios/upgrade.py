@@ -58,9 +58,11 @@ class Upgrade(Scenario):
         else:
             await self._take_over_numbers(ground)
         old = image["tag"]
+        since = ground.clock.now()
         figures = [Figure("upgrade", previous.said, "said", True)]
         figures += await self._roll_out(ground, image)
         figures += await self._roll_back(ground, old)
+        figures += await self._judged(ground, since)
         figures += await self._uninstall(ground)
         figures += await self._install_again(ground)
         return figures
@@ -84,7 +86,7 @@ class Upgrade(Scenario):
         more = {"simulator": {"image": old}}
         images = ground.images.with_services(new)
         files = ground.files(ground.values(ZONES, more, images), "next")
-        since, begun = ground.clock.now(), ground.clock.monotonic()
+        begun = ground.clock.monotonic()
         words = [word for path in files for word in ("--values", str(path))]
         seconds = (
             "--sound-s",
@@ -111,14 +113,8 @@ class Upgrade(Scenario):
         ground.say(
             f"rollout: {said.strip().splitlines()[-1]}, {ground.clock.monotonic() - begun:.0f} s"
         )
-        await ground.settle(ZONES)
         runs = {tag_of(image) for zone in ZONES for image in await ground.images_in(zone)}
-        verdict = await ground.judge(case := Case(since))
-        return [
-            *held,
-            equal("images after the rollout", sorted(runs), [new]),
-            *of_verdict(verdict, case),
-        ]
+        return [*held, equal("images after the rollout", sorted(runs), [new])]
 
     async def _delete_held(
         self, ground: Ground, command: "asyncio.Task[str]", new: str, old: str
@@ -161,7 +157,7 @@ class Upgrade(Scenario):
 
     async def _roll_back(self, ground: Ground, old: str) -> list[Figure]:
         """helm rollback to the revision before the rollout."""
-        since, begun = ground.clock.now(), ground.clock.monotonic()
+        begun = ground.clock.monotonic()
         history = await ground.helm(
             "history", RELEASE, "--namespace", ground.kube.namespace, "--output", "json"
         )
@@ -173,20 +169,24 @@ class Upgrade(Scenario):
         await ground.settle(ZONES)
         took = ground.clock.monotonic() - begun
         runs = {tag_of(image) for zone in ZONES for image in await ground.images_in(zone)}
-        await ground.referee.begin()
-        verdict = await ground.judge(case := Case(since))
         return [
             at_most(f"rollback to revision {target}", took, ROLLBACK_S_MAX, " s"),
             equal("images after the rollback", sorted(runs), [old]),
-            *of_verdict(verdict, case),
         ]
+
+    async def _judged(self, ground: Ground, since: int) -> list[Figure]:
+        """Whether anything was lost on the way to the next version and back."""
+        await ground.referee.begin()
+        verdict = await ground.judge(case := Case(since))
+        return of_verdict(verdict, case)
 
     async def _uninstall(self, ground: Ground) -> list[Figure]:
         """With the operator dead: what is left are volumes, their passwords, and configurations."""
         # The deduplicator stops first, so that what it says of its last merge is true of the volumes.
-        for component in ("operator", "deduplicator"):
-            name = ground.names.object(component)
-            await ground.kube("scale", f"deployment/{name}", "--replicas=0")
+        stopped = ("operator", "deduplicator")
+        names = [f"deployment/{ground.names.object(component)}" for component in stopped]
+        await ground.kube("scale", *names, "--replicas=0")
+        for component in stopped:
             await ground.gone(await ground.pods(component))
         # Helm leaves its tests' pods to whoever asked for them; the referee and its policies are ours.
         await ground.kube("delete", "pod", ground.names.object("test"), "--ignore-not-found")

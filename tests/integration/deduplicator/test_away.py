@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
+
 from libs.marketdata.tables import Family
 from libs.marketdata.units import DAY, HOUR
 from libs.store.pool import Connection, Target, connect
+from services.deduplicator import partitions
 from tests.integration.deduplicator.conftest import Databases
 from tests.integration.deduplicator.world import (
     CLOCK,
@@ -85,9 +88,10 @@ async def test_what_waited_for_days_goes_into_partitions_of_its_own_time(
 
 @plain_only
 async def test_rows_that_found_no_partition_in_time_move_into_it_later(
-    databases: Databases,
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A table that is busy just then: the rows wait in the default partition, nothing stops."""
+    monkeypatch.setattr(partitions, "AGAIN_S", 0.5)
     long_ago = CLOCK.now() - 5 * DAY
     await databases.zones["a"].write_other("tickers", [ticker(1, long_ago)], Family.TRADES)
     conn, waiting = databases.conn, "SELECT count(*) FROM tickers_default"
@@ -96,7 +100,7 @@ async def test_rows_that_found_no_partition_in_time_move_into_it_later(
             await conn.execute("LOCK TABLE ONLY tickers IN SHARE UPDATE EXCLUSIVE MODE")
             await deduplicator.drained()
             assert await conn.fetchval(waiting) == 1
-        for _ in range(100):
+        for _ in range(400):
             if not await conn.fetchval(waiting):
                 break
             await conn.execute("SELECT pg_sleep(0.05)")
