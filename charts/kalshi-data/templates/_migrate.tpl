@@ -14,7 +14,7 @@ metadata:
   name: {{ include "kalshi-data.fullname" .context }}-migrate-{{ .database }}-{{ $spec | sha256sum | trunc 8 }}
   labels:
     {{- include "kalshi-data.labels" $labels | nindent 4 }}
-    kalshi-data.io/database: {{ .database }}
+    kalshi-data.io/database: {{ .database | toYaml }}
 spec:
   {{- $spec | nindent 2 }}
 {{- end -}}
@@ -27,7 +27,7 @@ template:
   metadata:
     labels:
       {{- include "kalshi-data.podLabels" (dict "context" .context "component" "migrate" "zone" .zone) | nindent 6 }}
-      kalshi-data.io/database: {{ .database }}
+      kalshi-data.io/database: {{ .database | toYaml }}
     annotations:
       {{- /* Another server's image: its extension may have to follow. */}}
       kalshi-data.io/server: {{ .server | quote }}

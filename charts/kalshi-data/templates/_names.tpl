@@ -28,7 +28,7 @@ Names and labels. `context` is the chart's root; `zone` a zone's merged values (
 {{/* What never changes: selectors, volume claims. */}}
 {{- define "kalshi-data.selector" -}}
 app.kubernetes.io/name: {{ include "kalshi-data.name" .context }}
-app.kubernetes.io/instance: {{ .context.Release.Name }}
+app.kubernetes.io/instance: {{ .context.Release.Name | toYaml }}
 {{- with .component }}
 app.kubernetes.io/component: {{ . }}
 {{- end }}

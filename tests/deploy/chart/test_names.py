@@ -64,6 +64,24 @@ def test_names_that_no_service_may_have_are_refused(name: str) -> None:
         render(scenario_values("eks"), name=name)
 
 
+def test_names_that_are_numbers_or_words_of_yaml_stay_names() -> None:
+    """A zone `1` or `no`, an account or a database of digits, a release `on`: the API takes no object whose name is none."""
+    values = scenario_values("eks")
+    for zone, name, account in zip(values["zones"], ("1", "no", "null"), ("12345678", "on", ""), strict=True):  # fmt: skip
+        zone |= {"name": name, "account": account}
+        zone["database"]["name"] = "2026"
+    release = render(values, name="on")
+    assert {one["metadata"]["name"] for one in release.of("Gatherer")} == {"1", "no", "null"}
+    for one in release.objects:
+        if one["kind"] == "Gatherer":
+            assert one["spec"]["zone"] == one["metadata"]["name"]
+            assert one["spec"]["account"] in {"12345678", "on", "null"}
+            assert one["spec"]["database"]["name"] == "2026"
+    labels = [one["metadata"].get("labels", {}) for one in release.objects]
+    labels += [pod.labels for pod in release.pods]
+    assert {type(value) for each in labels for value in each.values()} == {str}
+
+
 def test_configurations_are_immutable_and_named_by_what_they_say() -> None:
     """Another setting is another name; the same values are the same names."""
     base, again = scenario("eks"), scenario("eks", is_upgrade=True)
