@@ -78,7 +78,7 @@ async def test_far_rows_are_told_archived_and_opened_like_any_others(
             await deduplicator.drained()
             metrics = deduplicator.runtime.metrics
             await deduplicator.until(lambda _: figure(metrics, "orderbook_deltas") > 0)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 # The figure is set before the event is written.
                 while "default_partition_filled" not in await event_kinds(conn):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)

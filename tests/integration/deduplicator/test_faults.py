@@ -126,8 +126,8 @@ async def test_a_graceful_stop_merges_what_is_there_and_gives_the_lease_up(
                 " LEFT JOIN lane_acknowledgements a USING (lane) WHERE a.batch_no IS DISTINCT FROM l.last"
             )
             assert behind == 0
-    async with asyncio.timeout(5):
-        await merge_all(databases, lease_s=60.0)
+    async with asyncio.timeout(60):
+        await merge_all(databases, lease_s=600.0)
 
 
 async def restore_production(databases: Databases, merge_no: int, cursors: list[Any]) -> None:

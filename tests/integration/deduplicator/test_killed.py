@@ -98,7 +98,7 @@ class Deduplicator:
 
     async def until(self, holds: Callable[[dict[str, Any]], Any]) -> None:
         """Return once its /health fulfils a condition."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not holds(await self.health()):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.01)
 
@@ -121,7 +121,7 @@ async def write(zone: Zone, rows: list[Any], turn: int) -> None:
 
 async def until_merges(databases: Databases, count: int) -> None:
     """Return once so many transactions are committed."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await databases.conn.fetchval("SELECT count(*) FROM merges") < count:
             await databases.conn.execute("SELECT pg_sleep(0.001)")
 

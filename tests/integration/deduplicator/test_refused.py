@@ -90,7 +90,7 @@ async def test_the_refused_batch_is_met_again_when_nothing_changed(databases: Da
     await readmit(databases.gatherers["a"], databases.production, skip_unsound=False)
     async with connect(databases.production) as conn:
         count = "SELECT count(*) FROM operational_events WHERE kind = 'gatherer_quarantined'"
-        for _ in range(200):
+        for _ in range(1200):
             if await conn.fetchval(count) == 2:
                 break
             await conn.execute("SELECT pg_sleep(0.05)")

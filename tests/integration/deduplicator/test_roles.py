@@ -1,10 +1,14 @@
 """The deduplicator does its work with the roles it is given, and no more."""
 
+import asyncio
 from dataclasses import replace
 
+import pytest
+
 from libs.store.partitions import count_default_rows
-from libs.store.pool import connect
+from libs.store.pool import AnyConnection, connect
 from libs.store.summaries import Summaries
+from services.deduplicator import housekeeping
 from tests.integration.deduplicator.conftest import Databases
 from tests.integration.deduplicator.world import hear, make_truth, merged_keys, running, true_keys
 
@@ -21,7 +25,7 @@ async def test_reader_and_writer_roles_suffice(databases: Databases) -> None:
         connect(databases.gatherers["a"]) as conn,
     ):
         await deduplicator.drained()
-        for _ in range(100):
+        for _ in range(1200):
             if await conn.fetchval("SELECT count(*) FROM lane_releases"):
                 break
             await deduplicator.drained()
@@ -51,8 +55,19 @@ async def test_new_rows_of_production_are_summarised_by_its_writer(databases: Da
     assert await Summaries("merge_no").keep_up(databases.conn) == 0
 
 
-async def test_a_running_deduplicator_keeps_the_summaries_up(databases: Databases) -> None:
-    """Within a turn of being ready, without autovacuum: nobody else finds anything to do."""
+async def test_a_running_deduplicator_keeps_the_summaries_up(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some turns after being ready, without autovacuum: nobody else finds anything to do."""
+    keep_up, turns = Summaries.keep_up, asyncio.Semaphore(0)
+
+    async def counted(summaries: Summaries, conn: AnyConnection) -> int:
+        done = await keep_up(summaries, conn)
+        turns.release()
+        return done
+
+    monkeypatch.setattr(Summaries, "keep_up", counted)
+    monkeypatch.setattr(housekeeping, "SUMMARIES_S", 0.05)
     await databases.conn.execute(FILL)
     missing = (
         "SELECT sum(brin_summarize_new_values(i.indexrelid)) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
@@ -61,5 +76,7 @@ async def test_a_running_deduplicator_keeps_the_summaries_up(databases: Database
     production = replace(databases.production, user="kd_writer")
     async with running(databases.gatherers, production) as deduplicator:
         await deduplicator.drained()
-        await databases.conn.execute("SELECT pg_sleep(0.5)")
+        async with asyncio.timeout(60):
+            for _ in range(3):
+                await turns.acquire()
     assert await databases.conn.fetchval(missing) == 0

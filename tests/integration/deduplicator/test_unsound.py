@@ -148,12 +148,12 @@ async def test_a_batch_dropped_at_the_gatherer_is_a_gap_and_claims_nothing(
 async def test_releases_follow_the_copy_of_the_cursors_that_is_old_enough(
     databases: Databases,
 ) -> None:
-    """Acknowledged at once with merge_no, released only after release_after_s."""
+    """Acknowledged at once with merge_no, released only once a copy is older than release_after_s."""
     truth = make_truth(24, 100)
     await databases.zones["a"].write(hear(truth))
     async with (
         running(
-            databases.gatherers, databases.production, cursor_copy_s=0.2, release_after_s=1.0
+            databases.gatherers, databases.production, cursor_copy_s=0.2, release_after_s=3600.0
         ) as deduplicator,
         connect(databases.gatherers["a"]) as conn,
     ):
@@ -161,7 +161,15 @@ async def test_releases_follow_the_copy_of_the_cursors_that_is_old_enough(
         await deduplicator.until(lambda _: True)
         last = await conn.fetchval("SELECT max(batch_no) FROM ingest_batches")
         await until_value(deduplicator, conn, "SELECT batch_no FROM lane_acknowledgements", last)
+        # Copies that hold it are there, but none is old enough.
+        copied = "SELECT max(batch_no) FROM sync_cursor_copies"
+        await until_value(deduplicator, databases.conn, copied, last)
+        copies = "SELECT count(DISTINCT copied_at) > 1 FROM sync_cursor_copies"
+        await until_value(deduplicator, databases.conn, copies, True)
         assert await conn.fetchval("SELECT count(*) FROM lane_releases") == 0
+        await databases.conn.execute(
+            "UPDATE sync_cursor_copies SET copied_at = copied_at - interval '2 hours'"
+        )
         await until_value(deduplicator, conn, "SELECT released_batch_no FROM lane_releases", last)
         shown = await conn.fetchval("SELECT merge_no FROM lane_acknowledgements")
         assert shown == await databases.conn.fetchval("SELECT max(merge_no) FROM merges")
@@ -169,7 +177,7 @@ async def test_releases_follow_the_copy_of_the_cursors_that_is_old_enough(
 
 async def until_value(deduplicator: Running, conn: Any, query: str, value: object) -> None:
     """Ask until the answer is this; bounded by what `drained` allows."""
-    for _ in range(100):
+    for _ in range(1200):
         if await conn.fetchval(query) == value:
             return
         await deduplicator.drained()

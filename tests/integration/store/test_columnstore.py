@@ -180,7 +180,7 @@ async def test_a_chunk_that_is_written_to_just_now_waits(gatherer_db: Target) ->
         transaction = other.transaction()
         await transaction.start()
         await other.execute("LOCK TABLE orderbook_deltas IN ACCESS EXCLUSIVE MODE")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             result = await convert_acknowledged(conn, NOW + DAY)
         await transaction.rollback()
         assert result.converted == () and len(result.kept) == 1

@@ -229,7 +229,7 @@ async def test_a_planner_that_gives_up_midway_has_still_planned_by_its_epoch(
         writing = asyncio.create_task(
             planner.write(conn, Plan(insert=[Pair("orderbook/0", "b")]), 200)
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await other.fetchval(
                 "select exists(select from pg_locks where not granted and relation = 'shards'::regclass)"
             ):

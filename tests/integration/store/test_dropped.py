@@ -219,13 +219,13 @@ async def test_readers_and_the_merge_go_on_while_a_partition_is_counted(
         return await count_rows(conn, partition)
 
     monkeypatch.setattr(partition_drop, "_archived", slow)
-    async with connect(production_db) as other, asyncio.timeout(60):
+    async with connect(production_db) as other, asyncio.timeout(120):
         dropping = asyncio.create_task(drop_partitions_archived(other, old.end))
         await counting.wait()
         try:
-            await conn.execute("SET lock_timeout = '5s'")
+            await conn.execute("SET lock_timeout = '30s'")
             assert await count(conn, "trades") == 1
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await writer.merge(transaction(2, trades=[trade("b", today)]))
         finally:
             may_end.set()

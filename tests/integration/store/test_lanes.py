@@ -143,7 +143,7 @@ async def test_a_commit_still_running_is_waited_for(gatherer_db: Target, outcome
         await writer.open()
         pid = await backend_of(writer)
         await commits.hold()
-        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
             first = tasks.create_task(writer.write(deltas(1)))
             await commits.until_waiting()
             first.cancel()
@@ -292,7 +292,7 @@ async def test_closing_waits_for_a_commit_that_runs(gatherer_db: Target) -> None
         writer = writer_of(pool, instance=instance)
         await writer.write(deltas(1))
         await commits.hold()
-        async with asyncio.timeout(10), pool.acquire() as beside, asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(60), pool.acquire() as beside, asyncio.TaskGroup() as tasks:
             running = tasks.create_task(writer.write(deltas(2)))
             await commits.until_waiting()
             closing = tasks.create_task(close_dead_lanes(beside, instance=instance))
@@ -362,7 +362,7 @@ async def test_a_server_that_may_lose_commits_is_refused(
             )
         await conn.execute("select pg_reload_conf()")
         try:
-            async with asyncio.timeout(5), opened(gatherer_db) as (_, fresh):
+            async with asyncio.timeout(60), opened(gatherer_db) as (_, fresh):
                 while await fresh.fetchval("select current_setting($1)", parameter) != "off":
                     await fresh.execute("select pg_sleep(0.01)")
             with pytest.raises(StoreUnsafe, match=parameter) as caught:

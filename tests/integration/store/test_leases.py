@@ -43,7 +43,7 @@ async def test_a_free_lease_is_taken_and_kept(gatherer_db: Target) -> None:
         left = await conn.fetchval(
             "select extract(epoch from expires_at - clock_timestamp()) from leases"
         )
-        assert LONG_S - 10 < left <= LONG_S
+        assert LONG_S - 60 < left <= LONG_S
 
 
 async def test_a_lease_that_runs_belongs_to_one(gatherer_db: Target) -> None:
@@ -53,7 +53,7 @@ async def test_a_lease_that_runs_belongs_to_one(gatherer_db: Target) -> None:
         stop = asyncio.Event()
         assert await lease.acquire(stop)
         assert not await other.take_once()
-        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(other.acquire(stop))
             stop.set()
         assert waiting.result() is False
@@ -68,7 +68,7 @@ async def test_an_expired_lease_is_taken_over_with_a_higher_epoch(gatherer_db: T
         assert await old.take_once()
         new = await judge_of(pool)
         await expire(conn)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await new.acquire(asyncio.Event())
         assert new.epoch == 2
         async with conn.transaction():
@@ -107,7 +107,7 @@ async def test_a_break_in_sight_begins_the_judging_anew(gatherer_db: Target) -> 
             await judge.take_once()
         judge._pool = pool
         assert not await judge.take_once()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await judge.acquire(asyncio.Event())
         assert judge.epoch == 2
 
@@ -116,7 +116,7 @@ async def test_waiting_goes_on_while_the_database_is_away() -> None:
     """Acquire does not fail when the database is away; it ends with stop."""
     async with open_pool(NOWHERE, wait=False) as pool:
         lease, stop = Lease(pool, "registry", uuid4(), 0.02), asyncio.Event()
-        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(lease.acquire(stop))
             await asyncio.sleep(0)
             stop.set()

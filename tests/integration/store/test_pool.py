@@ -53,7 +53,7 @@ async def test_waiting_ends_when_the_server_is_there() -> None:
         await server.stop()
         waiting = asyncio.create_task(wait_until_there(server.target()))
         await server.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await waiting
         async with open_pool(server.target()) as pool:
             assert await pool.fetchval("SELECT 1") == 1
@@ -131,7 +131,7 @@ async def test_a_service_waits_for_its_schema(gatherer_db: Target) -> None:
     """wait_for_level returns once the level fits; until then it tells which is behind, and a stop ends it."""
     stop, told = asyncio.Event(), list[str]()
     async with open_pool(gatherer_db) as pool:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await wait_for_level(pool, "gatherer", stop)
         for levels, behind in (
             ("level = 0", "this code needs"),
@@ -156,7 +156,7 @@ async def test_a_refused_login_is_waited_for_where_roles_may_come(gatherer_db: T
 
     async with connect(gatherer_db) as admin:
         waiting = asyncio.create_task(wait())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await refused.wait()
             await admin.execute("CREATE ROLE kd_late LOGIN PASSWORD 'late'")
             try:

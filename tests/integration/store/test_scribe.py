@@ -103,7 +103,7 @@ async def test_a_restart_of_the_server_is_waited_for(
     async with open_pool(gatherer_db) as pool:
         scribe = scribe_on(pool, asyncio.Event(), [])
         await scribe.write(status(1))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async with open_pool(gatherer_db) as other:
                 await other.execute(
                     "select pg_terminate_backend(pid) from pg_stat_activity"
