@@ -8,6 +8,8 @@ from services.rollout.errors import AnswerUnreadable, ReleaseNotThere, ToolFaile
 from services.rollout.plan import Revision
 from services.rollout.tools import Tool
 
+REVISIONS_KEPT: Final = "30"
+"""Helm's own ten are gone after a few runs of one rollout, and the revision to go back to with them."""
 UPGRADE_S_MAX: Final = 1_800.0
 """Seconds that one upgrade may take: its hooks have a time-out of helm's own."""
 
@@ -47,8 +49,10 @@ class Helm:
         self, chart: str, words: Sequence[str], released: Sequence[str] | None, description: str
     ) -> None:
         """Upgrade the release, with these zones released (None: all). Raises ToolFailed."""
+        kept = () if "--history-max" in words else ("--history-max", REVISIONS_KEPT)
         await self._tool.run(
             *upgrade_words(self._release, chart, words, released),
+            *kept,
             "--description",
             description,
             timeout_s=UPGRADE_S_MAX,

@@ -75,6 +75,11 @@ class Rollout:
         history = await self.helm.history()
         progress.start = start = find_start(self.wanted.release, history, self.fingerprint)
         progress.zones = await self.cluster.zones()
+        if not progress.zones:
+            # Without a zone to look at, the next step would be everybody at once.
+            raise Stopped(
+                f"helm knows {self.wanted.release}, and kubectl no Gatherer of it: not the same place (-n)?"
+            )
         first = still_there(start.step, progress.zones)
         progress.released = first.released
         return first
@@ -104,7 +109,11 @@ class Rollout:
         description = description_of(self.fingerprint, step)
         await self.helm.upgrade(self.wanted.chart, self.wanted.helm, step.released, description)
         # A zone that this version brings is there only now.
-        self.progress.zones = await self.cluster.zones()
+        self.progress.zones = zones = await self.cluster.zones()
+        if unknown := sorted(self.wanted.held - set(zones)):
+            raise Stopped(
+                f"--hold {', '.join(unknown)}: no such zone; there are: {', '.join(zones)}"
+            )
         await self._jobs()
         workloads = await self.cluster.workloads()
         if step.released is None:

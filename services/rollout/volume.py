@@ -17,6 +17,8 @@ from services.rollout.errors import AnswerUnreadable, Stopped, ToolFailed, Words
 from services.rollout.tools import Tool
 
 LOOK_S: Final = 3.0
+MAKE: Final = "kubectl apply --server-side --field-manager=helm"
+"""Every field stays helm's: of what another has made Helm 4 refuses to change a field at the next upgrade."""
 GROWN_S_MAX: Final = 1_800.0
 """Seconds until the volume must have its new size: a cloud's disk takes minutes, its file system seconds."""
 UNITS: Final = {
@@ -149,12 +151,12 @@ async def _wait(
 async def _remake(tool: Tool, volume: Volume, size: str, say: Callable[[str], None]) -> None:
     """Take the StatefulSet away without its pod and make it again; should that fail, the file it is made of stays."""
     file = _kept(volume, size)
-    say(f"statefulset/{volume.name} is made again; if this is broken off: kubectl create -f {file}")
+    say(f"statefulset/{volume.name} is made again; if this is broken off: {MAKE} -f {file}")
     await tool.run("delete", "statefulset", volume.name, "--cascade=orphan", timeout_s=120)
     try:
-        await tool.run("create", "--filename", str(file))
+        await tool.run(*MAKE.split()[1:], "--filename", str(file))
     except ToolFailed as error:
-        where = f"its pod runs on; kubectl create -f {file} makes it"
+        where = f"its pod runs on; {MAKE} -f {file} makes it"
         raise Stopped(f"statefulset/{volume.name} is away ({error}); {where}") from error
     _forget(file)
 

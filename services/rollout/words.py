@@ -1,6 +1,7 @@
 """The command line: our own words, and helm's, which are handed on as they stand and in their order."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -118,8 +119,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("release", metavar="RELEASE")
     parser.add_argument("chart", metavar="CHART", help="folder, file, or name in a repository")
-    parser.add_argument("-n", "--namespace", help="default: the context's")
-    parser.add_argument("--kube-context", metavar="NAME")
+    # Helm takes these two from the environment; kubectl does not, and would look elsewhere.
+    place = os.environ.get
+    parser.add_argument(
+        "-n",
+        "--namespace",
+        default=place("HELM_NAMESPACE"),
+        help="default: HELM_NAMESPACE, else the context's",
+    )
+    parser.add_argument("--kube-context", default=place("HELM_KUBECONTEXT"), metavar="NAME")
     parser.add_argument("--kubeconfig", metavar="FILE")
     parser.add_argument(
         "--hold", action="append", default=[], metavar="ZONE", help="do not release it in this run; a later one goes on"

@@ -53,6 +53,7 @@ def test_zone_by_zone_to_the_end(world: World, roll: Run) -> None:
     upgrade = next(call for call in calls if call[:2] == ["helm", "upgrade"])
     assert upgrade[2:6] == ["kd", "chart", "-f", "mine.yaml"]
     assert upgrade[-4:] == ["--namespace", "data", "--kube-context", "here"]
+    assert upgrade[upgrade.index("--history-max") + 1] == "30"
     assert not {"--wait", "--atomic"} & {word for call in calls for word in call}
     second = [call for call in calls if call[:2] == ["helm", "upgrade"]][1]
     after = calls[calls.index(second) + 1 :]
@@ -153,6 +154,19 @@ def test_what_fails_ends_it_with_the_reason(world: World, roll: Run) -> None:
     status, shown = roll()
     assert status == EXIT_STOPPED
     assert "nothing was changed" in shown
+
+
+def test_zones_that_are_not_there_stop_it_before_anybody_follows(world: World, roll: Run) -> None:
+    """None at all: kubectl looks elsewhere than helm, and the next step would be everybody. A zone to hold that is mistyped."""
+    world.change(zones=[])
+    status, shown = roll()
+    assert (status, released(world.calls())) == (EXIT_STOPPED, [])
+    assert "kubectl no Gatherer of it" in shown
+    assert "nothing was changed" in shown
+    world.change(zones=["a", "b"])
+    status, shown = roll("--hold", "a", "--hold", "c")
+    assert (status, released(world.calls())) == (EXIT_STOPPED, [[]])
+    assert "--hold c: no such zone; there are: a, b" in shown
 
 
 def test_dry_run_changes_nothing(world: World, roll: Run) -> None:

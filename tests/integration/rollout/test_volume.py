@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.rollout.errors import WordsWrong
-from services.rollout.volume import bytes_of
+from services.rollout.volume import MAKE, bytes_of
 from services.rollout.volume_command import EXIT_OK, EXIT_STOPPED, EXIT_USAGE, main
 from tests.integration.rollout.world import World, world
 
@@ -32,7 +32,7 @@ def test_claim_first_then_the_statefulset_around_its_pod(
 ) -> None:
     """The volume has its size before the StatefulSet is made again, without what the API gave it; nothing is left behind."""
     assert main(WORDS, look_s=0.01) == EXIT_OK
-    assert verbs(disk) == ["patch", "delete", "create"]
+    assert verbs(disk) == ["patch", "delete", "apply"]
     assert disk.state["claim"] == {"wanted": "400Gi", "has": "400Gi"}
     made: dict[str, Any] = disk.state["made"]
     (template,) = made["spec"]["volumeClaimTemplates"]
@@ -42,7 +42,7 @@ def test_claim_first_then_the_statefulset_around_its_pod(
     assert not {"uid", "resourceVersion"} & made["metadata"].keys()
     shown = capsys.readouterr().out
     assert "has 200Gi, Resizing" in shown
-    assert "if this is broken off: kubectl create -f" in " ".join(shown.split())
+    assert f"if this is broken off: {MAKE} -f" in " ".join(shown.split())
     assert "Set the zone's database.storage.size to 400Gi" in shown
 
 
@@ -50,7 +50,7 @@ def test_what_was_left_halfway_is_ended(disk: World, capsys: pytest.CaptureFixtu
     """A claim that has its size is not patched again; a StatefulSet that has it is not made again."""
     disk.change(claim={"wanted": "400Gi", "has": "400Gi"})
     assert main(WORDS, look_s=0.01) == EXIT_OK
-    assert verbs(disk) == ["delete", "create"]
+    assert verbs(disk) == ["delete", "apply"]
     disk.change(template="400Gi")
     assert main(WORDS, look_s=0.01) == EXIT_OK
     assert verbs(disk) == []
@@ -78,7 +78,7 @@ def test_a_statefulset_that_cannot_be_made_is_kept_in_a_file(
     disk.change(create_fails=True)
     assert main(WORDS, look_s=0.01) == EXIT_STOPPED
     (kept,) = tmp_path.glob("kd-database-a-*.json")
-    assert f"kubectl create -f {kept}" in capsys.readouterr().out.replace("\n", "")
+    assert f"{MAKE} -f {kept}".replace(" ", "") in "".join(capsys.readouterr().out.split())
     assert '"storage": "400Gi"' in kept.read_text()
 
 

@@ -43,13 +43,14 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Two programs on PATH, a release of two zones, a file of values."""
+    """Two programs on PATH, a release of two zones, a chart, a file of values."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name in ("helm", "kubectl"):
         program = programs / name
         program.write_text(f"#!{sys.executable} -SE\n" + PROGRAM.read_text(encoding="utf-8"))
         program.chmod(0o755)
+    (tmp_path / "chart").mkdir()
     (tmp_path / "mine.yaml").write_text("image: {tag: new}\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")

@@ -24,6 +24,17 @@ def test_words_of_helm_are_handed_on_in_their_order() -> None:
     assert wanted.common_kubectl == ("--namespace", "data", "--context", "c")
 
 
+def test_both_programs_look_where_the_environment_sends_helm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else kubectl would look at another release; what is said wins."""
+    monkeypatch.setenv("HELM_NAMESPACE", "data")
+    monkeypatch.setenv("HELM_KUBECONTEXT", "c")
+    wanted = parse(["kd", "chart"])
+    assert wanted.common_kubectl == ("--namespace", "data", "--context", "c")
+    assert parse(["kd", "chart", "-n", "other"]).common_kubectl[:2] == ("--namespace", "other")
+
+
 def test_without_values_the_releases_own_are_kept() -> None:
     """A step sets one value, and helm would otherwise forget all others."""
     assert parse(["kd", "chart", "--version", "2"]).helm == (
@@ -71,13 +82,41 @@ def test_the_same_contents_are_the_same_rollout(tmp_path: Path) -> None:
     different = {
         first,
         fingerprint(str(chart), ("-f", str(values), "--set", "b=1")),
-        fingerprint("repo/chart", ("-f", str(values))),
+        fingerprint("repo/chart", ("-f", str(values), "--version", "1.2.3")),
     }
     other.write_text("a: 2")
     different.add(fingerprint(str(chart), ("-f", str(other))))
     (chart / "Chart.yaml").write_text("version: 2")
     different.add(fingerprint(str(chart), ("-f", str(values))))
     assert len(different) == 5
+
+
+@pytest.mark.parametrize(
+    ("chart", "words"),
+    [
+        ("repo/chart", ()), ("repo/chart", ("--version", "1.2")), ("repo/chart", ("--version", ">=1.2.3")),
+        ("repo/chart", ("--version", "1.2.3", "--version", "^1.0.0")), ("repo/chart", ("--set", "1.2.3")),
+        ("oci://r/chart", ("--devel",)), ("oci://1.2.3.4/chart", ()), ("https://h/chart.tgz", ()),
+    ],
+)  # fmt: skip
+def test_a_chart_that_may_be_another_tomorrow_is_refused(
+    chart: str, words: tuple[str, ...]
+) -> None:
+    """It would bear the name of a rollout that ended well, whose only step is everybody at once."""
+    with pytest.raises(WordsWrong, match=r"--version 1\.2\.3"):
+        fingerprint(chart, words)
+
+
+def test_a_chart_that_is_named_exactly_is_taken() -> None:
+    """By its version or its digest; another one is another rollout."""
+    names = {
+        fingerprint("repo/chart", ("--version", "1.2.3")),
+        fingerprint("repo/chart", ("--version", "v1.2.4-rc.1+7")),
+        fingerprint("oci://r:5000/chart:1.2.3", ()),
+        fingerprint("https://h/kalshi-data-1.2.3.tgz", ()),
+        fingerprint(f"oci://r/chart@sha256:{'0' * 64}", ()),
+    }
+    assert len(names) == 5
 
 
 def test_the_databases_answer_is_read() -> None:
