@@ -139,8 +139,8 @@ def test_what_a_zone_is_told_fits_its_pods(release: Rendered, tmp_path: Path) ->
         (claim,) = release.component("database", zone).owner["spec"]["volumeClaimTemplates"]
         volume = _bytes(claim["spec"]["resources"]["requests"]["storage"])
         assert 0.5 * volume < told.storage_bytes_max < 0.9 * volume
-        # Registry, poller and a connector that comes while another goes; deduplicator, operator and people.
-        pools = settings.store.pool_size_max * (spec["shards"] + 3) + 20
+        # Registry, poller, a connector that comes and one that goes; deduplicator, operator and people.
+        pools = settings.store.pool_size_max * (spec["shards"] + 4) + 20
         (most,) = [
             int(word.removeprefix("max_connections="))
             for word in release.component("database", zone).spec["containers"][0]["args"]
