@@ -127,9 +127,9 @@ matchExpressions:
 {{- define "kalshi-data.metricsOpen" -}}
 {{- $open := false -}}
 {{- range .Values.monitoring.from -}}
-{{- $spaces := .namespaceSelector | default dict -}}
-{{- $ours := or (not $spaces) (eq (dig "matchLabels" "kubernetes.io/metadata.name" "" $spaces) $.Release.Namespace) -}}
-{{- if or .ipBlock (and $ours (not .podSelector)) -}}{{- $open = true -}}{{- end -}}
+{{- /* Of other labels nobody here knows whether our namespace has them. */}}
+{{- $space := dig "matchLabels" "kubernetes.io/metadata.name" $.Release.Namespace (.namespaceSelector | default dict) -}}
+{{- if or .ipBlock (and (eq $space $.Release.Namespace) (not .podSelector)) -}}{{- $open = true -}}{{- end -}}
 {{- end -}}
 {{- if $open -}}true{{- end -}}
 {{- end -}}
