@@ -15,7 +15,8 @@ from services.rollout.errors import RolloutError, WordsWrong
 from services.rollout.fingerprint import fingerprint
 from services.rollout.helm import Helm, upgrade_words
 from services.rollout.plan import Step
-from services.rollout.roll import LOOK_S, Rollout, advice
+from services.rollout.progress import advice
+from services.rollout.roll import LOOK_S, Rollout
 from services.rollout.tools import Tool
 from services.rollout.words import Wanted, parse
 

@@ -12,7 +12,6 @@ from services.rollout.errors import AnswerUnreadable, Stopped, ToolFailed
 from services.rollout.helm import Helm
 from services.rollout.judge import Reading, Watch, troubles
 from services.rollout.plan import (
-    Start,
     Step,
     all_steps,
     description_of,
@@ -21,6 +20,7 @@ from services.rollout.plan import (
     next_step,
     still_there,
 )
+from services.rollout.progress import Progress
 from services.rollout.prune import may_go
 from services.rollout.words import Wanted
 
@@ -36,20 +36,6 @@ SLOW: Final = {
 """Why a workload of a zone takes as long as it does."""
 QUIET_S_MAX: Final = 300.0
 """Seconds that a zone's own troubles are waited for before its step."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far it is, for whoever is told at the end.
-
-    Attributes:
-        released: zones of the newest upgrade, None: all. begun: whether an upgrade was sent at all.
-    """
-
-    zones: list[str] = field(default_factory=list)
-    start: Start = field(default_factory=lambda: Start(None, Step(()), None))
-    released: tuple[str, ...] | None = ()
-    begun: bool = False
 
 
 @dataclass(slots=True)
@@ -220,30 +206,3 @@ class Rollout:
         if gone:
             await self.cluster.forget_maps(gone)
             self.say(f"removed {len(gone)} former ConfigMaps that nothing uses: {', '.join(gone)}")
-
-
-def advice(wanted: Wanted, progress: Progress) -> list[str]:
-    """Say which zones are new and which are old, how to go back and how to go on."""
-    new = set(progress.zones if progress.released is None else progress.released)
-    lines = []
-    if not progress.begun:
-        return ["nothing was changed"]
-    lines.append(f"new: {', '.join(zone for zone in progress.zones if zone in new) or 'no zone'}")
-    lines.append(
-        f"old: {', '.join(zone for zone in progress.zones if zone not in new) or 'no zone'}"
-    )
-    back = progress.start.goes_back_to
-    where = " ".join(wanted.common_helm)
-    to = (
-        f"helm rollback {wanted.release} {back} {where}".rstrip()
-        if back
-        else "helm history names it"
-    )
-    lines.append(f"to go back: {to}")
-    lines.append(
-        "  (numbers of connectors go back too; after kubectl scale Helm 4 wants --force-conflicts)"
-    )
-    lines.append(
-        "to go on: run the same command again; zones that are not released stay as they are"
-    )
-    return lines
