@@ -33,7 +33,7 @@ MERGED_POLL_S = 0.02
 
 
 class GathererReader:
-    """Reads one zone until stop, then until it is drained."""
+    """Reads one zone until stop, then what it has committed by then."""
 
     def __init__(
         self,
@@ -59,7 +59,10 @@ class GathererReader:
         self._log = log.bind(gatherer=source.zone)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Read until stop is set and this gatherer is drained or away; what fails is tried again with back-off."""
+        """Read until stop is set and what this gatherer had committed by then is merged, or it is away.
+
+        What fails is tried again with back-off.
+        """
         backoff = Backoff(self._settings.backoff_s_min, self._settings.backoff_s_max)
         try:
             while True:
@@ -82,7 +85,7 @@ class GathererReader:
             self._board.arrived.set()
 
     async def _be_connected(self, stop: asyncio.Event) -> None:
-        """Be connected once; returns when stop is set and nothing is left to read."""
+        """Be connected once; returns when stop is set and what was there is merged."""
         target = self._source.store.target()
         async with (
             connect(target, APPLICATION) as conn,
@@ -123,7 +126,8 @@ class GathererReader:
             is_behind = page.batches or has_more or self._feed.waiting
             if not is_behind and self._standing.holds:
                 self._feed.drained_at = began
-            if is_last_look and self._feed.drained_at == began:
+            # A gatherer goes on writing while we stop: what it commits after this look is the next process's.
+            if is_last_look and not has_more and await self._let_merge():
                 await self._acknowledging.write(conn)
                 return
             await self._acknowledging.write_when_due(conn)
@@ -147,17 +151,19 @@ class GathererReader:
             detail = f"lane={fault.lane} batch_no={fault.batch_no} {fault.detail}"
         except TimeoutError as error:
             raise StoreUnavailable(f"no page within {self._settings.read_s_max} s") from error
+        # The sound pages before the fault; the next admission would throw them away.
         await self._let_merge()
         await self._standing.quarantine(detail)
         self._is_careful = False
         return None
 
-    async def _let_merge(self) -> None:
-        """Wait until the sound pages before the fault are merged; the next admission would throw them away."""
+    async def _let_merge(self) -> bool:
+        """Wait until what was handed over is merged; False when it has to be read again, or takes too long."""
         end = self._clock.monotonic() + self._settings.read_s_max
         # Rare and short: an event for it would have to be set at every merge.
         while self._feed.waiting and self._standing.holds and self._clock.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(MERGED_POLL_S)
+        return self._standing.holds and not self._feed.waiting
 
     async def _hand_over(self, page: Page) -> bool:
         """Hand a page to the writer if there is anything in it; True when there is likely more to read."""

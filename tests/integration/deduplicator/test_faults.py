@@ -6,18 +6,21 @@ from typing import Any
 
 import pytest
 
+from libs.marketdata.tables import Family
 from libs.store.merge_errors import HistoryChanged
 from libs.store.merge_transaction import Merged, MergeTransaction
 from libs.store.merger import ProductionWriter
 from libs.store.pool import Target, connect
 from tests.integration.deduplicator.conftest import Databases
 from tests.integration.deduplicator.world import (
+    CLOCK,
     event_kinds,
     hear,
     make_truth,
     merged_keys,
     running,
     start,
+    ticker,
     true_keys,
 )
 
@@ -113,7 +116,7 @@ async def test_a_graceful_stop_merges_what_is_there_and_gives_the_lease_up(
 ) -> None:
     """Rows committed just before the stop are merged and acknowledged; the next writer need not wait."""
     truth = make_truth(15, 600)
-    deduplicator = start(databases.gatherers, databases.production, lease_s=60.0)
+    deduplicator = start(databases.gatherers, databases.production, lease_s=600.0)
     await deduplicator.until(lambda health: health["ready"])
     for zone in databases.zones.values():
         await zone.write(hear(truth))
@@ -128,6 +131,35 @@ async def test_a_graceful_stop_merges_what_is_there_and_gives_the_lease_up(
             assert behind == 0
     async with asyncio.timeout(60):
         await merge_all(databases, lease_s=600.0)
+
+
+async def test_a_stop_does_not_wait_for_a_gatherer_that_goes_on_writing(
+    databases: Databases, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was committed before it is merged within the grace; what comes later is the next one's."""
+    written: list[int] = []
+    is_over = asyncio.Event()
+
+    async def go_on() -> None:
+        while not is_over.is_set():
+            row = ticker(len(written) + 1, CLOCK.now())
+            await databases.zones["a"].write_other("tickers", [row], Family.TRADES)
+            written.append(len(written) + 1)
+
+    # No look, a twentieth of a second after the one before it, finds nothing new.
+    deduplicator = start(databases.gatherers, databases.production, poll_ms=100, poll_ms_min=50)
+    writing = asyncio.create_task(go_on())
+    await deduplicator.until(lambda health: health["rows_inserted"])
+    before = list(written)
+    await deduplicator.stop()
+    merged = await databases.conn.fetch("SELECT content_hash FROM tickers")
+    is_over.set()
+    await writing
+    assert {row[0] for row in merged} >= set(before)
+    assert "not_drained_in_grace" not in caplog.text
+    await merge_all(databases)
+    merged = await databases.conn.fetch("SELECT content_hash FROM tickers ORDER BY 1")
+    assert [row[0] for row in merged] == written
 
 
 async def restore_production(databases: Databases, merge_no: int, cursors: list[Any]) -> None:
