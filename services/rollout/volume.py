@@ -47,6 +47,12 @@ class Volume(NamedTuple):
         claims = self.workload["spec"]["volumeClaimTemplates"]
         return str(claims[0]["spec"]["resources"]["requests"]["storage"])
 
+    @property
+    def is_held(self) -> bool:
+        """Whether its pod is of another version than the StatefulSet's newest: one that is made again has forgotten the old one."""
+        status = self.workload.get("status") or {}
+        return bool(status.get("currentRevision") != status.get("updateRevision"))
+
 
 def bytes_of(size: str) -> int:
     """Read a Kubernetes quantity of bytes.
@@ -124,6 +130,11 @@ async def grow(
         say(f"{volume.claim}: {volume.wanted} -> {size}")
     await _wait(tool, volume, wanted, clock, say, look_s)
     if bytes_of(volume.template_size) != wanted:
+        if volume.is_held:
+            why = "is between two versions, of which one that is made again knows only the new one"
+            raise Stopped(
+                f"statefulset/{volume.name} {why}; run this again when its zone is released"
+            )
         await _remake(tool, volume, size, say)
         say(f"statefulset/{volume.name} made again with {size}; its pod was not touched")
 

@@ -56,6 +56,20 @@ def test_what_was_left_halfway_is_ended(disk: World, capsys: pytest.CaptureFixtu
     assert verbs(disk) == []
 
 
+def test_a_held_zones_volume_grows_and_its_old_version_is_not_forgotten(
+    disk: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A StatefulSet that is made again would bring its pod back new; when the zone is released the same words do the rest."""
+    disk.change(revisions={"currentRevision": "kd-database-a-1", "updateRevision": "kd-database-a-2"})  # fmt: skip
+    assert main(WORDS, look_s=0.01) == EXIT_STOPPED
+    assert verbs(disk) == ["patch"]
+    assert disk.state["claim"] == {"wanted": "400Gi", "has": "400Gi"}
+    assert "run this again when its zone is released" in " ".join(capsys.readouterr().out.split())
+    disk.change(revisions={"currentRevision": "kd-database-a-2", "updateRevision": "kd-database-a-2"})  # fmt: skip
+    assert main(WORDS, look_s=0.01) == EXIT_OK
+    assert verbs(disk) == ["delete", "apply"]
+
+
 def test_what_cannot_be_is_refused_before_anything_is_changed(
     disk: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
