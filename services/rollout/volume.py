@@ -84,16 +84,19 @@ def grown(workload: Mapping[str, Any], size: str) -> dict[str, Any]:
 
 
 async def find_volume(tool: Tool, release: str, component: str, zone: str) -> Volume:
-    """Find a database's StatefulSet and claim.
+    """Find a database's StatefulSet and claim. release: empty where the namespace has but one.
 
     Raises:
         Stopped: there is none, or more than one. ToolFailed, AnswerUnreadable: as Tool.
     """
-    selector = f"{INSTANCE}={release},{COMPONENT}={component}" + (f",{ZONE}={zone}" if zone else "")
+    labels = {INSTANCE: release, COMPONENT: component, ZONE: zone}
+    selector = ",".join(f"{name}={value}" for name, value in labels.items() if value)
     found = await tool.json("get", "statefulsets", "--selector", selector, "--output", "json")
     items = found.get("items") or []
     if len(items) != 1:
-        raise Stopped(f"{len(items)} StatefulSets are {selector}; expected one")
+        raise Stopped(
+            f"{len(items)} StatefulSets are {selector}; expected one (RELEASE says of which release)"
+        )
     (workload,) = items
     template = workload["spec"]["volumeClaimTemplates"][0]
     claim = f"{template['metadata']['name']}-{workload['metadata']['name']}-0"

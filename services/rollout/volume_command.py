@@ -1,4 +1,4 @@
-"""`kalshi-data volume grow RELEASE --zone Z SIZE`: a bigger volume for a database that runs on."""
+"""`kalshi-data volume grow [RELEASE] --zone Z SIZE`: a bigger volume for a database that runs on."""
 
 import argparse
 import asyncio
@@ -23,10 +23,15 @@ def main(argv: Sequence[str], clock: Clock | None = None, look_s: float = LOOK_S
     Args:
         look_s: seconds between two looks at the claim.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    # The release may stand before the options and the size behind them: argparse takes one run of words.
+    arguments, behind = parser.parse_known_args(argv)
+    *release, size = arguments.words = [*arguments.words, *behind]
+    if len(release) > 1 or any(word.startswith("-") for word in behind):
+        parser.error(f"{' '.join(arguments.words)}: expected [RELEASE] SIZE")
     out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False)
     try:
-        bytes_of(arguments.size)
+        bytes_of(size)
         asyncio.run(_grow(arguments, clock or SystemClock(), out, look_s))
     except WordsWrong as error:
         sys.stderr.write(f"volume: {error}\n")
@@ -38,7 +43,7 @@ def main(argv: Sequence[str], clock: Clock | None = None, look_s: float = LOOK_S
         "production.storage.size" if arguments.production else "the zone's database.storage.size"
     )
     out.print(
-        f"done. Set {where} to {arguments.size} in your values before the next upgrade, which would fail otherwise;"
+        f"done. Set {where} to {size} in your values before the next upgrade, which would fail otherwise;"
     )
     out.print("it also raises the limit above which connectors hold back (storage_bytes_max).")
     return EXIT_OK
@@ -53,8 +58,9 @@ async def _grow(arguments: argparse.Namespace, clock: Clock, out: Console, look_
     common = [part for word, value in words.items() if value for part in (word, value)]
     tool = Tool("kubectl", tuple(common))
     component = PRODUCTION if arguments.production else "database"
-    volume = await find_volume(tool, arguments.release, component, arguments.zone or "")
-    await grow(tool, volume, arguments.size, clock, out.print, look_s)
+    *release, size = arguments.words
+    volume = await find_volume(tool, "".join(release), component, arguments.zone or "")
+    await grow(tool, volume, size, clock, out.print, look_s)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,10 +71,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(metavar="grow", required=True)
     verb = verbs.add_parser(
-        "grow", help="make a volume bigger; it never shrinks", allow_abbrev=False
+        "grow",
+        help="make a volume bigger; it never shrinks",
+        usage="kalshi-data volume grow [RELEASE] SIZE (--zone ZONE | --production) [-n NAMESPACE] [--kube-context NAME]"
+        " [--kubeconfig FILE]",
+        allow_abbrev=False,
     )
-    verb.add_argument("release", metavar="RELEASE")
-    verb.add_argument("size", metavar="SIZE", help="such as 400Gi")
+    verb.add_argument(
+        "words", nargs="+", metavar="SIZE", help="such as 400Gi; before it the release, where a namespace has several"
+    )  # fmt: skip
     which = verb.add_mutually_exclusive_group(required=True)
     which.add_argument("--zone", metavar="ZONE", help="the zone whose database it is")
     which.add_argument("--production", action="store_true", help="the in-chart production's")

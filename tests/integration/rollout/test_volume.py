@@ -56,6 +56,28 @@ def test_what_was_left_halfway_is_ended(disk: World, capsys: pytest.CaptureFixtu
     assert verbs(disk) == []
 
 
+@pytest.mark.parametrize("words", [["--zone", "a", "400Gi"], ["400Gi", "--zone", "a"], ["--zone", "a", "kd", "400Gi"], ["kd", "--zone", "a", "400Gi"]])  # fmt: skip
+def test_the_release_may_be_left_out(disk: World, words: list[str]) -> None:
+    """Then the namespace's only one is meant; it stands before the size."""
+    assert main(["grow", *words], look_s=0.01) == EXIT_OK
+    asked = next(call for call in disk.calls() if call[2] == "statefulsets")
+    labels = "app.kubernetes.io/component=database,kalshi-data.io/zone=a"
+    release = "app.kubernetes.io/instance=kd," if "kd" in words else ""
+    assert asked[asked.index("--selector") + 1] == release + labels
+    assert disk.state["claim"]["wanted"] == "400Gi"
+
+
+@pytest.mark.parametrize("word", ["data", "--force"])
+def test_a_word_too_many_is_refused(
+    word: str, disk: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is asked."""
+    with pytest.raises(SystemExit):
+        main(["grow", "kd", "--zone", "a", "400Gi", word])
+    assert f"{word}: expected [RELEASE] SIZE" in capsys.readouterr().err
+    assert disk.calls() == []
+
+
 def test_a_held_zones_volume_grows_and_its_old_version_is_not_forgotten(
     disk: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
