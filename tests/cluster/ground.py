@@ -22,7 +22,7 @@ SETTLED_EVERY_S = 2.0
 STEADY_S_MAX = 180.0
 GONE_S_MAX = 180.0
 UPGRADE_S_MAX = 300.0
-CALM_S = 4.0
+CALM_S = 2.0
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 

@@ -1,5 +1,6 @@
 """1: helm install --wait from nothing to all ready, with each helm; helm test; rows from every zone; a fourth gatherer."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -123,8 +124,8 @@ async def with_a_fourth(ground: Ground) -> list[Figure]:
     since, four = ground.clock.now(), (*ZONES, FOURTH)
     await ground.upgrade(four, QUIET)
     await ground.steady(four)
-    verdict = await ground.judge(case := Case(since, no_gap=("production", *ZONES)))
-    alone = await ground.referee.take(own := Case(ground.since, no_gap=(FOURTH,)))
+    case, own = Case(since, no_gap=("production", *ZONES)), Case(ground.since, no_gap=(FOURTH,))
+    verdict, alone = await asyncio.gather(ground.judge(case), ground.judge(own))
     return [
         equal("judged with the fourth", sorted(verdict.told["zones"]), sorted([*four, "production"])),
         *of_verdict(verdict, case),

@@ -27,7 +27,7 @@ from tests.cluster.values import CHART, ZONES
 from tests.cluster.waiting import until, until_true
 
 FIRST, HELD = "a", "b"
-SOUND_S, WITHIN_S, ROLLOUT_S = 15, 300, 900
+SOUND_S, WITHIN_S, ROLLOUT_S = 10, 300, 900
 NEW_S_MAX = 300.0
 BACK_S_MAX = 120.0
 ROLLBACK_S_MAX = 420.0
