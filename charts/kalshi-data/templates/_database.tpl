@@ -17,6 +17,8 @@ spec:
   replicas: 1
   serviceName: {{ include "kalshi-data.object" . }}
   revisionHistoryLimit: 3
+  {{- /* Else a pod that never becomes ready would be waited for, and neither a better version nor the one before take its place. */}}
+  podManagementPolicy: Parallel
   {{- /* A partition above the only pod's number holds it at its version, also when it is deleted. */}}
   updateStrategy:
     type: RollingUpdate

@@ -165,6 +165,8 @@ def test_strategies_and_replicas(release: Rendered) -> None:
         assert one["spec"]["replicas"] == 1
         retention = one["spec"]["persistentVolumeClaimRetentionPolicy"]
         assert retention == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+        # The default replaces no pod that is not ready: a database of a wrong image would stay, whatever is rolled back.
+        assert one["spec"]["podManagementPolicy"] == "Parallel"
 
 
 def test_the_time_to_go_is_enough(release: Rendered) -> None:
