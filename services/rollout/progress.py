@@ -42,9 +42,6 @@ def advice(wanted: Wanted, progress: Progress) -> list[str]:
         "  (numbers of connectors go back too; after kubectl scale Helm 4 wants --force-conflicts)"
     )
     lines.append(
-        "  (a database's pod that is not ready is not replaced, on no way, until it is deleted: kubectl delete pod NAME-0)"
-    )
-    lines.append(
         "to go on: run the same command again; zones that are not released stay as they are"
     )
     return lines

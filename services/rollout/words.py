@@ -144,11 +144,10 @@ def _parser() -> argparse.ArgumentParser:
         "until a zone whose pods are new must have been sound so long",
     )
     _seconds(parser, "--rollout-s", 5_400.0, "that each workload of a step may take to be replaced")
-    passed = parser.add_argument_group("handed on to helm upgrade")
     for word in WITH_VALUE:
-        passed.add_argument(word, action=_Pass, dest="helm", help=argparse.SUPPRESS)
+        parser.add_argument(word, action=_Pass, dest="helm", help=argparse.SUPPRESS)
     for word in ALONE:
-        passed.add_argument(word, action=_Pass, dest="helm", nargs=0, help=argparse.SUPPRESS)
+        parser.add_argument(word, action=_Pass, dest="helm", nargs=0, help=argparse.SUPPRESS)
     return parser
 
 
