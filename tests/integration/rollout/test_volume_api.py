@@ -50,8 +50,11 @@ exec {program} "$@"
 
 
 @pytest.fixture(params=[3, 4])
-async def helm(request: pytest.FixtureRequest) -> Helm:
+async def helm(
+    request: pytest.FixtureRequest, kube_api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> Helm:
     """Each version: 4 remembers of every field who made it."""
+    monkeypatch.setenv("PATH", f"{kube_api.kubectl_program.parent}:{os.environ['PATH']}")
     try:
         (found,) = [one for one in await find_helms() if one.major == request.param]
     except (CommandFailed, ValueError):
