@@ -53,9 +53,10 @@ SELECT channel, slot, ticker, reason, detail, rows_lost, received_at AS recorded
        coalesce(from_ts, received_from) AS begins_at, coalesce(to_ts, received_to, received_at) AS ends_at
   FROM gaps WHERE received_at > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $1 * 1000000::bigint
    AND reason <> 'not_subscribed'
- ORDER BY ends_at DESC LIMIT $2
+ ORDER BY reason = 'exchange_paused', ends_at DESC LIMIT $2
 """
-"""Every new market has one until its first snapshot: such are counted, and no trouble."""
+"""Every new market has one until its first snapshot: such are counted, and no trouble. The exchange's pauses, of which each
+has a row or two for every channel, stand behind all others, or two of them would hide a trouble from a rollout."""
 _GAP_COUNTS: LiteralString = """
 SELECT reason, count(*) AS gaps FROM gaps
  WHERE received_at > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $1 * 1000000::bigint
@@ -129,7 +130,7 @@ def slot_names(slots: SlotSettings) -> set[str]:
 
 
 async def _gaps(conn: AnyConnection) -> dict[str, Any]:
-    """The newest gaps of troubles by when they ended, as far as that is known, and how many there were of each cause."""
+    """The newest gaps of troubles by when they ended, as far as that is known (then those of pauses); how many of each cause."""
     newest = [dict(row) for row in await conn.fetch(_GAPS, GAPS_OF_S, GAPS_SHOWN)]
     return {
         "newest_at": newest[0]["ends_at"] if newest else None,

@@ -11,6 +11,7 @@ import pytest
 
 from libs.marketdata.units import SECOND
 from libs.store.pool import Target, connect
+from services.rollout.judge import read_status
 from services.status.command import EXIT_AWAY, EXIT_CONFIG, EXIT_OK, main
 from tests.support.postgres import run
 
@@ -115,6 +116,28 @@ def test_the_newest_gap_is_the_one_that_ended_last(
     assert zone["gaps"]["newest_at"] == newest[0]["ends_at"]
     assert 2 * SECOND <= zone["now"] - newest[0]["ends_at"] < 8 * SECOND
     assert zone["gaps"]["causes"] == {"disconnected": 1, "not_subscribed": 1, "seq": 1}
+
+
+def test_pauses_of_the_exchange_hide_no_trouble(
+    gatherer_db: Target, config_of: ConfigOf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A rollout stops at a trouble, and looks at no more than what is listed."""
+
+    async def pause() -> None:
+        async with connect(gatherer_db) as conn:
+            await conn.execute(
+                "INSERT INTO gaps (batch_id, received_at, row_no, channel, slot, reason, detail, from_ts, to_ts)"
+                " SELECT 2, now_us(), i, 'trade', '', 'exchange_paused', '', now_us(), now_us() + i FROM generate_series(1, 40) i"
+            )
+
+    run(_fill(gatherer_db))
+    run(pause())
+    entry = _asked(capsys, config_of(gatherer_db))
+    gaps = entry["a"]["gaps"]
+    assert [gap["reason"] for gap in gaps["newest"]] == ["disconnected", "seq"] + 18 * ["exchange_paused"]  # fmt: skip
+    assert gaps["causes"]["exchange_paused"] == 40
+    found = read_status(entry, "a")
+    assert (found.gap_at, found.gap) == (gaps["newest_at"], "disconnected trade/0 planted in a gap")
 
 
 def test_people_see_the_same(
