@@ -63,7 +63,7 @@ class Forked:
         return await self._ended()
 
     async def _ended(self) -> int:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await asyncio.to_thread(self._process.join)
         status = self._process.exitcode
         assert status is not None

@@ -135,7 +135,7 @@ async def test_snapshots_and_deltas_rebuild_the_exchanges_books(
     tickers = [market["ticker"] for market in listed["markets"]]
     books: Books = {}
     raw: list[str] = []
-    async with asyncio.timeout(30), opened(server, signed(key)) as socket:
+    async with asyncio.timeout(60), opened(server, signed(key)) as socket:
         params = {"channels": ["orderbook_delta"], "market_tickers": tickers}
         await socket.send(json.dumps({"id": 1, "cmd": "subscribe", "params": params}))
 
@@ -166,7 +166,7 @@ async def test_the_exchange_pings_with_a_payload(
     server: SimulatorServer, key: rsa.RSAPrivateKey
 ) -> None:
     """`heartbeat`, again and again, and a client that answers stays connected."""
-    async with asyncio.timeout(10), opened(server, signed(key)) as socket:
+    async with asyncio.timeout(60), opened(server, signed(key)) as socket:
         for _ in range(3):
             await socket.pinged.wait()
             socket.pinged.clear()
@@ -189,7 +189,7 @@ async def test_a_loss_shows_in_the_numbers_and_snapshots_repair_it(
             frames.append(frame)
         frames.append(frame)
 
-    async with asyncio.timeout(30), opened(server, signed(key)) as socket:
+    async with asyncio.timeout(60), opened(server, signed(key)) as socket:
         params: dict[str, Any] = {"channels": ["orderbook_delta"], "market_tickers": tickers}
         await socket.send(json.dumps({"id": 1, "cmd": "subscribe", "params": params}))
         await follow_until(lambda frame: frame["type"] == "orderbook_delta")

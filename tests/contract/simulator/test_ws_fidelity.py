@@ -519,7 +519,7 @@ async def opened(
     server: SimulatorServer, headers: dict[str, str]
 ) -> AsyncIterator[ClientConnection]:
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(60),
         connect(
             server.ws_url, additional_headers=headers, ping_interval=None, proxy=None
         ) as socket,

@@ -135,7 +135,7 @@ async def test_a_production_that_merged_on_its_own_is_refused(lost: Lost, number
 async def test_a_deduplicator_at_work_is_not_disturbed(lost: Lost) -> None:
     """While somebody holds the writer's lease nothing is imported."""
     async with connect(lost.new) as conn:
-        await conn.execute("UPDATE writer_lease SET holder = $1, expires_at = now() + interval '9 s'", uuid4())  # fmt: skip
+        await conn.execute("UPDATE writer_lease SET holder = $1, expires_at = now() + interval '1 h'", uuid4())  # fmt: skip
     with pytest.raises(ImportRefused, match="stop it first"):
         await lost.load()
     assert await rows_of(lost.new) == []

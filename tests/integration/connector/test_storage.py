@@ -73,7 +73,7 @@ async def test_deltas_wait_while_trades_go_on_and_resume_by_themselves(
     gatherer_db: Target, tmp_path: Path
 ) -> None:
     """Not a row of deltas or tickers is written above the limit; below it all of them come, in order, without a gap."""
-    async with asyncio.timeout(60), running_zone(gatherer_db, tmp_path) as zone:
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
         own = await limited(zone, tmp_path / "s")
         async with zone.connector(**own) as runtime:
             await zone.until(lambda: zone.has_rows(orderbook_deltas=200, trades=1, tickers=1))
@@ -117,7 +117,7 @@ async def test_what_a_full_spool_drops_above_the_limit_is_exactly_one_gap(
     gatherer_db: Target, tmp_path: Path
 ) -> None:
     """Memory and disk full: from then on all of a sid is dropped until there is room, and that is one row with its cause."""
-    async with asyncio.timeout(60), running_zone(gatherer_db, tmp_path) as zone:
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
         own = await limited(zone, tmp_path / "s", bytes_max=80_000)
         batches = replace(zone.settings.batches, buffer_rows_max=200)
         zone.settings = replace(zone.settings, batches=batches)
@@ -147,7 +147,7 @@ async def test_a_process_that_ends_above_the_limit_leaves_the_rest_to_the_next(
     gatherer_db: Target, tmp_path: Path
 ) -> None:
     """It does not wait for room; the next one holds it back as well, and commits it as soon as there is some."""
-    async with asyncio.timeout(60), running_zone(gatherer_db, tmp_path) as zone:
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path) as zone:
         own = await limited(zone, tmp_path / "s") | {"grace_s": 60.0}
         async with filled(zone):
             async with zone.connector(**own | {"grace_s": 0.1}) as runtime:

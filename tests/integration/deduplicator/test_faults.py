@@ -96,15 +96,18 @@ async def test_a_second_deduplicator_waits_and_takes_over_when_the_first_dies(
     """Only the lease's end lets it in; both together merge everything once."""
     truth = make_truth(14, 800)
     rows = hear(truth)
-    first = start(databases.gatherers, databases.production)
+    first = start(databases.gatherers, databases.production, lease_s=600.0)
     await first.until(lambda health: health.get("epoch"))
-    second = start(databases.gatherers, databases.production)
+    second = start(databases.gatherers, databases.production, lease_s=600.0)
     await databases.zones["a"].write(rows[:400])
     await first.drained()
     await second.until(lambda h: h["reason"] == "waiting for the lease of another deduplicator")
     assert second.health["epoch"] == 0
     await first.kill()
     await databases.zones["b"].write(rows)
+    await databases.conn.execute(
+        "UPDATE writer_lease SET expires_at = clock_timestamp() - interval '1 s'"
+    )
     await second.drained()
     await second.stop()
     assert second.health["epoch"] == 2

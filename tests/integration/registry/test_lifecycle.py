@@ -26,6 +26,8 @@ SECOND = 1_000_000
 CLOCK = SystemClock()
 SLOW = replace(QUICK, incremental_s=600.0)
 """No listing comes to the rescue of what the messages should do."""
+KEPT = replace(QUICK, lease_s=60.0)
+"""A lease that nobody loses who stands still for a while."""
 
 
 def heard(
@@ -243,7 +245,7 @@ async def test_a_live_shards_lanes_stay_open(gatherer_db: Target, tmp_path: Path
 async def test_a_second_registry_waits_for_the_first(gatherer_db: Target, tmp_path: Path) -> None:
     """One lease: the second becomes active only when the first has stopped."""
     async with running_zone(gatherer_db, tmp_path) as zone:
-        first = zone.registry()
+        first = zone.registry(registry=KEPT)
         async with first as running:
             second = asyncio.create_task(_ready_for_a_moment(zone))
             await zone.until(lambda: running.health.ready)
@@ -255,7 +257,7 @@ async def test_a_second_registry_waits_for_the_first(gatherer_db: Target, tmp_pa
 
 
 async def _ready_for_a_moment(zone: Zone) -> None:
-    async with zone.registry():
+    async with zone.registry(registry=KEPT):
         pass
 
 

@@ -55,7 +55,7 @@ async def test_more_slots_move_markets_make_before_break(
                 await zone.until(lambda: moves(registry)["moving"] == len(moved))
                 async with zone.connector("connector-a-2", slots=NEW):
                     first.stop.set()
-                    await zone.until(lambda: moves(registry)["ended"] == len(moved), 40.0)
+                    await zone.until(lambda: moves(registry)["ended"] == len(moved))
                     assert set(await slot_markets(zone.conn, A)).isdisjoint(moved)
                     await zone.until(lambda: _equals(zone.value(LEFT, moved), len(moved)))
         holes = await zone.conn.fetch(
@@ -86,12 +86,12 @@ async def test_fewer_slots_move_markets_make_before_break(
             since = await zone.value("select max(sent_at) from listen_opened") + 2 * SECOND
             async with zone.connector("connector-a-2", slots=few, extra_connections_max=0):
                 first.stop.set()
-                await zone.until(lambda: _equals(zone.value(OWNERS), "connector-a-2"), 40.0)
+                await zone.until(lambda: _equals(zone.value(OWNERS), "connector-a-2"))
                 old.stop.set()
                 async with zone.registry(slots=few) as registry:
                     await zone.until(lambda: moves(registry)["moving"] == len(moved))
                     assert await slot_markets(zone.conn, LAST) == moved
-                    await zone.until(lambda: moves(registry)["ended"] == len(moved), 40.0)
+                    await zone.until(lambda: moves(registry)["ended"] == len(moved))
                     await zone.until(lambda: _equals(zone.value(OWNERS), None))
                     until = zone.simulator.clock.now() - SECOND
         found = await committed(zone)

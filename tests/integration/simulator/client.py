@@ -52,7 +52,7 @@ class Client:
     async def subscribe(self, *channels: str, **params: Any) -> None:
         await self.send(id=1, cmd="subscribe", params={"channels": list(channels), **params})
 
-    async def until(self, is_enough: Callable[[dict[str, Any]], bool], timeout: float = 10) -> None:  # noqa: ASYNC109
+    async def until(self, is_enough: Callable[[dict[str, Any]], bool], timeout: float = 60) -> None:  # noqa: ASYNC109
         """Receive until a frame is enough."""
         async with asyncio.timeout(timeout):
             while True:

@@ -36,7 +36,7 @@ async def raw_socket(port: int, key: KeyPair) -> AsyncIterator[Streams]:
             f"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
         ).encode()
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
     try:
         yield reader, writer
@@ -52,7 +52,7 @@ def masked(opcode: int, payload: bytes) -> bytes:
 
 async def ended(client: Client) -> int | None:
     """Receive to the end and return the close code the library reports."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while True:
             message = await client.socket.receive()
             if message.type in (
@@ -93,7 +93,7 @@ async def test_a_process_resets_the_socket_itself(tmp_path: Any, key: KeyPair) -
             async with http.post(f"{base}/control/faults", json={"fault": "reset"}) as answer:
                 assert answer.status == 201
             with pytest.raises(ConnectionResetError):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     while await reader.read(65_536):
                         pass
 
@@ -106,7 +106,7 @@ async def test_a_half_open_socket_hears_and_says_nothing(settings: Make, key: Ke
     ):
         command = {"id": 1, "cmd": "subscribe", "params": {"channels": ["trade"]}}
         writer.write(masked(1, json.dumps(command).encode()))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await reader.readuntil(b"subscribed")
         inject(server, fault="half_open")
         line = server.simulation.lines[1]
@@ -120,17 +120,21 @@ async def test_a_half_open_socket_hears_and_says_nothing(settings: Make, key: Ke
                 await reader.read(1)
         assert server.simulation.lines == {1: line}
         writer.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while (await state(server))["connections"]:
                 pass
 
 
 async def drained(reader: asyncio.StreamReader) -> None:
-    """Read what was on its way before the fault."""
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.2):
-            while True:
-                await reader.read(65_536)
+    """Read what was on its way before the fault: silent twice, since what came with a late end of the first is left."""
+    silent = 0
+    while silent < 2:
+        try:
+            async with asyncio.timeout(0.1):
+                assert await reader.read(65_536)
+            silent = 0
+        except TimeoutError:
+            silent += 1
 
 
 async def state(server: SimulatorServer) -> dict[str, Any]:
@@ -147,7 +151,7 @@ async def test_pings_of_a_client_are_answered(settings: Make, key: KeyPair) -> N
         raw_socket(server.port, key) as (reader, writer),
     ):
         writer.write(masked(9, b"are you there"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await reader.readexactly(15) == b"\x8a\x0dare you there"
             writer.write(masked(8, b"\x03\xe8"))
             assert await reader.readexactly(4) == b"\x88\x02\x03\xe8"
@@ -179,7 +183,7 @@ async def test_one_connection_too_many_is_429(settings: Make, key: KeyPair) -> N
                 pass
         assert caught.value.status == 429
         await client.socket.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while (await state(server))["connections"]:
                 pass
         async with connected(server, key) as again:

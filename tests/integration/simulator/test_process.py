@@ -53,7 +53,7 @@ async def running(file: Path, *more: str) -> AsyncIterator[Process]:
     child = await start(file, *more)
     try:
         assert child.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async for line in child.stdout:
                 if b"simulator_listening" in line:
                     break
@@ -79,7 +79,7 @@ async def test_process_publishes_stops_and_leaves_whole_journals(
             async with http.post(f"{base}/control/stop") as answer:
                 end = json.loads(await answer.read())
         process.child.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await process.child.wait() == 0
     raw = (tmp_path / "journal" / "market.jsonl").read_bytes()
     plan = ModelPlan.of(SimulatorSettings(markets=10, rate=500))
@@ -95,7 +95,7 @@ async def test_unreadable_key_files_are_all_named(tmp_path: Path) -> None:
     """A missing key file ends the process with status 2 and a line that names it."""
     keys = [{"key_id": name, "public_key_file": str(tmp_path / name)} for name in ("one", "two")]
     child = await start(config(tmp_path, keys=keys))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         out, errors = await child.communicate()
     assert child.returncode == 2
     assert b"one" in out + errors
@@ -124,7 +124,7 @@ async def test_a_recording_is_replayed_by_two_words_on_the_command_line(tmp_path
             async with session.ws_connect(ws, headers=signed(key)) as socket:
                 params = {"channels": ["orderbook_delta"], "market_tickers": ["KXREC-1"]}
                 await socket.send_json({"id": 1, "cmd": "subscribe", "params": params})
-                received = [await socket.receive_json(timeout=10) for _ in range(2)]
+                received = [await socket.receive_json(timeout=60) for _ in range(2)]
     assert [(m["type"], m.get("sid"), m.get("seq")) for m in received] == [
         ("subscribed", None, None), ("orderbook_snapshot", 7, 41),
     ]  # fmt: skip

@@ -52,7 +52,7 @@ async def test_a_piece_that_hangs_holds_nobody_and_the_next_waits_for_it() -> No
     await asyncio.sleep(0)
     assert done == []
     gate.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await patient
         await disk.do(lambda: done.append("next"))
     assert done == ["hung", "patient", "next"]
@@ -93,7 +93,7 @@ async def test_a_hanging_disk_does_not_hold_the_end_and_nothing_is_written_twice
 
     monkeypatch.setattr(SpoolRun, "append", slow)
     put(process, 1, 2, 3)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await process.spooling.turn()
         assert process.spooling.fault == "spool_hangs"
         await process.spooling.keep_all()
@@ -101,7 +101,7 @@ async def test_a_hanging_disk_does_not_hold_the_end_and_nothing_is_written_twice
     monkeypatch.setattr(SpoolRun, "append", append)
     monkeypatch.setattr(disks.Disk.do, "__kwdefaults__", {"hangs_s": 5.0})
     gate.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await process.spooling.disk.do(lambda: None, hangs_s=None)
         put(process, 4)
         clock.advance(2.0)
@@ -149,7 +149,7 @@ async def running(
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while True:
             if holds():
                 return
@@ -174,7 +174,7 @@ async def test_an_end_waits_for_the_first_look_at_the_databases_size(
         await asyncio.wait([settling], timeout=0.05)
         assert not settling.done()
         storage.see(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await settling
         assert spools.is_settled.is_set()
         assert [sealed.rows for _, sealed in database.batches] == [20]

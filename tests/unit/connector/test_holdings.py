@@ -60,6 +60,12 @@ class Tables:
 
 
 @pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot that is dropped is waited for longer than any test lasts: none gets by with its time running out."""
+    monkeypatch.setattr("services.connector.holdings.DROP_S_MAX", 600.0)
+
+
+@pytest.fixture(autouse=True)
 def _unreachable(wiring: Wiring) -> None:
     """No dial is ever answered."""
 
@@ -92,7 +98,7 @@ async def test_a_slot_given_away_keeps_its_row_until_all_of_it_is_committed(
     trade = TradeRow(1, 1, 100, 40_000, 60_000, True, "t", "A", None, None, None, None, None)
     outlets.batchers[Family.TRADES].table("trades").append(trade)
     wired = replace(wiring, pipelines={Family.TRADES: pipeline})
-    async with asyncio.timeout(2), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         holdings = Holdings("me", wired, group, ["trade/0"])
         for _ in range(3):
             await holdings.follow(NO_CONN)
@@ -115,7 +121,7 @@ async def test_a_slot_whose_successor_went_is_served_again(
     pipeline, outlets = _pipeline()
     outlets.batchers[Family.TRADES].table("trades").append((1,) * 13)
     monkeypatch.setattr(pipeline, "mark", lambda: 1)
-    async with asyncio.timeout(2), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         wired = replace(wiring, pipelines={Family.TRADES: pipeline})
         holdings = Holdings("me", wired, group, ["trade/0"])
         await holdings.follow(NO_CONN)
@@ -132,7 +138,7 @@ async def test_a_releasing_slot_waits_while_its_successor_is_not_live(
 ) -> None:
     """Another shard has a row and no start yet: nothing is given up."""
     Tables(monkeypatch, Owned("trade/0", State.RELEASING, 1, None))
-    async with asyncio.timeout(2), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         holdings = Holdings("me", wiring, group, ["trade/0"])
         await holdings.follow(NO_CONN)
         assert list(holdings.slots) == ["trade/0"]
@@ -146,7 +152,7 @@ async def test_a_list_that_the_zone_lost_takes_no_market_away(
     """Markets are heard on until a list says otherwise, whatever its number."""
     tables = Tables(monkeypatch, Owned("orderbook/0", State.LIVE, 1, None))
     tables.versions, tables.markets = {"orderbook/0": 1}, ["A", "B"]
-    async with asyncio.timeout(2), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         holdings = Holdings("me", wiring, group, ["orderbook/0"])
         await holdings.follow(NO_CONN)
         tables.versions, tables.markets = {}, []

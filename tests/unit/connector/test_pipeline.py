@@ -56,7 +56,7 @@ async def test_a_lane_lost_while_the_database_is_away_is_left_when_it_is_back(
         Family.TRADES, outlets, Buffer(Family.TRADES, 100), cast(LaneWriter, lane), SystemClock(), Metrics("a")
     )  # fmt: skip
     outlets.batchers[Family.TRADES].table("trades").append(trade("t1"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         running = asyncio.ensure_future(pipeline.run())
         pipeline.finish()
         await running
@@ -85,6 +85,6 @@ async def test_a_new_lane_is_never_seen_beside_openings_of_the_old_one() -> None
     )
     outlets.batchers[Family.TRADES].table("trades").append(trade("t1"))
     pipeline.finish()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await pipeline.run()
     assert seen == [1]

@@ -56,7 +56,7 @@ async def test_nothing_large_is_committed_before_the_first_look() -> None:
     assert not any(map(storage.holds, Family))
     storage, ended = Storage(1000), asyncio.Event()
     pool, runtime = cast(Pool, AwayPool(ended)), cast(Runtime, FakeRuntime())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await keep_looking(storage, pool, runtime, ended)
     assert storage.size_bytes is None
     assert not any(map(storage.holds, Family))
@@ -126,7 +126,7 @@ async def test_what_is_held_is_committed_as_soon_as_there_is_room() -> None:
     held.storage.see(1)
     assert not held.pipeline.has_written(held.pipeline.mark())
     held.pipeline.finish()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await running
     assert held.lane.rows == 3
 
@@ -144,7 +144,7 @@ async def test_what_waits_for_the_first_look_is_waited_for() -> None:
     assert held.pipeline.has_written(held.pipeline.mark())
     held.storage.see(1)
     held.pipeline.finish()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await running
     assert held.lane.rows == 3
 
@@ -156,7 +156,7 @@ async def test_an_end_before_the_first_look_leaves_nothing_to_the_disk() -> None
     held.put(3)
     held.pipeline.spooling = cast(Spooling, type("Disk", (), {"poke": lambda _: None})())
     held.pipeline.finish()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await held.pipeline.run()
     assert (held.lane.rows, held.buffer.rows) == (3, 0)
 
@@ -171,7 +171,7 @@ async def test_at_the_end_it_is_left_where_there_is_a_disk_for_it(
     if has_disk:
         held.pipeline.spooling = cast(Spooling, type("Disk", (), {"poke": lambda _: None})())
     held.pipeline.finish()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await held.pipeline.run()
     assert (held.lane.rows, held.buffer.rows) == (rows, 3 - rows)
 
@@ -214,7 +214,7 @@ async def test_what_a_dead_process_left_is_held_back_too(
 
     whose = heir.heir()
     whose.holds = holds
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await Legacy(whose, heir.spool, heir.spool.inherited[0]).commit()
     assert asked == [Family.DELTAS] * 3
     assert [sealed.rows for _, sealed in heir.database.batches] == [20]

@@ -66,7 +66,7 @@ async def test_a_stop_breaks_a_conversion_off(
         return Converted()
 
     monkeypatch.setattr(packing, "convert_acknowledged", convert)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async with asyncio.TaskGroup() as group:
             group.create_task(packer.pack_once())
             await begun.wait()

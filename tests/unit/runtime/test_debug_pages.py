@@ -19,7 +19,7 @@ async def fetch(port: int, path: str, headers: Mapping[str, str] | None = None) 
 
     def read() -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(asked, timeout=5) as answer:
+            with urllib.request.urlopen(asked, timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

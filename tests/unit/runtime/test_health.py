@@ -25,7 +25,7 @@ def make() -> tuple[HealthState, HealthServer]:
 async def get(port: int, path: str) -> tuple[int, str]:
     def fetch() -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://{HERE}:{port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{HERE}:{port}{path}", timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -55,7 +55,7 @@ async def test_health_is_a_document() -> None:
     state.set("odd", {1, 2}.__class__)
     async with server:
         rows.append(2)
-        document = await fetch_health(server.port)
+        document = await fetch_health(server.port, timeout_s=60)
     assert document["connections"] == 3
     assert document["rows"] == 2
     assert (document["service"], document["zone"], document["ready"]) == ("registry", "a", False)
@@ -104,4 +104,4 @@ async def test_fetching_from_no_health_server_is_an_error() -> None:
     server = await asyncio.start_server(answer, HERE, 0)
     async with server:
         with pytest.raises(ValueError, match="no JSON object"):
-            await fetch_health(server.sockets[0].getsockname()[1])
+            await fetch_health(server.sockets[0].getsockname()[1], timeout_s=60)
