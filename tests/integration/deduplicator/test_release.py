@@ -28,11 +28,13 @@ from tests.integration.deduplicator.world import (
 
 REAL = replace(FAST, cursor_copy_s=3600.0, release_after_s=259_200.0)
 """The figures of the model; the copies are made older instead."""
+NOW = CLOCK.now()
+"""From which all hours are counted, also when the next one begins meanwhile."""
 
 
 def earlier(rows: Sequence[DeltaRow], hours: int) -> list[DeltaRow]:
-    """The same rows that many hours ago; all of them lie in the first second of a minute, so in one hour."""
-    by = (rows[0].exchange_ts // HOUR - CLOCK.now() // HOUR + hours) * HOUR
+    """The same rows that many hours before NOW; all of them lie in the first second of a minute, so in one hour."""
+    by = (rows[0].exchange_ts // HOUR - NOW // HOUR + hours) * HOUR
     return [
         row._replace(
             exchange_ts=row.exchange_ts - by,
@@ -81,7 +83,7 @@ async def released(conn: Connection) -> dict[UUID, int]:
 async def hours_dropped(conn: Connection) -> set[int]:
     """Let every released partition go; return how many hours ago those of deltas were."""
     gone = await drop_partitions_released(conn, CLOCK.now())
-    now = CLOCK.now() // HOUR
+    now = NOW // HOUR
     return {now - p.start // HOUR for p in gone.dropped if p.table == "orderbook_deltas"}
 
 
@@ -94,7 +96,7 @@ async def test_a_partition_goes_when_the_copy_of_cursors_that_has_its_batches_is
     zone, turns = databases.zones["a"], Turns(monkeypatch)
     async with connect(databases.gatherers["a"]) as conn:
         for hours in (3, 5):
-            await ensure_partitions(conn, "gatherer", CLOCK.now() - hours * HOUR)
+            await ensure_partitions(conn, "gatherer", NOW - hours * HOUR)
         await zone.write(old)
         lane, copied = zone.writers[Family.DELTAS].lane, zone.writers[Family.DELTAS].confirmed
         await turns.merge_all(databases)
