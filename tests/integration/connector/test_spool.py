@@ -141,7 +141,7 @@ async def test_a_spool_outlives_its_process_and_the_one_that_replays_it(
             pass
         first = {r["lane"] for r in await zone.conn.fetch("select lane from lanes")}
         dead = {r.connection for r in await zone.rows("orderbook_deltas")}
-        async with killed_at_the_end(zone, state, REPLAY_ROWS_PER_S="300"):
+        async with killed_at_the_end(zone, state, REPLAY_ROWS_PER_S="150"):
 
             async def begun() -> bool:
                 return await replayed(zone, first) > 100
