@@ -10,6 +10,7 @@ import yaml
 from rich.console import Console
 
 from services.local.topology import merged
+from tests.cluster.__main__ import _parser as arguments_of
 from tests.cluster.figures import Figure, failures
 from tests.cluster.ground import Ground
 from tests.cluster.helm import Helm
@@ -236,3 +237,13 @@ async def test_a_number_that_only_kubectl_knows_gets_a_revision(live: int, upgra
     told.helm, told.kube, told.upgrade = helm, Kube(), upgrade
     await Upgrade()._take_over_numbers(told)
     assert len(upgraded) == upgrades
+
+
+def test_every_scenario_is_played_unless_some_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """`python -m tests.cluster` alone is all of them, in the order that needs fewest installations."""
+    parser = arguments_of()
+    assert parser.parse_args([]).scenarios == []
+    assert parser.parse_args(["6", "2"]).scenarios == [6, 2]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["9"])
+    assert "scenarios are 1 to 8" in capsys.readouterr().err
