@@ -19,7 +19,7 @@ from tests.cluster.scenarios.reach import (
     STRANGERS,
     Door,
     Peer,
-    address,
+    addresses,
     differing,
     doors,
     labels_of,
@@ -64,8 +64,10 @@ def test_what_differs_from_the_table_is_named() -> None:
 
 def test_doors_have_addresses_and_probes_their_labels() -> None:
     """Services by the chart's names; a migration's label names its database; a stranger bears none of the release's."""
-    assert address(Door("database", "a", 5432), NAMES) == ("kalshi-data-database-a", 5432)
-    assert address(Door("api", "", 443), NAMES) == ("kubernetes.default.svc", 443)
+    found = addresses(Peer("stranger"), "", NAMES)
+    assert found[Door("database", "a", 5432)] == ("kalshi-data-database-a", 5432)
+    assert found[Door("api", "", 443)] == ("kubernetes.default.svc", 443)
+    assert list(found) == doors()
     assert (
         labels_of(Peer("migrate", "production"), NAMES)["kalshi-data.io/database"] == "production"
     )
@@ -73,6 +75,15 @@ def test_doors_have_addresses_and_probes_their_labels() -> None:
     assert not set(labels_of(Peer("stranger"), NAMES)) & set(NAMES.labels("x"))
     made = [probe(peer, NAMES, {"image": "i"})["metadata"]["name"] for peer in STRANGERS]
     assert len(set(made)) == len(STRANGERS)
+
+
+def test_nobody_is_tried_on_itself() -> None:
+    """A pod's way to itself is open whatever policies say; its sibling's doors are tried where there is one."""
+    alone, two = (addresses(Peer("connector", "a"), ip, NAMES) for ip in ("", "10.0.0.2"))
+    own = [Door("connector", "a", 8080), Door("connector", "a", 9090)]
+    assert [door for door in doors() if door not in alone] == own
+    assert [two[door] for door in own] == [("10.0.0.2", 8080), ("10.0.0.2", 9090)]
+    assert two[Door("connector", "b", 8080)] == ("kalshi-data-connector-b", 8080)
 
 
 def test_minutes_of_an_outage_are_those_that_lie_in_it_whole() -> None:
