@@ -10,13 +10,14 @@ from tests.cluster.kube import Object, name_of
 from tests.cluster.referee import Case
 from tests.cluster.scenario import Scenario
 from tests.cluster.values import ZONES
-from tests.cluster.waiting import Look, until_true
+from tests.cluster.waiting import Look, until, until_true
 
 ZONE, NUMBER = "a", 0
 AWAY_S = 60.0
 KILL_AFTER_S = 10.0
 BACK_S_MAX = 60.0
 API_S_MAX = 30.0
+TOLD_S_MAX = 90.0
 RESTARTED_S = 30
 """How long the killed process's slots may be unheard at most: the exchange's own journal says when they are heard again."""
 
@@ -58,8 +59,8 @@ class NoApi(Scenario):
                 whole(ground, zone), max(left, 1.0), f"every slot of {zone} has one live row"
             )
             took.append(ground.clock.monotonic() - began)
+        after = await self._told(ground, name_of(pod), before)
         await ground.settle(ZONES)
-        after = restarts(await ground.kube.get("pod", name_of(pod)))
         trouble = [(ZONE, (killed, killed + RESTARTED_S * SECOND))]
         case = Case(since, trouble=trouble, no_gap=("production", "b", "c"))
         verdict = await ground.judge(case)
@@ -69,6 +70,15 @@ class NoApi(Scenario):
             at_most("until every slot has exactly one live row", max(took), BACK_S_MAX, " s"),
             *of_verdict(verdict, case),
         ]
+
+    async def _told(self, ground: Ground, name: str, before: int) -> int:
+        """Return a pod's restarts when there are more than before: the API knows them once the node has told it again."""
+
+        async def look() -> int:
+            return restarts(await ground.kube.get("pod", name))
+
+        what = f"{name} has begun again"
+        return await until(look, lambda found: found > before, TOLD_S_MAX, what, say=ground.say)
 
 
 def restarts(pod: Object) -> int:
