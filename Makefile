@@ -34,7 +34,7 @@ test: env ## The test suite
 
 # Needs kubectl, helm and three zones; builds the images for kind and for ../shared/testbed, else name a registry:
 # ARGS="--registry REGISTRY --tag TAG".
-test-cluster: env ## The eight scenarios on the cluster that KUBECONFIG names, 45 minutes on two cores; CLUSTER="1 2 6" for some of them
+test-cluster: env ## The eight scenarios on the cluster that KUBECONFIG names, half an hour on two cores; CLUSTER="1 2 6" for some of them
 	$(BIN)/python -m tests.cluster $(CLUSTER) $(ARGS)
 
 seeds: env ## SEEDS worlds of random faults in virtual time; the first that fails is named
