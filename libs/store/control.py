@@ -60,9 +60,18 @@ where slot = any($1::text[]) and shard <> $2 and state = 'live' and listening_fr
   and shards.expires_at > clock_timestamp()
 group by slot
 """
+_SURPASSED = """
+select wanted.slot from unnest($1::text[]) as wanted (slot)
+left join slot_assignments mine on mine.slot = wanted.slot and mine.shard = $2
+where mine.state is distinct from 'assigned' and exists (
+    select from slot_assignments other join shards using (shard)
+    where other.slot = wanted.slot and other.shard <> $2 and other.state = 'live' and shards.expires_at > clock_timestamp()
+      and other.listening_from > coalesce(mine.listening_from, 0))
+"""
 _SET_LIVE = """
 update slot_assignments set state = 'live', listening_from = $3
-where slot = $1 and shard = $2 and state = 'assigned' returning true
+where slot = $1 and shard = $2 and state = 'assigned'
+  and ($4::bigint is null or $4 = (select version from slot_versions where slot = $1)) returning true
 """
 _RELEASED = "delete from slot_assignments where slot = $1 and shard = $2 and state = 'releasing' returning true"
 _OTHERS_DRAIN = """
@@ -147,10 +156,25 @@ async def heard_by_others(conn: AnyConnection, slots: Sequence[str], shard: str)
     return {row["slot"]: row["listening_from"] for row in rows}
 
 
-async def set_live(conn: AnyConnection, slot: str, shard: str, listening_from: int) -> bool:
-    """Say that the slot is subscribed and heard from listening_from on; False when the row was withdrawn."""
+async def surpassed(conn: AnyConnection, slots: Sequence[str], shard: str) -> set[str]:
+    """Return those of the slots that another living shard has begun to hear after us: it is the one that goes on."""
     with map_store_errors():
-        return bool(await conn.fetchval(_SET_LIVE, slot, shard, listening_from))
+        return {row["slot"] for row in await conn.fetch(_SURPASSED, slots, shard)}
+
+
+async def set_live(
+    conn: AnyConnection, slot: str, shard: str, listening_from: int, version: int | None = None
+) -> bool:
+    """Say that the slot is subscribed and heard from listening_from on.
+
+    Args:
+        version: of the list of markets that is heard; None: of whatever list.
+
+    Returns:
+        False when the row was withdrawn, or the list is another one by now.
+    """
+    with map_store_errors():
+        return bool(await conn.fetchval(_SET_LIVE, slot, shard, listening_from, version))
 
 
 async def released(conn: AnyConnection, slot: str, shard: str) -> bool:

@@ -169,8 +169,11 @@ class Holdings:
             # Without a list nothing says that what is heard is not wanted any more: the zone has lost it.
             has_list = version != _NO_LIST
             tickers = await control.slot_markets(conn, name) if has_list else []
+            # A new market that we began to hear after our successor had told what it hears would be lost between us, as
+            # we close before it hears that one. Asked after the list was read: who is told later has read this list.
+            is_surpassed = has_list and bool(await control.surpassed(conn, [name], self._shard))
             slot = self.slots.get(name)
-            if slot is None:
+            if slot is None or is_surpassed:
                 continue
             if has_list or not slot.tickers:
                 slot.want(tickers)
@@ -179,8 +182,12 @@ class Holdings:
             self._versions[name] = version
 
     async def _tell_live(self, conn: AnyConnection, slot: Slot) -> bool:
-        start = slot.listening_from
-        if start is None or not await control.set_live(conn, slot.name, self._shard, start):
+        start, version = slot.listening_from, self._versions.get(slot.name)
+        if version == _NO_LIST:
+            version = None
+        if start is None or not await control.set_live(
+            conn, slot.name, self._shard, start, version
+        ):
             return False
         self.states[slot.name] = State.LIVE
         log.info("slot_live", slot=slot.name, listening_from=start)

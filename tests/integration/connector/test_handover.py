@@ -22,6 +22,12 @@ def _document(runtime: Runtime) -> dict[str, Any]:
     return runtime.health.document()
 
 
+async def _claims_all(zone: Zone) -> bool:
+    """True when some listening of every market is committed."""
+    markets = {row[0] for row in await zone.conn.fetch("select ticker from markets")}
+    return markets <= {claim.ticker for claim in await zone.claims()}
+
+
 async def _assert_no_hole(zone: Zone) -> None:
     claims = await zone.claims()
     for ticker in {r[0] for r in await zone.conn.fetch("select ticker from markets")}:
@@ -43,6 +49,26 @@ async def test_a_shard_that_ends_alone_hears_on_until_another_comes(
                 await zone.until(lambda: _live_at(zone, "connector-a-2", 5))
                 assert _document(first)["slots"] == {}
                 await zone.until(lambda: zone.has_rows(orderbook_deltas=1500))
+        await _assert_no_hole(zone)
+        assert "handed over" in {r.reason for r in await zone.rows("listen_closed")}
+
+
+async def test_markets_that_come_in_a_hand_over_are_heard_without_a_hole(
+    gatherer_db: Target, tmp_path: Path
+) -> None:
+    """One that the old owner began to hear after the new one had told what it hears would be lost between the two."""
+    some = "delete from markets where ticker in (select ticker from markets order by ticker offset 40) returning ticker, slot"
+    async with asyncio.timeout(120), running_zone(gatherer_db, tmp_path, markets=240) as zone:
+        late = [tuple(row) for row in await zone.conn.fetch(some)]
+        async with zone.connector(grace_s=60) as first:
+            first.stop.set()
+            await zone.until(lambda: zone.conn.fetchval("select bool_and(draining) from shards"))
+            async with zone.connector(shard="connector-a-2", wait_ready=False, grace_s=1):
+                for market in late:
+                    await place(zone.conn, [market])
+                    await zone.conn.execute("select pg_sleep(0.02)")
+                await zone.until(lambda: _live_at(zone, "connector-a-2", 5))
+                await zone.until(lambda: _claims_all(zone))
         await _assert_no_hole(zone)
         assert "handed over" in {r.reason for r in await zone.rows("listen_closed")}
 

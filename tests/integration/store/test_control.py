@@ -267,12 +267,21 @@ async def test_a_slot_moves_make_before_break(conn: Connection) -> None:
     assert {pair.slot for pair in (await step()).insert} == mine
     slot = min(mine)
     assert not await control.released(conn, slot, "b")
-    assert await control.set_live(conn, slot, "a", 300)
+    await conn.execute("insert into slot_versions (slot, version) values ($1, 7)", slot)
+    assert await control.surpassed(conn, [slot], "b") == set()
+    assert not await control.set_live(conn, slot, "a", 300, 6)
+    assert await control.set_live(conn, slot, "a", 300, 7)
+    # Also while nobody has planned yet: both are live, and the later one goes on.
+    assert await control.surpassed(conn, sorted(mine), "b") == {slot}
+    assert await control.surpassed(conn, sorted(mine), "a") == set()
     assert (await step()).release == [Pair(slot, "b")]
+    assert await control.surpassed(conn, [slot], "b") == {slot}
     row = next(r for r in await control.owned(conn, "b") if r.slot == slot)
     assert row._replace(sibling_from=None) == Owned(slot, State.RELEASING, 1, 300)
     assert await control.released(conn, slot, "b")
     assert slot not in {r.slot for r in await control.owned(conn, "b")}
+    assert await control.surpassed(conn, [slot], "b") == {slot}
+    assert await control.surpassed(conn, [slot], "a") == set()
 
 
 async def test_expired_shards_are_judged_only_after_a_lease_of_seeing_the_database(

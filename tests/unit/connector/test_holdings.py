@@ -28,14 +28,24 @@ NO_CONN = cast(AnyConnection, None)
 
 
 class Tables:
-    """The control tables of one shard; released: the rows it deleted. versions, markets: of slots."""
+    """The control tables of one shard; released: the rows it deleted. versions, markets: of slots. ahead: slots that a
+    successor hears.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *rows: Owned) -> None:
         self.rows = list(rows)
         self.released: list[str] = []
         self.versions: dict[str, int] = {}
         self.markets: list[str] = []
-        for name in ("owned", "heard_by_others", "slot_versions", "slot_markets", "notify"):
+        self.ahead: set[str] = set()
+        for name in (
+            "owned",
+            "heard_by_others",
+            "surpassed",
+            "slot_versions",
+            "slot_markets",
+            "notify",
+        ):
             monkeypatch.setattr(control, name, getattr(self, f"_{name}"))
         monkeypatch.setattr(control, "released", self._released)
 
@@ -44,6 +54,9 @@ class Tables:
 
     async def _heard_by_others(self, *_: Any) -> dict[str, int]:
         return {}
+
+    async def _surpassed(self, _: Any, slots: list[str], __: str) -> set[str]:
+        return self.ahead & set(slots)
 
     async def _slot_versions(self, *_: Any) -> dict[str, int]:
         return self.versions
@@ -142,6 +155,29 @@ async def test_a_releasing_slot_waits_while_its_successor_is_not_live(
         holdings = Holdings("me", wiring, group, ["trade/0"])
         await holdings.follow(NO_CONN)
         assert list(holdings.slots) == ["trade/0"]
+        await holdings.close("drained")
+
+
+async def test_a_market_that_comes_after_a_successor_hears_is_the_successors(
+    wiring: Wiring,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """We close before the successor hears it: heard by us first, it would be lost in between. Without one it is ours."""
+    tables = Tables(monkeypatch, Owned("orderbook/0", State.LIVE, 1, None))
+    tables.versions, tables.markets = {"orderbook/0": 1}, ["A"]
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        holdings = Holdings("me", wiring, group, ["orderbook/0"])
+        await holdings.follow(NO_CONN)
+        tables.versions, tables.markets, tables.ahead = (
+            {"orderbook/0": 2},
+            ["A", "B"],
+            {"orderbook/0"},
+        )
+        await holdings.follow(NO_CONN)
+        assert holdings.slots["orderbook/0"].tickers == {"A"}
+        tables.ahead = set()
+        await holdings.follow(NO_CONN)
+        assert holdings.slots["orderbook/0"].tickers == {"A", "B"}
         await holdings.close("drained")
 
 
