@@ -83,11 +83,6 @@ async def test_snapshots_equal_the_exchanges_books(gatherer_db: Target, tmp_path
             assert row["connection"] is None
 
 
-def achieved(runtime: Runtime) -> float:
-    """The period of rounds that /health tells, seconds."""
-    return float(runtime.health.document()["snapshots"]["period_s_achieved"])
-
-
 async def test_unchanged_books_are_rows_without_ladders(
     gatherer_db: Target, tmp_path: Path
 ) -> None:
@@ -97,8 +92,6 @@ async def test_unchanged_books_are_rows_without_ladders(
         async with poller(zone) as runtime:
             await zone.until(lambda: runtime.health.document()["snapshots"]["rounds"] >= 3)
             said = runtime.health.document()["snapshots"]
-            # On a machine that stands still a round takes longer.
-            await zone.until(lambda: 0.3 < achieved(runtime) < 3.0)
         rows = await zone.conn.fetch(
             "select ticker, count(*) as rows, count(yes) as yes, count(no) as no,"
             " count(distinct content_hash) as hashes from orderbook_snapshots group by ticker"
@@ -107,6 +100,7 @@ async def test_unchanged_books_are_rows_without_ladders(
         assert all(
             (r["rows"] >= 3, r["yes"], r["no"], r["hashes"]) == (True, 1, 1, 1) for r in rows
         )
+        assert 0.3 < said["period_s_achieved"] < 3.0
         assert said["unchanged"] >= 2 * said["markets"]
 
 
@@ -164,11 +158,11 @@ async def test_a_budget_too_small_makes_rounds_longer_and_says_so(
         )
         async with poller(zone, repair_s=60.0) as runtime:
             await zone.until(lambda: runtime.health.document()["snapshots"]["rounds"] >= 4)
-            await zone.until(lambda: 0.8 < achieved(runtime) < 4.0)
             said = runtime.health.document()["snapshots"]
             exposed = runtime.metrics.exposition("text/plain")[0].decode()
         assert said["period_s_wanted"] == 0.5
         assert said["period_s_attainable"] == 1.0
+        assert 0.8 < said["period_s_achieved"] < 4.0
         assert said["taken"] <= said["rounds"] * said["markets"] + said["markets"]
         (line,) = [x for x in exposed.splitlines() if x.startswith("kalshi_data_snapshot_period_s")]
         assert float(line.split()[-1]) == said["period_s_achieved"]

@@ -24,12 +24,6 @@ Make = Callable[..., SimulatorSettings]
 OPENS_IN_S = 3
 
 
-def delays(client: Client) -> list[int]:
-    """How long after its time each delta was sent, milliseconds, ascending."""
-    frames = client.of_type("orderbook_delta")
-    return sorted(frame["sending_ts_ms"] - frame["msg"]["ts_ms"] for frame in frames)
-
-
 async def tickers(server: SimulatorServer) -> list[str]:
     _, body = await get(f"{server.rest_url}/markets?limit=1000")
     return [market["ticker"] for market in body["markets"]]
@@ -214,18 +208,15 @@ async def test_every_channel_carries_the_journals_facts(settings: Make, key: Key
 async def test_deltas_are_sent_soon_and_never_before_their_time(
     settings: Make, key: KeyPair
 ) -> None:
-    """ts_ms <= sending_ts_ms < ts_ms + 1 s, and sending times never go back.
-
-    A machine that stands still for a moment delays what falls into it; the rest is what tells.
-    """
+    """ts_ms <= sending_ts_ms < ts_ms + 1 s, and sending times never go back."""
     async with (
         running_simulator(settings(rate=2_000.0)) as server,
         connected(server, key) as client,
     ):
         await client.subscribe("orderbook_delta", market_tickers=await tickers(server))
         await client.until(lambda frame: frame.get("seq", 0) > 2_000)
-    late = delays(client)
-    assert late[0] >= 0 and late[len(late) // 2] < 1_000
+    for frame in client.of_type("orderbook_delta"):
+        assert 0 <= frame["sending_ts_ms"] - frame["msg"]["ts_ms"] < 1_000
     assert all(a["sending_ts_ms"] <= b["sending_ts_ms"] for a, b in pairwise(client.frames))
 
 
@@ -259,8 +250,8 @@ async def test_slow_client_dies_alone(settings: Make, key: KeyPair) -> None:
         assert len(server.exchange.sessions[1].subscriptions) == 1
         slow = server.simulation.lines.get(2)
         assert slow is None or slow.session.subscriptions == {}
-        late = delays(good)
-        assert late[len(late) // 2] < 1_000
+        for frame in good.of_type("orderbook_delta"):
+            assert frame["sending_ts_ms"] - frame["msg"]["ts_ms"] < 1_000
         writer.close()
         del reader
 

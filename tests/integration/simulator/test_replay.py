@@ -156,7 +156,7 @@ async def test_recorded_pace(settings: Make, key: KeyPair, tmp_path: Path) -> No
         # The least book the recorded deltas fit on.
         assert opening["yes_dollars_fp"] == [["0.5000", "2.00"]]
         await client.take(1)
-        assert 0.2 < server.clock.monotonic() - begin < 30
+        assert 0.2 < server.clock.monotonic() - begin < 2
         await client.subscribe("orderbook_delta", market_ticker="KXB-1")
         frames = await client.take(3)
         assert [frame["type"] for frame in frames] == [

@@ -22,7 +22,7 @@ from services.connector.buffer import Buffer
 from services.connector.holdings import Holdings
 from services.connector.outlets import Outlets
 from services.connector.pipeline import Pipeline
-from services.connector.slot import Wiring
+from services.connector.slot import Slot, Wiring
 
 NO_CONN = cast(AnyConnection, None)
 
@@ -179,6 +179,32 @@ async def test_a_market_that_comes_after_a_successor_hears_is_the_successors(
         await holdings.follow(NO_CONN)
         assert holdings.slots["orderbook/0"].tickers == {"A", "B"}
         await holdings.close("drained")
+
+
+async def test_a_slot_is_told_live_with_the_list_it_hears(
+    wiring: Wiring,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that the database can refuse it when the list is another by then; without a list there is none to compare."""
+    told: list[tuple[Any, ...]] = []
+
+    async def set_live(_: Any, *words: Any) -> bool:
+        told.append(words)
+        return False
+
+    monkeypatch.setattr(control, "set_live", set_live)
+    monkeypatch.setattr(Slot, "is_complete", True)
+    monkeypatch.setattr(Slot, "listening_from", 300)
+    tables = Tables(monkeypatch, Owned("orderbook/0", State.ASSIGNED, 1, None))
+    tables.versions, tables.markets = {"orderbook/0": 7}, ["A"]
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        holdings = Holdings("me", wiring, group, ["orderbook/0"])
+        await holdings.follow(NO_CONN)
+        assert holdings.states == {"orderbook/0": State.ASSIGNED}
+        tables.versions = {}
+        await holdings.follow(NO_CONN)
+        await holdings.close("drained")
+    assert told == [("orderbook/0", "me", 300, 7), ("orderbook/0", "me", 300, None)]
 
 
 async def test_a_list_that_the_zone_lost_takes_no_market_away(
