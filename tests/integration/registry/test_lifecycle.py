@@ -125,7 +125,7 @@ async def test_a_market_announced_without_details_is_fetched(
         await zone.until(fresh)
         ticker = fresh()[0]
         await feed.say(heard("created", ticker))
-        await zone.until(lambda: market(zone, ticker))
+        await zone.until(lambda: market(zone, ticker), 2.0)
         found = await market(zone, ticker)
         assert found["wanted"]
         assert json.loads(found["body"])["ticker"] == ticker
@@ -150,10 +150,10 @@ async def test_messages_move_statuses_and_end_subscriptions(
             return bool((await market(zone, ticker))["status"] == status)
 
         await feed.say(heard("deactivated", ticker))
-        await zone.until(lambda: status_is("inactive"))
+        await zone.until(lambda: status_is("inactive"), 2.0)
         assert await zone.value(version, slot) == before
         await feed.say(heard("determined", ticker), heard("settled", ticker))
-        await zone.until(lambda: status_is("finalized"))
+        await zone.until(lambda: status_is("finalized"), 2.0)
         assert not (await market(zone, ticker))["wanted"]
         assert await zone.value(version, slot) > before
 
