@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Mapping
 
 from libs.marketdata.tables import Family
-from libs.store import control
 from libs.store.borrowing import borrow_patiently
 from libs.store.errors import StoreUnavailable
 from libs.telemetry.logging import get_logger
@@ -96,9 +95,7 @@ async def _close(shard: Shard, pipelines: Pipelines, spools: Spools) -> None:
         async with asyncio.timeout(shard.settings.connector.flush_s):
             await _close_lanes(pipelines)
             if shard.registered:
-                async with borrow_patiently(shard.pool, tasks.ACQUIRE_S_MAX) as conn:
-                    await shard.holdings.tell_released(conn)
-                    await control.deregister(conn, shard.name, shard.instance)
+                await tasks.end_lease(shard)
     except (StoreUnavailable, TimeoutError) as error:
         log.warning("lanes_left_open", error=str(error))
 

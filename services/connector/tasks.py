@@ -31,6 +31,7 @@ class Shard:
 
     Attributes:
         draining: SIGTERM came: slots are to be taken over by others. ended: nothing is to be captured any more.
+        beating: held by whoever writes our lease. given_back: it is over for good.
         is_away: the control tables cannot be read. is_unfit: by their schema; said beside the first reason.
         fits: set once the database has a schema for this code; until then nothing is asked of its tables. waits_for: why not.
         beat_at_s, grows_at_s: the last heartbeat, and from when on connections may be reserved; monotonic, seconds.
@@ -53,6 +54,8 @@ class Shard:
     waits_for: str = "the control tables were not reached yet"
     fits: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    beating: asyncio.Lock = field(default_factory=asyncio.Lock)
+    given_back: bool = False
 
     @property
     def name(self) -> str:
@@ -93,7 +96,9 @@ async def heartbeat_once(shard: Shard) -> None:
     own = shard.settings.connector
     if not shard.fits.is_set():
         raise StoreUnavailable(shard.waits_for)
-    async with borrow_patiently(shard.pool, ACQUIRE_S_MAX) as conn:
+    async with shard.beating, borrow_patiently(shard.pool, ACQUIRE_S_MAX) as conn:
+        if shard.given_back:
+            return
         if not shard.registered:
             await control.register(
                 conn,
@@ -111,6 +116,18 @@ async def heartbeat_once(shard: Shard) -> None:
         if not kept:
             await _begin_lease_again(shard, conn)
         await _reserve(shard, conn)
+
+
+async def end_lease(shard: Shard) -> None:
+    """Give the last slots and the lease back; a heartbeat that is on its way comes before, and none after it.
+
+    Raises:
+        StoreUnavailable: the database is away.
+    """
+    async with shard.beating, borrow_patiently(shard.pool, ACQUIRE_S_MAX) as conn:
+        shard.given_back = True
+        await shard.holdings.tell_released(conn)
+        await control.deregister(conn, shard.name, shard.instance)
 
 
 async def _reserve(shard: Shard, conn: AnyConnection) -> None:

@@ -1,10 +1,14 @@
 """When a shard may reserve more connections than it has, and what it says of its database."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from libs.store import control
 from libs.store.errors import SchemaAway, StoreUnavailable
 from libs.store.planner import Planner
 from libs.telemetry.metrics import Metrics
@@ -36,3 +40,44 @@ def test_a_schema_that_does_not_fit_is_said_beside_a_database_that_is_away(
     shard.back()
     shard.away("heartbeat", SchemaAway("no table"))
     assert said == ["away", "no table", "control_back", "no table"]
+
+
+async def test_no_heartbeat_prolongs_a_lease_that_was_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that is on its way comes first; one that comes later asks nothing. Else a shard that is gone would seem alive."""
+    done: list[str] = []
+    answered = asyncio.Event()
+
+    async def answer(name: str) -> bool:
+        if name == "heartbeat":
+            await answered.wait()
+        done.append(name)
+        return True
+
+    def door(name: str) -> Any:
+        return lambda *_, **__: answer(name)
+
+    @asynccontextmanager
+    async def connection(*_: Any) -> AsyncIterator[None]:
+        yield None
+
+    monkeypatch.setattr(tasks, "borrow_patiently", connection)
+    monkeypatch.setattr(tasks, "_reserve", door("reserve"))
+    for name in ("heartbeat", "others_drain", "deregister"):
+        monkeypatch.setattr(control, name, door(name))
+    own = SimpleNamespace(shard="connector-a-1", template_hash="", capacity=1)
+    holdings = SimpleNamespace(slots={}, tell_released=door("released"))
+    shard = Shard(*cast(Any, (SimpleNamespace(connector=own), None, None, None, holdings, None)))
+    shard.registered = True
+    shard.fits.set()
+    async with asyncio.TaskGroup() as both:
+        both.create_task(tasks.heartbeat_once(shard))
+        await asyncio.sleep(0)
+        both.create_task(tasks.end_lease(shard))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert done == []
+        answered.set()
+    await tasks.heartbeat_once(shard)
+    assert done == ["heartbeat", "others_drain", "reserve", "released", "deregister"]

@@ -50,7 +50,10 @@ def _parts(kind: Any) -> Iterator[Any]:
 
 
 FOUND = sorted({one for cls in (*map(settings_class, SERVICES), DoctorFile) for one in paths(cls)})
+FRAME = f"refused: {HIDDEN} is wrong https://{HIDDEN}@host/x and https://me:"
+"""What stands around the secrets here; a secret that is a part of it would be hidden there too."""
 TEXTS = st.text(st.characters(exclude_characters="*", exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=40)  # fmt: skip
+TEXTS = TEXTS.filter(lambda text: text not in FRAME)
 
 
 def test_the_settings_have_the_secrets_that_are_known() -> None:
