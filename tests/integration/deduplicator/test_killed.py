@@ -205,7 +205,7 @@ async def test_a_writer_that_stood_still_finds_another_in_its_place_and_writes_n
     truth = make_truth(19, 600)
     rows, zones = hear(truth), databases.zones
     # Long enough that neither loses it to a busy machine.
-    first, second = (Deduplicator(databases, directory, name, 3.0) for name in ("first", "second"))
+    first, second = (Deduplicator(databases, directory, name, 5.0) for name in ("first", "second"))
     async with running(first) as sleeper:
         await first.until(lambda health: health.get("epoch") == 1)
         await zones["a"].write(rows[:200])

@@ -229,7 +229,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(data)
             await writer.drain()
     except OSError:
-        pass
+        pass  # one end was cut off, which is what the relay is for; the other end is told by the abort
     finally:
         writer.transport.abort()
 

@@ -21,7 +21,7 @@ from tests.support.keys import KeyPair
 
 Make = Callable[..., SimulatorSettings]
 
-OPENS_IN_S = 3
+OPENS_IN_S = 6
 
 
 async def tickers(server: SimulatorServer) -> list[str]:
