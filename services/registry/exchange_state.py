@@ -1,6 +1,8 @@
 """What the exchange says of itself: status and schedule as rows, and its pauses as known ones."""
 
+import asyncio
 import json
+from dataclasses import replace
 from typing import Any, Final
 
 from libs.exchange.convert import canonical_json
@@ -47,6 +49,8 @@ class ExchangeWatch:
         self._lease = lease
         self._metrics = metrics
         self._known = Known()
+        # Held from what was known to what is: a schedule that is noted while a pause ends would bring the pause back.
+        self._knowing = asyncio.Lock()
         self._active: tuple[bool | None, bool | None] = (None, None)
         self._paused_shards: tuple[int, ...] = ()
 
@@ -109,11 +113,15 @@ class ExchangeWatch:
         )
         await self._scribe.write({"exchange_status": [row]})
         windows = pauses.read_windows(answer.value)
-        if windows != self._known.windows:
-            known = Known(self._known.pause, windows, self._known.active_at, self._known.over)
-            await self._remember(known)
+        async with self._knowing:
+            if windows != self._known.windows:
+                await self._remember(replace(self._known, windows=windows))
 
     async def _judge(self, said: Said | None, answer: Answer[ExchangeStatus] | None) -> None:
+        async with self._knowing:
+            await self._note(said, answer)
+
+    async def _note(self, said: Said | None, answer: Answer[ExchangeStatus] | None) -> None:
         now = self._clock.now()
         step = pauses.step(self._known, said, now)
         gaps = pauses.rows(step, now)
