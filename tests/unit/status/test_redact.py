@@ -53,7 +53,6 @@ FOUND = sorted({one for cls in (*map(settings_class, SERVICES), DoctorFile) for 
 FRAME = f"refused: {HIDDEN} is wrong https://{HIDDEN}@host/x and https://me:"
 """What stands around the secrets here; a secret that is a part of it would be hidden there too."""
 TEXTS = st.text(st.characters(exclude_characters="*", exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=40)  # fmt: skip
-TEXTS = TEXTS.filter(lambda text: text not in FRAME)
 
 
 def test_the_settings_have_the_secrets_that_are_known() -> None:
@@ -97,8 +96,9 @@ def test_no_secret_of_any_setting_is_handed_out(path: str, is_file: bool, text: 
         if len(text) >= 12 and not str(file).count(text):
             forms = {text, quote(text, safe=""), json.dumps(text)[1:-1]}
             assert not [one for one in shown for form in forms if form in one]
-        assert f"refused: {HIDDEN} is wrong" in shown
-        assert f"https://{HIDDEN}@host/x and https://{HIDDEN}@host" in shown
+        if text not in FRAME:
+            assert f"refused: {HIDDEN} is wrong" in shown
+            assert f"https://{HIDDEN}@host/x and https://{HIDDEN}@host" in shown
 
 
 @given(text=TEXTS, name=st.sampled_from(["PGPASSWORD", "AWS_SESSION_TOKEN", "S3_SECRET", "MY_KEYS__0", "KALSHI_DATA_X__TOKEN__0"]))  # fmt: skip
