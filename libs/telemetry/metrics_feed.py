@@ -64,5 +64,6 @@ class FeedMetrics(MetricKinds):
             "Messages whose exchange time lies before their stream's.",
         )
         self.margin_exceeded_total = self._counter(
-            "margin_exceeded_total", "Exchange times further from our clock than the margin allows."
+            "margin_exceeded_total",
+            "Messages sent later after their exchange time than the margin allows.",
         )

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from libs.marketdata.units import SECOND
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from services.connector.pipeline import Pipeline
@@ -47,7 +48,9 @@ def describe(shard: Shard, wiring: Wiring) -> None:
     health.set("lanes", lambda: {p.family.value: _lane(p.lane) for p in pipelines})
     health.set(
         "slots",
-        lambda: {name: _slot(s, holdings.states.get(name)) for name, s in holdings.slots.items()},
+        lambda: {
+            name: portrait(s, holdings.states.get(name)) for name, s in holdings.slots.items()
+        },
     )
     health.set("subscriptions", lambda: subscriptions(list(holdings.slots.values())))
     health.set("planner", lambda: shard.planner.epoch)
@@ -67,12 +70,14 @@ def _lane(lane: Any) -> dict[str, Any]:
     return {"lane": str(lane.lane), "confirmed": lane.confirmed}
 
 
-def _slot(slot: Slot, state: str | None) -> dict[str, Any]:
+def portrait(slot: Slot, state: str | None) -> dict[str, Any]:
+    """Describe one slot; `margin_s`: so far behind its last frame its claims end, and so long a hand-over takes at least."""
     connections = [str(part.session.connection) if part.session else None for part in slot.parts]
     return {
         "state": state,
         "heard": slot.is_complete,
         "frames": slot.frames,
+        "margin_s": max((session.margin.value / SECOND for session in slot.sessions), default=None),
         "error": slot.error,
         "connection": connections[0],
         "parts": connections,

@@ -194,8 +194,12 @@ class MarketModel:
     def _tell_news(self, at: int, _: None) -> None:
         self._time.next(at, self._plan.news_every_s, self._tell_news)
         market = self._draw(at)
-        if market is not None:
-            self._out.extend(self._news.of(market, at))
+        if market is None:
+            return
+        told = self._news.of(market, at)
+        self._out.extend(told)
+        # Most news says nothing that a ticker holds: of a market that never traded, that one would be as old as the epoch.
+        if any(isinstance(change, Delta) for change in told):
             self._changed[market] = None
 
     def _step_clock(self, at: int, by: int) -> None:

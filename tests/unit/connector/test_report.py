@@ -3,10 +3,10 @@
 import pytest
 
 from services.connector.part import Part
-from services.connector.report import ClockSteps, subscriptions
+from services.connector.report import ClockSteps, portrait, subscriptions
 from services.connector.shares import WHOLE
 from services.connector.slot import Slot, Wiring
-from tests.unit.connector.test_session import Desk
+from tests.unit.connector.test_session import T0, Desk
 
 S = 1_000_000
 NOW = 1_795_000_000 * S
@@ -46,6 +46,20 @@ def test_wanted_acked_and_seen_are_told_apart(wiring: Wiring) -> None:
         part.session = None
     said.append(wanted_acked_seen(slots))
     assert said == [(4, 0, 0), (4, 2, 0), (4, 2, 1), (4, 3, 3), (4, 2, 2), (4, 2, 2), (4, 0, 0)]
+
+
+def test_a_slot_tells_how_far_behind_its_claims_are(wiring: Wiring) -> None:
+    """Twice the largest delay of a message, and never less than a second; nothing while there is no connection."""
+    desk, slot = Desk(tickers=("A",)), Slot("orderbook/0", wiring)
+    said = [portrait(slot, "assigned")["margin_s"]]
+    slot.parts[0].session = desk.session
+    desk.subscribe()
+    desk.snapshot(1)
+    said.append(portrait(slot, "live")["margin_s"])
+    desk.delta(2, ts=T0 + 2 - 40_000)
+    desk.delta(3)
+    said.append(portrait(slot, "releasing")["margin_s"])
+    assert said == [None, 1.0, 80.0]
 
 
 @pytest.mark.parametrize("step_s", [-3600.0, -0.6, 0.6, 86_400.0])

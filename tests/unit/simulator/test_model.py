@@ -1,6 +1,7 @@
 """The market model: a pure function of seed, epoch and length, and a world that keeps its own truths."""
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -221,6 +222,17 @@ def test_tickers_come_once_a_second_in_a_burst() -> None:
     assert len(set(keys)) == len(keys)
     assert {ticker.at % SECOND for ticker in tickers} == {556 * MILLISECOND}
     assert all(ticker.changed_at <= ticker.at for ticker in tickers)
+
+
+def test_a_ticker_speaks_of_a_change_of_its_second() -> None:
+    """News about a market that never changed publishes no ticker: what is sent late widens every listener's margin."""
+    plan = replace(PLAN, markets=1_500, rate=20.0, news_every_s=0.05)
+    told = [c for c in run(plan, 20 * SECOND, SECOND) if c.at < EPOCH + 20 * SECOND]
+    tickers = [change for change in told if isinstance(change, Ticker)]
+    assert len(tickers) > 1_000
+    assert max(ticker.at - ticker.changed_at for ticker in tickers) <= SECOND
+    ticked = {ticker.instrument.ticker for ticker in tickers}
+    assert {c.ticker for c in told if isinstance(c, Lifecycle)} - ticked
 
 
 def test_last_changes_reach_every_channel() -> None:
