@@ -147,7 +147,8 @@ class Holdings:
         if not names:
             return []
         heard = await control.heard_by_others(conn, sorted(names), self._shard)
-        found = {name for name in names - self._known if not self.slots[name].tickers}
+        served = names & self.slots.keys()
+        found = {name for name in served - self._known if not self.slots[name].tickers}
         for name, start in heard.items():
             if name in self.slots and self.slots[name].release(start):
                 found.add(name)

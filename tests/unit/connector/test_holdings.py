@@ -224,3 +224,23 @@ async def test_a_list_that_the_zone_lost_takes_no_market_away(
         await holdings.follow(NO_CONN)
         assert holdings.slots["orderbook/0"].tickers == {"B"}
         await holdings.close("drained")
+
+
+async def test_a_drain_that_ends_while_the_tables_are_read_is_no_fault(
+    wiring: Wiring,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A slot without a row, which the configuration has no more, is closed between the question and its answer."""
+    tables = Tables(monkeypatch, Owned("trade/7", State.LIVE, 1, None))
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        holdings = Holdings("me", wiring, group, ["trade/0"])
+        await holdings.follow(NO_CONN)
+        tables.rows = []
+
+        async def heard_by_others(*_: Any) -> dict[str, int]:
+            await holdings.close("drained")
+            return {}
+
+        monkeypatch.setattr(control, "heard_by_others", heard_by_others)
+        await holdings.follow(NO_CONN)
+        assert holdings.slots == {}
