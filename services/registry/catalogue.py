@@ -13,7 +13,7 @@ from libs.marketdata.units import SECOND
 from libs.store.catalogue import CatalogueWrite, MarketState, ObjectState
 from services.registry.listing import Listed, ListedMarket
 from services.registry.slots import slot_name
-from services.registry.statuses import by_clock, is_before_close, is_wanted, rank
+from services.registry.statuses import REMOVED, by_clock, is_before_close, is_wanted, rank
 
 LATE_AFTER = 10 * SECOND
 """A market created longer ago than this, open, and not known, was found late: microseconds."""
@@ -143,7 +143,9 @@ def diff_markets(
                 found.stale += 1
                 continue
             _judge(found, market, old, rules, now, raised)
-            if not is_first_listing and market.ticker not in known:
+            if old is not None and old.status == REMOVED:
+                found.gaps.extend(_returned(found, market.ticker, now))
+            elif not is_first_listing and old is None:
                 found.gaps.extend(_late(found.markets.get(market.ticker), market, now))
     write = CatalogueWrite(
         markets=tuple(found.markets.values()), states=tuple(found.states.values())
@@ -198,7 +200,8 @@ def _is_nothing_new(market: ListedMarket, old: MarketState) -> bool:
 def _is_stale(market: ListedMarket, old: MarketState) -> bool:
     if market.updated_at != old.updated_at:
         return market.updated_at < old.updated_at
-    return rank(market.status) < rank(old.status)
+    # That it is removed was our conclusion from the exchange's silence: a word of the exchange ends it.
+    return old.status != REMOVED and rank(market.status) < rank(old.status)
 
 
 def _state_of(market: ListedMarket, old: MarketState | None, rules: Rules, now: int) -> MarketState:
@@ -229,11 +232,24 @@ def _late(
     state = written[0]
     if not state.wanted or state.slot is None or state.status == "initialized":
         return
-    yield GapRow(
-        received_at=now, row_no=0, channel="orderbook_delta", slot=state.slot,
-        reason="not_subscribed", detail="created before the registry saw it; found by listing",
-        ticker=market.ticker, from_ts=market.created_at, to_ts=now, received_from=None,
-        received_to=now, seq_from=None, seq_to=None, rows_lost=None, connection=None, sid=None,
+    yield _unsubscribed(
+        state, market.created_at, now, "created before the registry saw it; found by listing"
+    )
+
+
+def _returned(found: _Collected, ticker: str, now: int) -> Iterable[GapRow]:
+    """Name the cause for a market that was taken for gone: from when on it was not heard, its streams tell."""
+    state = found.markets[ticker][0] if ticker in found.markets else found.states.get(ticker)
+    if state is not None and state.wanted:
+        yield _unsubscribed(state, None, now, "the exchange did not list it for a while")
+
+
+def _unsubscribed(state: MarketState, from_ts: int | None, now: int, detail: str) -> GapRow:
+    return GapRow(
+        received_at=now, row_no=0, channel="orderbook_delta", slot=state.slot or "",
+        reason="not_subscribed", detail=detail, ticker=state.ticker, from_ts=from_ts, to_ts=now,
+        received_from=None, received_to=now, seq_from=None, seq_to=None, rows_lost=None,
+        connection=None, sid=None,
     )  # fmt: skip
 
 

@@ -18,12 +18,18 @@ class Counts:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._doubts = 0
         self.is_known = False
 
     def set(self, counts: Mapping[str, int]) -> None:
         """Take what was counted; statuses of which none is left stay, as nought."""
         self._counts = Counter({**dict.fromkeys(self._counts, 0), **counts})
         self.is_known = True
+
+    def forget(self) -> None:
+        """Say that the catalogue is another one than was counted, also by a write that is on its way."""
+        self._doubts += 1
+        self.is_known = False
 
     def as_dict(self) -> dict[str, int]:
         """Return the numbers as they are known."""
@@ -35,8 +41,9 @@ class Counts:
     ) -> AsyncIterator[None]:
         """Count a write when it is done; one that fails may be committed all the same."""
         was_known, self.is_known = self.is_known, False
+        doubts = self._doubts
         yield
-        self.is_known = was_known
+        self.is_known = was_known and doubts == self._doubts
         for state in written:
             old = known.get(state.ticker)
             if old is None:

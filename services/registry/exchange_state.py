@@ -56,8 +56,8 @@ class ExchangeWatch:
 
     @property
     def is_paused(self) -> bool:
-        """True while the exchange is known to pause: what it does not say or show then means nothing."""
-        return self._known.pause is not None
+        """True while the exchange, or a shard of it, is known to pause: what it does not say or show then means nothing."""
+        return self._known.pause is not None or bool(self._paused_shards)
 
     def facts(self) -> dict[str, Any]:
         """Say in /health what the exchange said of itself last (None before its first answer), and when it pauses."""

@@ -65,7 +65,8 @@ class Keeper:
     """The registry's hand on the catalogue.
 
     due: markets by the moment the clock changes them. looks, event_looks: markets and events by the moment REST is asked
-    about them. markets: how many there are, by status.
+    about them. markets: how many there are, by status. missing: markets that REST was asked about in vain, and how often
+    in a row; who is listed is forgotten here.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Keeper:
         self.looks = Looks()
         self.event_looks = Looks()
         self.markets = Counts()
+        self.missing: dict[str, int] = {}
         self.is_first_listing = False
         self.counts = {"versions": 0, "stale": 0, "late": 0, "invalid": 0, "heard": 0}
 
@@ -181,6 +183,8 @@ class Keeper:
                 recent={t for t in tickers if self.looks.is_early(t, asked_at)},
             )
             await self._apply(changes, known)
+            for ticker in tickers:
+                self.missing.pop(ticker, None)
             for ticker in changes.early:
                 self.looks.put_earlier(ticker, self._raised.sure_at(ticker))
             self._note_unjudged(listed)
@@ -198,13 +202,14 @@ class Keeper:
         """Take lifecycle rows of the zone."""
         async with self._one:
             now = self._clock.now()
-            fresh = self._ordering.fresh(rows, now)
+            fresh = self._ordering.fresh(rows)
             async with lend(self._pool) as conn:
                 known = await read_markets(conn, list({row.ticker for row in fresh}))
             heard = hear(fresh, known, self.rules, now)
             new = tuple((state, "{}") for state in heard.states if state.ticker in heard.new)
             old = tuple(state for state in heard.states if state.ticker not in heard.new)
             await self._apply(Changes(CatalogueWrite(markets=new, states=old)), known)
+            self._ordering.remember(fresh, now)
             self.counts["heard"] += len(fresh)
             self._raised.note(heard.raised, heard.lowered, now)
             for looks, tickers in ((self.looks, heard.look), (self.event_looks, heard.events)):
@@ -237,10 +242,11 @@ class Keeper:
         return len(tickers)
 
     async def retire(self, tickers: Sequence[str]) -> None:
-        """Stop wanting markets the exchange does not know any more."""
+        """Stop wanting markets the exchange does not know any more, but those that were listed meanwhile."""
         async with self._one:
+            gone = [ticker for ticker in tickers if ticker in self.missing]
             async with lend(self._pool) as conn:
-                known = await read_markets(conn, tickers)
+                known = await read_markets(conn, gone)
             await self._apply(Changes(retire(known.values(), REMOVED)), known)
         log.info("markets_removed", markets=len(known))
 

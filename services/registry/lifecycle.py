@@ -59,17 +59,16 @@ class Ordering:
         self._kept = kept
         """How long a market's last message is remembered, microseconds (10 min)."""
 
-    def fresh(self, rows: Iterable[LifecycleRow], now: int) -> list[LifecycleRow]:
-        """Return the rows that are younger than what was applied, in the order of their time, and remember them."""
-        taken: list[LifecycleRow] = []
-        for row in sorted(rows, key=lambda r: r.observed_at):
-            last = self._last.get(row.ticker)
-            if last is None or row.observed_at >= last:
-                self._last[row.ticker] = row.observed_at
-                taken.append(row)
+    def fresh(self, rows: Iterable[LifecycleRow]) -> list[LifecycleRow]:
+        """Return the rows that are not older than what was applied, in the order of their time."""
+        ordered = sorted(rows, key=lambda row: row.observed_at)
+        return [row for row in ordered if row.observed_at >= self._last.get(row.ticker, 0)]
+
+    def remember(self, applied: Iterable[LifecycleRow], now: int) -> None:
+        """Note rows, in the order of their time, once they are applied: what failed is to be given again."""
+        self._last.update((row.ticker, row.observed_at) for row in applied)
         if len(self._last) > 100_000:
             self._last = {t: at for t, at in self._last.items() if at > now - self._kept}
-        return taken
 
 
 def hear(

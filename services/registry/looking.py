@@ -60,7 +60,6 @@ class Looker:
         self._clock = clock
         self._cache = cache
         self._is_paused = is_paused
-        self._misses: dict[str, int] = {}
         self.looked = 0
 
     def facts(self) -> dict[str, Any]:
@@ -68,7 +67,7 @@ class Looker:
         return {
             "markets": len(self._keeper.looks),
             "events": len(self._keeper.event_looks),
-            "missing": len(self._misses),
+            "missing": len(self._keeper.missing),
             "looked": self.looked,
         }
 
@@ -114,8 +113,8 @@ class Looker:
 
     async def _follow_up(self, asked: Sequence[str], found: Iterable[str]) -> None:
         """Look again, for a bounded number of times, at what was not there or not yet true."""
-        answered, now = set(found), self._clock.now()
-        misses = {t: self._misses.get(t, 0) + 1 for t in asked if t not in answered}
+        answered, now, missing = set(found), self._clock.now(), self._keeper.missing
+        misses = {t: missing.get(t, 0) + 1 for t in asked if t not in answered}
         gone = [ticker for ticker, count in misses.items() if count >= MISSES_MAX]
         if gone and self._is_paused():
             misses |= dict.fromkeys(gone, MISSES_MAX - 1)
@@ -125,11 +124,13 @@ class Looker:
         async with lend(self._pool) as conn:
             states = await read_markets(conn, list(answered))
         # What may fail is done: from here on nothing is half remembered.
-        for ticker in (*gone, *(ticker for ticker in asked if ticker in answered)):
-            self._misses.pop(ticker, None)
+        for ticker in gone:
+            missing.pop(ticker, None)
         for ticker in misses.keys() - set(gone):
-            self._misses[ticker] = misses[ticker]
-            self._keeper.looks.put_earlier(ticker, now + MISS_WAIT * 2 ** (misses[ticker] - 1))
+            # One that was listed since then begins anew.
+            count = misses[ticker] if ticker in missing else 1
+            missing[ticker] = count
+            self._keeper.looks.put_earlier(ticker, now + MISS_WAIT * 2 ** (count - 1))
         for state in states.values():
             closed_by_clock = state.status == "closed" and state.wanted
             if closed_by_clock:

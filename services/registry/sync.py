@@ -51,6 +51,7 @@ class Syncer:
         self._fingerprint = settings.fingerprint()
         self._combos = settings.capture.combos
         self._needs_no_events = settings.capture.capture_filter().is_everything
+        self._forgotten = 0
         self.full_at: int | None = None
         self.updated_from: int | None = None
         self.markets_listed = 0
@@ -81,8 +82,10 @@ class Syncer:
             self.full_at, self.updated_from = state["full_at"], state["updated_from"]
 
     def forget(self) -> None:
-        """Ask for a full listing at the next turn."""
+        """Say that the database lost what was listed: a full listing is due, also after one that goes on."""
+        self._forgotten += 1
         self.full_at = None
+        self._keeper.markets.forget()
 
     async def sync_once(self) -> None:
         """List everything when that is due, else what changed."""
@@ -96,7 +99,7 @@ class Syncer:
         """List every series, every event and every market that trades or will, or closed lately; then ask about what is
         wanted and was not listed. Events come last unless the filter judges by them: markets are waited for.
         """
-        started = self._clock.now()
+        started, forgotten = self._clock.now(), self._forgotten
         self.progress.begin(started)
         try:
             self.progress.enter("series")
@@ -114,7 +117,7 @@ class Syncer:
         for ticker in unseen:
             self._keeper.looks.put_earlier(ticker, self._clock.now())
         self.full_listings += 1
-        await self._remember(started, started)
+        await self._remember(started if forgotten == self._forgotten else None, started)
         log.info("catalogue_listed", markets=len(seen), unlisted=len(unseen),
                  seconds=round((self._clock.now() - started) / SECOND, 2))  # fmt: skip
 

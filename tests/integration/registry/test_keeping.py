@@ -14,6 +14,7 @@ from libs.marketdata.capture import CaptureFilter
 from libs.marketdata.tables import Family
 from libs.runtime.clock import ManualClock, SystemClock
 from libs.store.catalogue import CatalogueWrite, LeaseNotHeld, read_markets, write_catalogue
+from libs.store.errors import StoreUnavailable
 from libs.store.lanes import LaneWriter
 from libs.store.leases import Lease
 from libs.store.notify import Notifier
@@ -156,3 +157,50 @@ async def test_the_ledger_is_trimmed(gatherer_db: Target, tmp_path: Path) -> Non
             await zone.until(lambda: runtime.health.document()["house"]["lanes_forgotten"] == 1)
             assert runtime.health.document()["house"]["batches_forgotten"] == 1
             assert await zone.value("select count(*) from lanes where lane = $1", lane) == 0
+
+
+async def test_what_was_listed_meanwhile_is_not_removed(gatherer_db: Target) -> None:
+    """Nor does a market stay removed that is listed again; then the hole has its cause."""
+    shown = body(status="active", close_time="2027-12-01T00:00:00Z")
+    async with keeping(gatherer_db) as (keeper, _, pool):
+
+        async def found() -> tuple[str, bool]:
+            async with pool.acquire() as conn:
+                known = (await read_markets(conn, [TICKER]))[TICKER]
+            return known.status, known.wanted
+
+        said = []
+        for listed_meanwhile in (True, False):
+            await keeper.list_markets([shown])
+            keeper.missing[TICKER] = 9
+            if listed_meanwhile:
+                await keeper.list_markets([shown])
+            await keeper.retire([TICKER])
+            said.append(await found())
+        await keeper.list_markets([shown])
+        said.append(await found())
+        assert said == [("active", True), ("removed", False), ("active", True)]
+        async with pool.acquire() as conn:
+            gaps = await conn.fetch("select ticker, reason, from_ts, to_ts, received_to from gaps")
+        assert [tuple(gap) for gap in gaps] == [(TICKER, "not_subscribed", None, NOW, NOW)]
+
+
+async def test_messages_that_could_not_be_applied_are_applied_in_the_next_turn(
+    gatherer_db: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a market's, also those before the last one."""
+    metadata = {"event_type": "created", "additional_metadata": {"event_ticker": "KXA-26"}}
+    page = [heard("created", body=metadata), heard("deactivated", at=NOW + 1)]
+    async with keeping(gatherer_db) as (keeper, _, pool):
+        with monkeypatch.context() as away:
+            away.setattr("services.registry.keeper.write_catalogue", _away)
+            with pytest.raises(StoreUnavailable):
+                await keeper.hear(page)
+        await keeper.hear(page)
+        async with pool.acquire() as conn:
+            known = await read_markets(conn, [TICKER])
+        assert [(one.status, one.wanted) for one in known.values()] == [("inactive", True)]
+
+
+async def _away(*_: Any) -> None:
+    raise StoreUnavailable("away")

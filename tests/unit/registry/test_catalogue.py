@@ -182,3 +182,17 @@ def test_a_market_the_exchange_forgot_is_retired() -> None:
     (gone,) = retire([state()], "removed").states
     assert (gone.status, gone.wanted) == ("removed", False)
     assert retire([gone], "removed") == CatalogueWrite()
+
+
+def test_a_market_that_was_taken_for_gone_is_wanted_again_when_it_is_listed() -> None:
+    """The exchange changed nothing of it meanwhile; the cause of the hole is a row, its beginning the streams tell."""
+    (gone,) = retire([state()], "removed").states
+    changes = diff_markets([listed()], {gone.ticker: gone}, rules(), NOW)
+    assert changes.market_states == [state()]
+    (row,) = changes.gaps
+    assert (row.reason, row.ticker, row.slot) == ("not_subscribed", gone.ticker, gone.slot)
+    assert (row.from_ts, row.to_ts) == (None, NOW)
+    over = diff_markets([listed(status="finalized")], {gone.ticker: gone}, rules(), NOW)
+    assert ([s.status for s in over.market_states], over.gaps) == (["finalized"], ())
+    older = gone._replace(updated_at=gone.updated_at + 1)
+    assert diff_markets([listed()], {gone.ticker: older}, rules(), NOW).stale == 1

@@ -35,3 +35,14 @@ async def test_a_write_in_doubt_makes_them_unknown() -> None:
     known.append(counts.is_known)
     assert known == [False, True]
     assert counts.as_dict() == {"active": 0, "closed": 2, "total": 2, "wanted": 0}
+
+
+async def test_a_write_on_its_way_does_not_make_numbers_known_that_were_forgotten_meanwhile() -> (
+    None
+):
+    """The database turned out to be an older copy while it was written to."""
+    counts = Counts()
+    counts.set({"active": 1, "total": 1, "wanted": 1})
+    async with counts.changing({}, [state("B")]):
+        counts.forget()
+    assert not counts.is_known

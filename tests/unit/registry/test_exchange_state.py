@@ -81,3 +81,14 @@ async def test_a_schedule_that_is_noted_while_a_pause_ends_does_not_bring_it_bac
     ends = [row.channel for row in written if row.to_ts is not None]
     assert sorted(ends) == sorted(EXCHANGE_CHANNELS)
     assert watch.facts()["next_maintenance"]["from"] == NOW + 5 * 3600 * SECOND
+
+
+def test_a_shard_that_pauses_by_itself_is_a_pause_too() -> None:
+    """What REST does not show of its markets then is not gone."""
+    watch = ExchangeWatch(*cast(Any, (None, None, None, None, None, Metrics("a"))))
+    said = []
+    for trading in (True, False, True):
+        shards = [{"exchange_index": 0}, {"exchange_index": 1, "trading_active": trading}]
+        watch._note_shards({"exchange_index_statuses": shards})
+        said.append(watch.is_paused)
+    assert said == [False, True, False]

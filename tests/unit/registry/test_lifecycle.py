@@ -130,14 +130,15 @@ def test_copies_of_the_second_connection_do_not_turn_time_back() -> None:
     """Rows are applied by observed_at; a delayed copy of an older message is dropped, an equal one is harmless."""
     ordering = Ordering()
     first, second = heard("activated", at=NOW), heard("deactivated", at=NOW + 5)
-    assert ordering.fresh([second, first], NOW) == [first, second]
+    assert ordering.fresh([second, first]) == [first, second]
+    ordering.remember([first, second], NOW)
     copy = heard("activated", at=NOW + 1)
-    assert ordering.fresh([copy], NOW) == []
-    assert ordering.fresh([second], NOW) == [second]
+    assert ordering.fresh([copy]) == []
+    assert ordering.fresh([second]) == [second]
 
 
 def test_what_is_remembered_of_order_is_bounded() -> None:
     """Far more markets than may be remembered: old ones are forgotten, recent ones kept."""
     ordering = Ordering(kept=10)
-    ordering.fresh((heard("activated", f"T{n}", at=n) for n in range(100_001)), 100_001)
+    ordering.remember((heard("activated", f"T{n}", at=n) for n in range(100_001)), 100_001)
     assert len(ordering._last) <= 11

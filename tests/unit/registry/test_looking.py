@@ -35,15 +35,20 @@ class _Keeper:
         self.is_away = False
         self.is_paused = False
         self.retired: list[str] = []
+        self.missing: dict[str, int] = {}
+        self.listed_meanwhile = ""
 
     async def list_markets(self, items: Sequence[Json], requested_at: int) -> list[str]:
         assert requested_at == NOW - 1
         self.listed += [item["ticker"] for item in items]
+        for item in items:
+            self.missing.pop(item["ticker"], None)
         return [item["ticker"] for item in items]
 
     async def retire(self, tickers: Sequence[str]) -> None:
         if self.is_away:
             raise StoreUnavailable("away")
+        self.missing.pop(self.listed_meanwhile, None)
         self.retired += tickers
 
 
@@ -102,22 +107,23 @@ async def test_a_database_that_is_away_forgets_no_look(looker: Any) -> None:
     looks = looker._keeper.looks
     looks.put_earlier("GHOST", NOW)
     looks.put_earlier("THERE", NOW)
-    looker._misses["GHOST"] = 9
+    missing = looker._keeper.missing
+    missing["GHOST"] = 9
     looker._rest, looker._keeper.is_away = _Rest(0, frozenset({"GHOST"})), True
     with pytest.raises(StoreUnavailable):
         await looker.markets_once()
     assert len(looks) == 2
-    assert looker._misses == {"GHOST": 9}
+    assert missing == {"GHOST": 9}
     looker._keeper.is_away = False
     await looker.markets_once()
-    assert (len(looks), looker._misses) == (0, {})
+    assert (len(looks), missing) == (0, {})
 
 
 async def test_nothing_is_gone_while_the_exchange_pauses(looker: Any) -> None:
     """A paused exchange that shows nothing is asked again as often as it takes; afterwards its word counts."""
     keeper = looker._keeper
     keeper.looks.put_earlier("QUIET", NOW)
-    looker._misses["QUIET"] = 9
+    keeper.missing["QUIET"] = 9
     looker._rest, keeper.is_paused = _Rest(0, frozenset({"QUIET"})), True
     for _ in range(3):
         await looker.markets_once()
@@ -126,3 +132,18 @@ async def test_nothing_is_gone_while_the_exchange_pauses(looker: Any) -> None:
     keeper.is_paused = False
     await looker.markets_once()
     assert (keeper.retired, len(keeper.looks)) == (["QUIET"], 0)
+
+
+async def test_a_market_that_was_listed_meanwhile_begins_anew(looker: Any) -> None:
+    """Its misses of before say nothing any more, also when it is listed while another one is retired."""
+    keeper = looker._keeper
+    for ticker, count in (("GHOST", 9), ("SHY", 8), ("LISTED", 9)):
+        keeper.looks.put_earlier(ticker, NOW)
+        keeper.missing[ticker] = count
+    looker._rest = _Rest(0, frozenset({"GHOST", "SHY", "LISTED"}))
+    keeper.listed_meanwhile = "SHY"
+    del keeper.missing["LISTED"]
+    await looker.markets_once()
+    assert keeper.retired == ["GHOST"]
+    assert keeper.missing == {"SHY": 1, "LISTED": 1}
+    assert len(keeper.looks) == 2

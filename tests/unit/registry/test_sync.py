@@ -8,6 +8,7 @@ import pytest
 from libs.exchange.errors import TransportError
 from libs.exchange.rest_wire import Json, Page
 from libs.runtime.clock import ManualClock
+from services.registry.counts import Counts
 from services.registry.progress import Progress
 from services.registry.sync import Syncer
 from tests.unit.registry.factories import NOW
@@ -28,6 +29,16 @@ class _Keeper:
         self.listed += [item["ticker"] for item in items]
 
 
+class _Rest:
+    """An exchange without series and events."""
+
+    async def series(self) -> Page[Json]:
+        return Page((), (), NOW, NOW)
+
+    async def events(self, status: str) -> AsyncIterator[Page[Json]]:
+        yield Page((), (), NOW, NOW)
+
+
 @pytest.fixture
 def syncer(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A syncer over a catalogue that knows nothing and remembers nothing."""
@@ -45,6 +56,7 @@ def syncer(monkeypatch: pytest.MonkeyPatch) -> Any:
     made._keeper, made._pool, made._clock = _Keeper(), None, ManualClock(NOW)
     made.markets_listed, made.full_listings, made._combos, made.progress = 0, 0, False, Progress()
     made._needs_no_events = True
+    made._forgotten = 0
     made._remember = nothing
     return made
 
@@ -54,13 +66,7 @@ async def test_a_full_listing_asks_for_every_status_but_settled(syncer: Any) -> 
     ago = {"1": "2026-11-17T11:00:00Z", "3": "2026-11-15T11:00:00Z", "": ""}
     asked: list[str] = []
 
-    class Rest:
-        async def series(self) -> Page[Json]:
-            return Page((), (), NOW, NOW)
-
-        async def events(self, status: str) -> AsyncIterator[Page[Json]]:
-            yield Page((), (), NOW, NOW)
-
+    class Rest(_Rest):
         async def markets(self, status: str, mve_filter: str) -> AsyncIterator[Page[Json]]:
             assert mve_filter == "exclude"
             asked.append(status)
@@ -117,3 +123,27 @@ def test_progress_is_told_while_a_listing_goes_on() -> None:
     assert progress.facts() == said
     progress.end()
     assert progress.facts() is None
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_listing_in_which_the_database_lost_its_beginning_does_not_count(
+    syncer: Any, is_lost: bool
+) -> None:
+    """It is noted as not done, so that the next turn lists everything again; what changed since then is known."""
+    noted: list[tuple[int | None, int]] = []
+    counts = syncer._keeper.markets = Counts()
+    counts.set({"total": 1})
+
+    class Rest(_Rest):
+        async def markets(self, status: str, mve_filter: str) -> AsyncIterator[Page[Json]]:
+            if is_lost and status == "paused":
+                syncer.forget()
+            yield Page(({"ticker": status},), (), NOW - 1, NOW)
+
+    async def remember(full_at: int | None, updated_from: int) -> None:
+        noted.append((full_at, updated_from))
+
+    syncer._rest, syncer._remember = Rest(), remember
+    await syncer.list_all()
+    assert noted == [(None if is_lost else NOW, NOW)]
+    assert counts.is_known is not is_lost
