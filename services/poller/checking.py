@@ -125,11 +125,14 @@ class Checker:
             StoreUnavailable: the looks of this turn wait for the next.
         """
         began = self._clock.monotonic()
-        due = self._due()
-        if not due or began < self._rests_until:
+        due = self._take_due() if began >= self._rests_until else []
+        if not due:
             return
         try:
             await self._compare(due)
+        except BaseException:
+            self._waiting.extendleft(reversed(due))
+            raise
         finally:
             ended = self._clock.monotonic()
             self._rests_until = ended + min((ended - began) * (1 / SHARE - 1), REST_S_MAX)
@@ -147,18 +150,17 @@ class Checker:
             await add_checks(conn, rows)
             await forget_checks(conn, KEEP_S)
         for row in rows:
-            self._asked.discard(self._waiting.popleft()[0].ticker)
+            self._asked.discard(row.ticker)
             self._count(row.outcome, row.reason)
             if row.outcome == "disagree":
                 log.warning("book_disagrees", **row._asdict())
 
-    def _due(self) -> list[Pair]:
+    def _take_due(self) -> list[Pair]:
+        """Take them out, since more may be offered while they are compared and the oldest go then."""
         until = self._clock.now() - self._delay
         due: list[Pair] = []
-        for pair in self._waiting:
-            if len(due) == LOOKS_MAX or pair[0].received_at > until:
-                break
-            due.append(pair)
+        while self._waiting and len(due) < LOOKS_MAX and self._waiting[0][0].received_at <= until:
+            due.append(self._waiting.popleft())
         return due
 
     def _judge(self, look: Look, earlier: Look | None, evidence: Evidence) -> CheckRow:

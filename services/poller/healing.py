@@ -34,6 +34,8 @@ REPAIRS_MAX: Final = 200
 """Repairs run in one turn."""
 ATTEMPTS_MAX: Final = 5
 """An answer that cannot be read is asked for this often; an exchange that is away is waited for without end."""
+FAULTS_MAX: Final = 3
+"""Repairs of one turn that may go unanswered before the rest waits for the next."""
 KEEP_S: Final = 7 * 86_400.0
 """Ended repairs are remembered this long, seconds."""
 SHOWN_MAX: Final = 10
@@ -81,13 +83,31 @@ class Healer:
         await self._follower.follow_once(now)
         async with lend(self._pool) as conn:
             due = await due_repairs(conn, now, REPAIRS_MAX)
-        for repair in due:
-            await self._try(repair)
+        unanswered = await self._try_all(due)
         async with lend(self._pool) as conn:
             await forget_repairs(conn, KEEP_S)
             self.states = await count_repairs(conn)
             self.unhealed = await unhealed_spans(conn, SHOWN_MAX)
         self._metrics.trade_repairs_open.set(self.states.get("open", 0))
+        if unanswered is not None:
+            raise unanswered
+
+    async def _try_all(self, due: Sequence[Repair]) -> ExchangeError | None:
+        """Run repairs; return the first fault that a later turn may not meet.
+
+        One span that is not answered keeps no other one waiting; an exchange that is away is not asked for all of them.
+        """
+        faults: list[ExchangeError] = []
+        for repair in due:
+            try:
+                await self._try(repair)
+            except AuthRejected:
+                raise
+            except ExchangeError as error:
+                faults.append(error)
+                if len(faults) == FAULTS_MAX:
+                    break
+        return faults[0] if faults else None
 
     async def _try(self, repair: Repair) -> None:
         """Run one repair; an answer that cannot be used is tried again later, and given up visibly in the end."""

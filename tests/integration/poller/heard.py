@@ -13,6 +13,7 @@ from libs.exchange.errors import ExchangeError
 from libs.exchange.rest import RestClient
 from libs.exchange.rest_wire import Page, RestTrade
 from libs.marketdata.capture import CaptureFilter
+from libs.marketdata.listening import Span
 from libs.marketdata.rows import GapRow, ListenOpenedRow, ListenRangeRow, TradeRow
 from libs.marketdata.tables import Family
 from libs.marketdata.units import SECOND, format_rfc3339
@@ -60,12 +61,15 @@ def tape_trade(trade_id: str, at: int) -> RestTrade:
 
 @dataclass
 class FakeTape:
-    """An exchange's tape: trades by time, pages of `page` items; fails with `error` after `pages_left` pages."""
+    """An exchange's tape: trades by time, pages of `page` items; fails with `error` after `pages_left` pages, and at what
+    begins in `silent`.
+    """
 
     trades_at: dict[str, int] = field(default_factory=dict)
     page: int = 10
     pages_left: int = 1_000_000
     error: ExchangeError | None = None
+    silent: Span | None = None
     asked: list[tuple[str, int | None, int | None]] = field(default_factory=list)
 
     async def trades(
@@ -73,6 +77,9 @@ class FakeTape:
     ) -> AsyncIterator[Page[RestTrade]]:
         """Newest first, as whole seconds allow."""
         self.asked.append((ticker, min_ts, max_ts))
+        if self.silent and min_ts is not None and self.silent[0] <= min_ts < self.silent[1]:
+            assert self.error is not None
+            raise self.error
         low = min_ts // SECOND * SECOND if min_ts is not None else 0
         high = -(-max_ts // SECOND) * SECOND + SECOND if max_ts is not None else 1 << 62
         found = sorted(

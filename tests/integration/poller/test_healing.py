@@ -1,5 +1,6 @@
 """Healing the trade channel over a real database: what is read from the tape, what is stored, what is remembered."""
 
+from itertools import pairwise
 from uuid import uuid4
 
 import pytest
@@ -178,6 +179,30 @@ async def test_an_answer_that_stays_unreadable_is_given_up_visibly(gatherer_db: 
         (repair,) = await desk.repairs()
         assert (repair["state"], repair["attempts"]) == ("failed", 5)
         assert "no trades in it" in repair["detail"]
+
+
+async def test_a_span_that_is_not_answered_keeps_no_other_waiting(gatherer_db: Target) -> None:
+    """It is told and stays open, the others are healed; of an exchange that answers nothing little is asked in a turn."""
+    async with bench(gatherer_db) as desk:
+        spans = [(5_000, 1_000), (900, 800), (700, 600), (500, 400), (300, 200), (100, 2)]
+        await desk.write(Family.TRADES, *(heard(ago(start), ago(end)) for start, end in spans))
+        trades, away = every(10, 4_000, 10), TransportError("no answer in time")
+        tape = FakeTape(trades, error=away, silent=(ago(4_000), ago(2)))
+        with pytest.raises(TransportError):
+            await desk.healer(tape).repair_once()
+        assert len(tape.spans) == 3
+        tape.silent = (ago(1_000), ago(900))
+        with pytest.raises(TransportError):
+            await desk.healer(tape).repair_once()
+        states = [repair["state"] for repair in await desk.repairs()]
+        assert states == ["open", "healed", "healed", "healed", "healed"]
+        tape.silent = None
+        await desk.healer(tape).repair_once()
+        assert {repair["state"] for repair in await desk.repairs()} == {"healed"}
+        missed = set().union(
+            *(inside(trades, end, start) for (_, end), (start, _) in pairwise(spans))
+        )
+        assert set(await desk.stored()) == missed
 
 
 async def test_a_restored_database_is_believed(gatherer_db: Target) -> None:

@@ -1,6 +1,6 @@
 """When answers are compared, and how often."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -23,10 +23,12 @@ class Reading:
 
     def __init__(self, clock: ManualClock) -> None:
         self.clock, self.takes_s, self.fails = clock, 0.0, False
+        self.meanwhile: Callable[[], None] = lambda: None
         self.turns: list[list[str]] = []
 
     async def read(self, _: object, due: Sequence[Pair], *__: object) -> Evidence:
         self.clock.advance(self.takes_s)
+        self.meanwhile()
         if self.fails:
             raise StoreUnavailable("canceling statement due to statement timeout")
         self.turns.append([look.ticker for look, _ in due])
@@ -103,3 +105,30 @@ async def test_a_turn_that_took_long_is_followed_by_a_rest(
     clock.advance(0.2)
     await checker.check_once()
     assert reading.turns == [["A", "B", "C"] if fails else ["B", "C"]]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_answers_that_come_while_others_are_compared_take_nothing_from_them(
+    checker: Checker, reading: Reading, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:  # fmt: skip
+    """More than may wait come in between: of these the oldest go, counted; what is compared is compared, once."""
+    monkeypatch.setattr(checking, "WAITING_MAX", 2)
+    offer(checker, clock, "A")
+    clock.advance(3.0)
+
+    def meanwhile() -> None:
+        for ticker in "BCD":
+            offer(checker, clock, ticker)
+
+    reading.meanwhile, reading.fails = meanwhile, fails
+    if fails:
+        with pytest.raises(StoreUnavailable):
+            await checker.check_once()
+    else:
+        await checker.check_once()
+    reading.meanwhile, reading.fails = lambda: None, False
+    clock.advance(3.0)
+    await checker.check_once()
+    assert reading.turns == ([["A", "C", "D"]] if fails else [["A"], ["C", "D"]])
+    assert checker.reasons == {"late": 1, "no_base": 3}
+    assert checker._asked == set()
