@@ -17,6 +17,10 @@ from libs.store.errors import SchemaMismatch
 from libs.store.extension import unloaded_session, update_timescale
 from libs.store.partitions import DatabaseKind
 from libs.store.pool import Target, connect, map_store_errors
+from libs.store.schema import LEVELS, level_fault, read_level
+from libs.telemetry.logging import get_logger
+
+log = get_logger(__name__)
 
 ADVISORY_LOCK = 0x6B61_6C73_6869
 """Held by whoever migrates a database: the letters "kalshi"."""
@@ -30,10 +34,12 @@ _alembic = asyncio.Lock()
 async def upgrade(target: Target, kind: DatabaseKind) -> bool:
     """Run the revisions that a database lacks; return whether there were any.
 
+    A newer version's schema that this code may still work on, as after a rollback, stays as it is.
+
     Raises:
         StoreUnavailable: away, or a lock was not to be had within 5 s.
         StoreRefused: the user may not do this.
-        SchemaMismatch: the database stands at a revision that this code does not know.
+        SchemaMismatch: the database stands at a revision that this code neither knows nor may work on.
     """
     config = alembic_config(kind)
     script = ScriptDirectory.from_config(config)
@@ -42,10 +48,8 @@ async def upgrade(target: Target, kind: DatabaseKind) -> bool:
         if current == script.get_current_head():
             return False
         if current is not None and current not in {r.revision for r in script.walk_revisions()}:
-            raise SchemaMismatch(
-                f"the {kind} database stands at revision {current}, which this version does not know;"
-                " start a newer version"
-            )
+            await _accept_newer(target, kind, current)
+            return False
         async with _alembic:
             await connection.run_sync(_run_alembic, config)
             await connection.commit()
@@ -86,6 +90,36 @@ async def _current_revision(connection: AsyncConnection) -> str | None:
         return None
     found = await connection.execute(text("SELECT version_num FROM alembic_version"))
     return found.scalar_one_or_none()
+
+
+async def _accept_newer(target: Target, kind: DatabaseKind, revision: str) -> None:
+    """Return when this code may work on a database that a newer version has migrated.
+
+    Raises:
+        SchemaMismatch: it may not, or the database states no level.
+    """
+    async with connect(target, "kalshi-data migrate") as conn:
+        found = await read_level(conn)
+    if found is None or level_fault(kind, found, LEVELS[kind]) is not None:
+        states = (
+            "states no level"
+            if found is None
+            else "is of level {}, for code of {} or later".format(*found)
+        )
+        raise SchemaMismatch(
+            f"the {kind} database stands at revision {revision}, which this version does not know, and {states};"
+            f" this code is of level {LEVELS[kind]}: start a newer version"
+        )
+    level, oldest_code_level = found
+    log.warning(
+        "database_is_ahead",
+        database=target.address,
+        kind=kind,
+        revision=revision,
+        level=level,
+        oldest_code_level=oldest_code_level,
+        code_level=LEVELS[kind],
+    )
 
 
 @asynccontextmanager

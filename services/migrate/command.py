@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
 
     Returns:
         0 done, or stopped while waiting; 1 the database is away for too long or refuses; 2 arguments or configuration;
-        5 the database is newer than this code.
+        5 the database is too new for this code.
     """
     arguments = _parser().parse_args(argv)
     try:

@@ -58,6 +58,9 @@ async def migrate(
 ) -> None:
     """Bring one database to this code's level; wait with a message while it is away.
 
+    One that a newer version has migrated keeps its schema, if this code may work on it; partitions and logins are made
+    all the same, so that after a rollback passwords can still be changed.
+
     Args:
         zone: the label of a gatherer's zone, written with its identity when the database has none yet.
         logins: who may log in, with which password; made or changed at every run.
@@ -67,7 +70,7 @@ async def migrate(
     Raises:
         StoreUnavailable: away in the middle or for too long, stopped while waiting, or a lock was not to be had.
         StoreRefused: the user may not do this.
-        SchemaMismatch: the database is newer than this code.
+        SchemaMismatch: the database is too new for this code.
         ZoneMissing: a gatherer without identity was given no zone.
     """
     try:
