@@ -22,6 +22,7 @@ from libs.archive.keys import (
 )
 from libs.archive.manifest import Manifest, Superseded, decode_manifest, decode_superseded
 from libs.archive.objects import ObjectStore
+from libs.archive.trial import is_of_trial
 
 MANIFESTS_AT_ONCE: Final = 256
 NOTE: Final = f"{SUPERSEDED}.json"
@@ -112,7 +113,7 @@ def read_catalogue(
 
 def _names(store: ObjectStore, part: Selection) -> Iterator[str]:
     if not part.tables:
-        yield from store.names()
+        yield from (name for name in store.names() if not is_of_trial(name))
     for table in part.tables:
         yield from store.names(table)
 

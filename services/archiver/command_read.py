@@ -6,6 +6,7 @@ from libs.archive.catalogue import Catalogue, Fault, Selection, read_catalogue
 from libs.archive.keys import Window
 from libs.archive.manifest import Manifest
 from libs.archive.objects import ObjectStore
+from libs.archive.trial import is_of_trial
 from libs.archive.verification import verify_objects
 from libs.runtime.clock import Clock
 from services.archiver.command_show import Output, new_table, show_bytes, show_moment
@@ -58,7 +59,7 @@ def verify(
     began = clock.monotonic()
     catalogue = _read(store, selection, out)
     faults, objects, size = list(catalogue.faults), 0, 0
-    if not catalogue.manifests and not any(store.names()):
+    if not catalogue.manifests and all(is_of_trial(name) for name in store.names()):
         faults.append(Fault(store.root, "archive", "nothing lies there"))
     total = len(catalogue.manifests) + len(catalogue.superseded)
     with out.progress("verifying") as step:

@@ -9,6 +9,7 @@ from libs.runtime.leasing import keep_lease, leased
 from libs.runtime.repeat import repeat
 from libs.runtime.service import Runtime
 from libs.runtime.stores import open_store
+from services.archiver.bucket import try_bucket
 from services.archiver.reopening import Reopener
 from services.archiver.settings import Settings, storage_options
 from services.archiver.tasks import Archiver
@@ -35,6 +36,7 @@ async def run(settings: Settings, runtime: Runtime) -> None:
         runtime.health.ready = True
         async with runtime.tasks() as tasks:
             tasks.start("keep-lease", keep_lease(runtime, lease, done))
+            tasks.start("try-bucket", try_bucket(store, runtime, own.poll_s))
             tasks.start("export-windows", archiver.run(done))
             reopener = Reopener(own, pool, store, runtime, lease)
             turn = repeat(runtime, "reopen-ranges", reopener.reopen_once, own.reopening_poll_s)

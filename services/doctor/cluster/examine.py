@@ -55,6 +55,7 @@ def cluster_checks(evidence: Evidence) -> list[Check]:
             ARCHIVE,
             partial(check_archive, evidence),
             after=(*services, database_check("production")),
+            timeout_s=LONG_S,
         ),
         Check(CONNECTIONS, partial(_check_connections, evidence)),
         Check(CLOCKS, partial(_check_clocks, evidence), after=(*services, *databases)),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from libs.archive.trial import UNTRIED, WELL
 from libs.marketdata.units import SECOND, format_rfc3339
 from services.doctor.cluster.evidence import Archived, Document
 from services.doctor.findings import Finding, fail, ok, skipped, warn
@@ -10,6 +11,10 @@ from services.doctor.findings import Finding, fail, ok, skipped, warn
 ARCHIVE: Final = "archive"
 LATE_S: Final = 3 * 3_600
 """Windows are an hour by default; three without an object are no accident."""
+BUCKET_ADVICE: Final = (
+    "the identity needs s3:PutObject, s3:GetObject, s3:DeleteObject on the prefix and s3:ListBucket on the bucket, and where"
+    " the bucket is encrypted with a key of KMS kms:GenerateDataKey and kms:Decrypt; check region and endpoint too"
+)
 
 
 def service_check(document: Document) -> str:
@@ -61,20 +66,29 @@ def judge_exchange(zone: str, documents: Sequence[Document]) -> Finding:
 
 
 def judge_archive(documents: Sequence[Document], archived: Archived | None, now: int) -> Finding:
-    """Whether the archiver writes objects: each is read back and compared before it counts."""
+    """Whether the archiver may use its store, and writes objects: each is read back and compared before it counts.
+
+    No object is due in a new release's first hour, so what counts until then is what the archiver tried at its start.
+    """
     archiver = _first(documents, "archiver", "")
     if archiver is None:
         return skipped(ARCHIVE, "needs: an answer of the archiver")
+    bucket = bucket_outcome(archiver)
+    if bucket not in (UNTRIED, WELL):
+        return fail(ARCHIVE, f"the archiver tried the bucket: {bucket}", BUCKET_ADVICE)
     error = archiver.get("error")
     if error:
         advice = "bucket, region, endpoint, and the identity of the ServiceAccount kalshi-data-archiver; then its log"
         return fail(ARCHIVE, f"the last round failed: {error}", advice)
+    if bucket == UNTRIED:
+        advice = (
+            "ask again in a minute; if it stays so, the bucket does not answer: the archiver's log"
+        )
+        return warn(ARCHIVE, f"the bucket: {UNTRIED}", advice)
     if archived is None:
         return skipped(ARCHIVE, "needs: production")
     if archived.newest_at is None:
-        return ok(
-            ARCHIVE, "no round failed; nothing was due yet (--bucket tries the store at once)"
-        )
+        return ok(ARCHIVE, f"the bucket: {WELL.removeprefix('ok: ')}; nothing was due yet")
     ago = (now - archived.newest_at) / SECOND
     found = f"{archived.objects} objects written and read back, the newest at {format_rfc3339(archived.newest_at)}"
     if ago > LATE_S:
@@ -82,6 +96,11 @@ def judge_archive(documents: Sequence[Document], archived: Archived | None, now:
             ARCHIVE, found, "windows close late, or nothing was merged: kalshi-data archive list"
         )
     return ok(ARCHIVE, found)
+
+
+def bucket_outcome(archiver: Document) -> str:
+    """What became of the archiver's trial of its store: UNTRIED, WELL or the error."""
+    return str(archiver.get("bucket") or UNTRIED)
 
 
 def _first(documents: Sequence[Document], service: str, zone: str) -> Document | None:

@@ -7,15 +7,12 @@ from typing import Any, NamedTuple
 
 from libs.archive.errors import ArchiveError
 from libs.archive.objects import ObjectStore
+from libs.archive.trial import WELL, try_store
 from libs.runtime.secret import Secret
+from services.doctor.cluster.judge_services import BUCKET_ADVICE
 from services.doctor.findings import Finding, fail, ok
 
 CHECK = "bucket"
-FOLDER = "doctor"
-ADVICE = (
-    "the identity needs s3:PutObject, s3:GetObject, s3:DeleteObject on the prefix and s3:ListBucket on the bucket;"
-    " check region and endpoint too"
-)
 
 
 class Bucket(NamedTuple):
@@ -46,19 +43,10 @@ async def check_bucket(bucket: Bucket, now: int) -> Sequence[Finding]:
 
 
 def _try(bucket: Bucket, now: int) -> Finding:
-    key = f"{FOLDER}/{now}"
     try:
-        store = ObjectStore(bucket.root, bucket.options())
-        # Putting reads it back and compares.
-        store.put_small(key, f"kalshi-data doctor {now}\n".encode())
-        try:
-            listed = key in store.names(FOLDER)
-        finally:
-            store.forget(key)
+        try_store(ObjectStore(bucket.root, bucket.options()), f"doctor-{now}")
     except (OSError, UnicodeDecodeError) as error:
         return fail(CHECK, f"a key cannot be read: {error}", "name the mounted Secret's files")
     except ArchiveError as error:
-        return fail(CHECK, str(error), ADVICE)
-    if not listed:
-        return fail(CHECK, f"{bucket.root}: what was written is not listed", ADVICE)
-    return ok(CHECK, f"{bucket.root}: written, read back, listed, removed")
+        return fail(CHECK, str(error), BUCKET_ADVICE)
+    return ok(CHECK, f"{bucket.root}: {WELL.removeprefix('ok: ')}")

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
+from libs.archive.trial import UNTRIED
 from libs.runtime.health import fetch_health
 from libs.runtime.version import build_info
 from services.doctor.cluster.evidence import Evidence, host_and_port
 from services.doctor.cluster.judge_clocks import Sample
 from services.doctor.cluster.judge_services import (
+    bucket_outcome,
     judge_archive,
     judge_exchange,
     judge_service,
@@ -56,5 +59,20 @@ async def check_exchange(evidence: Evidence, zone: str) -> Sequence[Finding]:
 
 async def check_archive(evidence: Evidence) -> Sequence[Finding]:
     """The archive, by what the archiver and production say."""
+    await _await_trial(evidence)
     documents = list(evidence.documents.values())
     return [judge_archive(documents, evidence.archived, evidence.clock.now())]
+
+
+async def _await_trial(evidence: Evidence) -> None:
+    """Ask an archiver that has not tried its bucket yet again, as often as one that does not answer."""
+    found = evidence.documents
+    for base in [base for base in found if found[base].get("service") == "archiver"]:
+        host, port = host_and_port(base)
+        for _ in range(ATTEMPTS - 1):
+            if bucket_outcome(found[base]) != UNTRIED:
+                break
+            await asyncio.sleep(PAUSE_S)
+            # It answered a moment ago: if it does not now, what it said then is judged.
+            with suppress(OSError, ValueError):
+                found[base] = await fetch_health(port, host, TIMEOUT_S)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from libs.archive.trial import UNTRIED, WELL
 from libs.runtime.clock import SystemClock
 from libs.runtime.health import HealthServer, HealthState
 from libs.runtime.sections import HealthSettings, MetricsSettings
@@ -51,13 +52,16 @@ def silent() -> Iterator[int]:
 
 
 @asynccontextmanager
-async def services() -> AsyncIterator[dict[str, str]]:
-    """A registry, a connector and an archiver that say they are well; base addresses by name."""
+async def services(bucket: Any = WELL) -> AsyncIterator[dict[str, str]]:
+    """A registry, a connector and an archiver that say they are well; base addresses by name.
+
+    bucket: what the archiver says of its bucket; a callable is asked every time.
+    """
     clock = SystemClock()
     facts: dict[str, dict[str, Any]] = {
         "registry": {"exchange": {"requests": 3, "limited": 0}},
         "connector": {"shard": "connector-1", "connections": 4, "slots": {"trade/0": {}}},
-        "archiver": {"error": ""},
+        "archiver": {"error": "", "bucket": bucket},
     }
     bases = {}
     async with AsyncExitStack() as stack:
@@ -140,6 +144,28 @@ async def test_a_sound_release_passes(
     assert "4 slots live" in found["database a"]["found"]
     assert found["slots a"]["found"] == "4 of 4 live"
     assert "no rights" in found["nodes a"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ([WELL], "ok"),
+        ([UNTRIED, UNTRIED, WELL], "ok"),
+        ([UNTRIED, "archive/_trial/archiver could not be written: Forbidden"], "fail"),
+        ([UNTRIED], "warn"),
+    ],
+)
+async def test_an_archiver_whose_bucket_refuses_it_fails_the_release(
+    tree: dict[str, Any], capsys: pytest.CaptureFixture[str], said: list[str], state: str
+) -> None:
+    """It is ready and no round of it failed; a trial that is not through yet is waited for, but not for ever."""
+    answers = iter(said)
+    last = said[-1]
+    async with services(lambda: next(answers, last)) as bases:
+        status, found = await ask(capsys, tree, bases)
+    assert (found["archiver"]["state"], found["archive"]["state"]) == ("ok", state)
+    assert last.removeprefix("ok: ") in found["archive"]["found"]
+    assert status == (state == "fail")
 
 
 async def test_what_is_wrong_is_named_and_the_rest_goes_on(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libs.archive.trial import UNTRIED, WELL
 from libs.kube.cluster import Node, StorageClass
 from libs.marketdata.units import SECOND
 from libs.runtime.clock import SystemClock
@@ -115,7 +116,7 @@ def test_a_key_is_judged_by_those_who_use_it(
 
 def test_the_archive_is_judged_by_its_last_object() -> None:
     """A failed round fails; an old object is a warning; a new installation has none yet."""
-    archiver = [document("archiver", error="")]
+    archiver = [document("archiver", error="", bucket=WELL)]
     fresh = Archived(7, NOW - 60 * SECOND)
     assert judge_archive(archiver, fresh, NOW).state == "ok"
     assert "7 objects" in judge_archive(archiver, fresh, NOW).found
@@ -123,8 +124,24 @@ def test_the_archive_is_judged_by_its_last_object() -> None:
     assert judge_archive(archiver, Archived(0, None), NOW).state == "ok"
     assert judge_archive(archiver, None, NOW).state == "skipped"
     assert judge_archive([], fresh, NOW).state == "skipped"
-    failed = judge_archive([document("archiver", error="AccessDenied")], fresh, NOW)
+    failed = judge_archive([document("archiver", error="AccessDenied", bucket=WELL)], fresh, NOW)
     assert (failed.state, "AccessDenied" in failed.found) == ("fail", True)
+
+
+def test_before_the_first_object_the_trial_of_the_bucket_counts() -> None:
+    """Well, refused in the store's own words, or not tried yet; never well because nothing has failed yet."""
+    none_yet = Archived(0, None)
+    well = judge_archive([document("archiver", error="", bucket=WELL)], none_yet, NOW)
+    assert (well.state, "written, read back, listed" in well.found) == ("ok", True)
+    said = "kalshi/_trial/archiver could not be written: PermissionError: Access Denied"
+    for archived in (none_yet, None, Archived(7, NOW)):
+        refused = judge_archive([document("archiver", error="", bucket=said)], archived, NOW)
+        assert (refused.state, said in refused.found) == ("fail", True)
+        assert "s3:PutObject" in refused.advice
+        assert "kms:" in refused.advice
+    for facts in ({"bucket": UNTRIED}, {}):
+        untried = judge_archive([document("archiver", error="", **facts)], none_yet, NOW)
+        assert (untried.state, "not tried yet" in untried.found) == ("warn", True)
 
 
 @pytest.mark.parametrize(
