@@ -65,6 +65,8 @@ class Rollout:
             # Without a zone to look at, the next step would be everybody at once.
             raise Stopped(
                 f"helm knows {self.wanted.release}, and kubectl no Gatherer of it: not the same place (-n)?"
+                " Or all were deleted for other slots: then helm upgrade makes them again"
+                " (--set-json rollout.released=[] for no pod to follow yet), and this goes on"
             )
         first = still_there(start.step, progress.zones)
         progress.released = first.released

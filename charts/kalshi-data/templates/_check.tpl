@@ -1,5 +1,5 @@
 {{/*
-What values alone can say is wrong, all at once; the schema (values.schema.json) has said what each value may be.
+What is wrong with the values, alone or beside what the cluster has, all at once; the schema (values.schema.json) has said what each value may be.
 */}}
 {{- define "kalshi-data.check" -}}
 {{- $faults := list -}}
@@ -30,6 +30,9 @@ What values alone can say is wrong, all at once; the schema (values.schema.json)
 {{- $longest := printf "%s-connector-%s" $fullname $zone.name -}}
 {{- if gt (len $longest) 52 -}}
 {{- $faults = append $faults (printf "zones: %s is longer than 52 characters; shorten the release's name (fullnameOverride) or the zone's" $longest) -}}
+{{- end -}}
+{{- with include "kalshi-data.fixedSlots" (dict "context" $ "zone" $zone) -}}
+{{- $faults = append $faults . -}}
 {{- end -}}
 {{- end -}}
 {{- range $account := uniq $accounts -}}
@@ -73,5 +76,28 @@ What values alone can say is wrong, all at once; the schema (values.schema.json)
 {{- end -}}
 {{- if $faults -}}
 {{- fail (printf "these values cannot work:\n  %s\n" (join "\n  " $faults)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+The fault of a zone whose Gatherer in the cluster has other slots, empty without one: the API would refuse them too, but only after
+the new configurations and pods. Nothing is looked up where no cluster is asked.
+*/}}
+{{- define "kalshi-data.fixedSlots" -}}
+{{- $namespace := .context.Release.Namespace -}}
+{{- $live := lookup "kalshi-data.io/v1alpha1" "Gatherer" $namespace .zone.name | default dict -}}
+{{- $slots := .zone.slots -}}
+{{- $changed := list -}}
+{{- /* Somebody else's Gatherer is refused by helm itself. */}}
+{{- if eq (dig "metadata" "labels" "app.kubernetes.io/instance" "" $live) .context.Release.Name -}}
+{{- range list "orderbook" "ticker" "trade" "lifecycle" -}}
+{{- $now := dig "spec" "slots" . 0 $live | int -}}
+{{- if ne $now (int (get $slots .)) -}}
+{{- $changed = append $changed (printf "slots.%s is %d in the cluster, not %d" . $now (int (get $slots .))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $changed -}}
+{{- printf "zones: %s: %s; slots of a Gatherer never change: kubectl delete gatherer/%s -n %s, then this upgrade again (capture goes on, the number of connectors stays)" .zone.name (join ", " $changed) .zone.name $namespace -}}
 {{- end -}}
 {{- end -}}

@@ -1,5 +1,6 @@
 """Releases on a real Kubernetes API, by Helm 3 and 4: what was made once stays, and whose number of connectors it is."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -23,12 +24,14 @@ GATHERER, CONNECTORS = (
     "deployments.apps/kd-kalshi-data-connector-only",
 )
 
+_numbers = itertools.count()
+
 
 class Release:
     """The release `kd` in a namespace of its own."""
 
     def __init__(self, helm: Helm, api: KubeApi, namespace: str) -> None:
-        self._helm, self._api, self._namespace = helm, api, namespace
+        self._helm, self._api, self.namespace = helm, api, namespace
         self._config = api.kubeconfig(namespace, ADMIN, namespace)
 
     @property
@@ -38,12 +41,12 @@ class Release:
 
     async def helm(self, verb: str, *words: str) -> None:
         """Run helm on the release. Raises CommandFailed."""
-        where = (f"--kubeconfig={self._config}", f"--namespace={self._namespace}")
+        where = (f"--kubeconfig={self._config}", f"--namespace={self.namespace}")
         await self._helm(verb, "kd", *words, *where, timeout_s=60)
 
     def kubectl(self, *words: str) -> str:
         """Run kubectl in the namespace."""
-        return self._api.kubectl(*words, namespace=self._namespace)
+        return self._api.kubectl(*words, namespace=self.namespace)
 
     def secrets(self) -> dict[str, Any]:
         """Name -> what is in it, of the release's own."""
@@ -72,7 +75,7 @@ async def release(
     except (CommandFailed, ValueError):
         pytest.skip(f"no Helm {request.param}: name one in HELM{request.param}")
     monkeypatch.setenv("HOME", str(tmp_path))
-    namespace = f"release-{request.param}"
+    namespace = f"release-{request.param}-{next(_numbers)}"
     kube_api.kubectl("create", "namespace", namespace)
     return Release(helm, kube_api, namespace)
 
@@ -103,6 +106,27 @@ async def test_a_release_keeps_what_it_made(release: Release) -> None:
     assert release.kubectl("get", "deployments,statefulsets,services,gatherers,networkpolicies", "-o", "name") == ""  # fmt: skip
     await release.helm("install", str(CHART), *VALUES)
     assert release.secrets() == made
+
+
+@pytest.mark.slow
+async def test_other_slots_are_another_gatherer_of_as_many_connectors(release: Release) -> None:
+    """Refused in a sentence while the Gatherer is there, before anything is changed; deleted, it comes back as it was scaled."""
+    await release.helm("install", str(CHART), *VALUES)
+    release.scale(4)
+    other = ("upgrade", str(CHART), *VALUES, "--set=zoneDefaults.slots.orderbook=5,zoneDefaults.slots.trade=2")  # fmt: skip
+    maps = release.kubectl("get", "configmaps", "-o", "name")
+    with pytest.raises(CommandFailed) as refused:
+        await release.helm(*other)
+    said = " ".join(str(refused.value).split())
+    assert "zones: only: slots.orderbook is 4 in the cluster, not 5, slots.trade is 1 in the cluster, not 2;" in said  # fmt: skip
+    assert f"kubectl delete gatherer/only -n {release.namespace}, then this upgrade again" in said
+    assert release.kubectl("get", "configmaps", "-o", "name") == maps
+
+    release.kubectl("delete", GATHERER)
+    await release.helm(*other)
+    assert release.connectors() == ("4", "4")
+    assert release.kubectl("get", GATHERER, "-o", "jsonpath={.spec.slots.orderbook}") == "5"
+    await release.helm(*other)
 
 
 @pytest.mark.slow

@@ -162,6 +162,7 @@ def test_zones_that_are_not_there_stop_it_before_anybody_follows(world: World, r
     status, shown = roll()
     assert (status, released(world.calls())) == (EXIT_STOPPED, [])
     assert "kubectl no Gatherer of it" in shown
+    assert "deleted for other slots: then helm upgrade makes them again" in " ".join(shown.split())
     assert "nothing was changed" in shown
     world.change(zones=["a", "b"])
     status, shown = roll("--hold", "a", "--hold", "c")
