@@ -19,6 +19,10 @@ AT_CLOSE = 7 * SECOND
 config/gatherer.local.yaml), the margin, and how long its unsubscribing takes. The verdict judges these gaps by their causes."""
 
 
+UNHEARD_MAX = 60 * SECOND
+"""A market may be open this long before it is heard, whatever happens meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One figure of a scenario, its bound in words, and whether it holds."""
@@ -51,6 +55,16 @@ class Evidence:
             end = min(span[1], closed_at, self.end)
             begun = max(span[0], heard[0][0]) if heard else end
             found += [(ticker, low, high) for low, high in holes(heard, begun, end)]
+        return found
+
+    def unheard(self, span: Span) -> list[str]:
+        """Return the markets that were open for UNHEARD_MAX and more of a span and were never heard."""
+        found = []
+        for ticker, market in self.truth.markets.items():
+            begun = max(span[0], market.created_at)
+            life = min(span[1], market.closed_at or self.end) - begun
+            if life > UNHEARD_MAX and not self.books.of(ticker):
+                found.append(ticker)
         return found
 
     def missing(self, span: Span) -> list[Fact]:
@@ -100,3 +114,12 @@ async def gather_evidence(ground: Ground, verdict: Verdict) -> Evidence:
 def longest_s(gaps: Sequence[tuple[str, int, int]]) -> float:
     """Return the width of the widest gap, seconds."""
     return max((high - low for _, low, high in gaps), default=0) / SECOND
+
+
+def heard_enough(evidence: Evidence, span: Span, most_s: float) -> list[Measured]:
+    """Say how long markets were not heard, at most `most_s`: a cause explains a gap, but not that nobody mended it."""
+    longest, unheard = longest_s(evidence.gaps(span)), evidence.unheard(span)
+    return [
+        Measured("longest gap of a market", f"{longest:.1f} s", f"< {most_s:.0f} s", longest < most_s),
+        Measured("markets never heard", f"{unheard[:3] or 0}", "0", not unheard),
+    ]  # fmt: skip

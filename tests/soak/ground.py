@@ -17,9 +17,11 @@ from typing import Any, LiteralString
 import yaml
 from rich.console import Console
 
+from libs.flow.placement import is_mirrored, kind_of
 from libs.marketdata.units import SECOND
 from libs.runtime.clock import Clock, SystemClock
 from libs.store.pool import connect
+from services.connector.judge import CHANNELS
 from services.local.demo import finish
 from services.local.judge import judge_run
 from services.local.processes import ProcessFailed, ProcessSpec
@@ -110,19 +112,22 @@ class Ground:
         return dict(zip(names, documents, strict=True))
 
     async def is_whole(self) -> bool:
-        """True when every slot has exactly one row, live, and every connector hears all that it serves."""
+        """True when every slot has exactly one row, live, and every market that is wanted was seen since."""
         count = await self.value(
             "select count(*) filter (where state = 'live') - 2 * count(*) filter (where state <> 'live')"
             " from slot_assignments"
         )
         if count != self.slots:
             return False
-        slots = [
-            slot
-            for health in (await self.healths()).values()
-            for slot in health.get("slots", {}).values()
-        ]
-        return len(slots) == self.slots and all(slot["heard"] for slot in slots)
+        healths = list((await self.healths()).values())
+        slots = {name: slot for health in healths for name, slot in health.get("slots", {}).items()}
+        if len(slots) != self.slots or not all(slot["heard"] for slot in slots.values()):
+            return False
+        channels = sum(len(CHANNELS[kind_of(name)]) for name in slots if is_mirrored(name))
+        wanted = await self.value("select count(*) from markets where wanted")
+        said = [health["subscriptions"] for health in healths]
+        seen, asked = (sum(counts[key] for counts in said) for key in ("seen", "wanted"))
+        return bool(seen == asked == wanted + channels)
 
     async def until_whole(self, within_s: float = BACK_S_MAX) -> float:
         return await self.until(self.is_whole, within_s, "every slot live once, and heard")

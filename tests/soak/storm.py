@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from libs.marketdata.units import SECOND
-from tests.soak.evidence import Evidence, Measured, longest_s
+from tests.soak.evidence import Evidence, Measured, heard_enough
 from tests.soak.ground import ZONE, Ground, Terms
 from tests.soak.rolling import GRACE_S
 from tests.soak.scenario import Scenario
 
 CALM_S = 3.0
+RECOVERY_S = 45.0
+"""After the last refusal a market is heard within this: connections refused by number wait longest, and open one by one."""
 
 
 @dataclass
@@ -71,17 +73,16 @@ class Storm(Scenario):
 
     async def measure(self, ground: Ground, evidence: Evidence) -> list[Measured]:
         journal = ground.journal()
-        limit = ground.connections_max
+        limit, storm_s = ground.connections_max, self.closes * self.every_s
         most = most_at_once(journal)
         kinds = Counter(line["kind"] for line in journal)
         opened, refused, throttled = kinds["opened"], kinds["refused"], kinds["throttled"]
-        gaps = evidence.gaps((self._begun - SECOND, self._done))
         return [
             Measured("connections opened", str(opened), f"> {limit}", opened > limit),
             Measured("most connections at once", str(most), f"<= {limit}", most <= limit),
             Measured("attempts beyond the limit", str(refused), "0", refused == 0),
             Measured("reads beyond the budget", str(throttled), "0", throttled == 0),
-            Measured("longest gap of a market", f"{longest_s(gaps):.1f} s", "has a cause", True),
+            *heard_enough(evidence, (self._begun - SECOND, self._done), storm_s + RECOVERY_S),
         ]
 
 

@@ -33,6 +33,9 @@ BACK_S_MAX = 120.0
 ROLLBACK_S_MAX = 420.0
 ANOTHER_EXCHANGE = {"zoneDefaults": {"registry": {"settings": {"full_sync_s": 60}}}}
 """The second installation's exchange is another one, whose markets the old catalogues are to find soon."""
+MARK = "kalshi-data.io/version"
+"""An annotation of the next version's database pods: its chart has no other database."""
+DATABASE = "database"
 
 
 class Upgrade(Scenario):
@@ -83,7 +86,10 @@ class Upgrade(Scenario):
         await ground.builder.services(new)
         chart = copy_as_next(CHART, ground.scratch / "next-chart")
         # The exchange is none of ours: it goes on, or there would be no truth.
-        more = {"simulator": {"image": old}}
+        more = {
+            "simulator": {"image": old},
+            "zoneDefaults": {"database": {"podAnnotations": {MARK: "next"}}},
+        }
         images = ground.images.with_services(new)
         files = ground.files(ground.values(ZONES, more, images), "next")
         begun = ground.clock.monotonic()
@@ -114,7 +120,16 @@ class Upgrade(Scenario):
             f"rollout: {said.strip().splitlines()[-1]}, {ground.clock.monotonic() - begun:.0f} s"
         )
         runs = {tag_of(image) for zone in ZONES for image in await ground.images_in(zone)}
-        return [*held, equal("images after the rollout", sorted(runs), [new])]
+        return [
+            *held,
+            equal("images after the rollout", sorted(runs), [new]),
+            equal("databases after the rollout", await self._marks(ground, ZONES), ["next"] * 3),
+        ]
+
+    async def _marks(self, ground: Ground, zones: Iterable[str]) -> list[str]:
+        """Return which version the zones' database pods are of."""
+        pods = [pod for zone in zones for pod in await ground.ready(DATABASE, zone)]
+        return [pod["metadata"].get("annotations", {}).get(MARK, "old") for pod in pods]
 
     async def _delete_held(
         self, ground: Ground, command: "asyncio.Task[str]", new: str, old: str
@@ -136,24 +151,27 @@ class Upgrade(Scenario):
         """Delete a pod of each kind in a held zone, and look at all of its pods when they are back."""
 
         async def held() -> list[list[Object]]:
-            return [await ground.ready(name, HELD) for name in ZONAL]
+            return [await ground.ready(name, HELD) for name in (*ZONAL, DATABASE)]
 
-        what = f"registry, connectors and poller of {HELD} ready"
+        what = f"registry, connectors, poller and database of {HELD} ready"
         there = await until(held, all, BACK_S_MAX, what, say=ground.say)
-        doomed = [name_of(pods[0]) for pods in there]
-        await ground.kube("delete", "pod", *doomed, "--wait=false")
-        ground.say(f"deleted by hand while zone {HELD} is held: {', '.join(doomed)}")
+        doomed = {uid_of(pods[0]): name_of(pods[0]) for pods in there}
+        await ground.kube("delete", "pod", *doomed.values(), "--wait=false")
+        ground.say(f"deleted by hand while zone {HELD} is held: {', '.join(doomed.values())}")
 
         def others(found: list[list[Object]]) -> list[Object]:
-            return [pod for pods in found for pod in pods if name_of(pod) not in doomed]
+            return [pod for pods in found for pod in pods if uid_of(pod) not in doomed]
 
         # A connector that nobody deleted does not stand for the one that has to come.
         count = sum(map(len, there))
         found = await until(
             held, lambda pods: len(others(pods)) >= count, BACK_S_MAX, what, say=ground.say
         )
-        tags = sorted({tag_of(image) for image in images_of(others(found))})
-        return [equal("images of a held zone's pods that came back", tags, [old])]
+        tags = sorted({tag_of(image) for image in images_of(others(found[:-1]))})
+        return [
+            equal("images of a held zone's pods that came back", tags, [old]),
+            equal("its database", await self._marks(ground, [HELD]), ["old"]),
+        ]
 
     async def _roll_back(self, ground: Ground, old: str) -> list[Figure]:
         """helm rollback to the revision before the rollout."""
@@ -166,6 +184,11 @@ class Upgrade(Scenario):
         for zone in ZONES:
             for name in ZONAL:
                 await ground.rolled(name, zone)
+        what = "every database of the version before"
+        await until(
+            lambda: self._marks(ground, ZONES), lambda found: found == ["old"] * len(ZONES),
+            BACK_S_MAX, what, say=ground.say,
+        )  # fmt: skip
         await ground.settle(ZONES)
         took = ground.clock.monotonic() - begun
         runs = {tag_of(image) for zone in ZONES for image in await ground.images_in(zone)}
@@ -246,6 +269,11 @@ def numbers(documents: Iterable[Object | None]) -> dict[str, int]:
     """Return how many connectors each Gatherer among these objects is to have."""
     gatherers = [found for found in documents if found and found["kind"] == "Gatherer"]
     return {name_of(found): int(found["spec"]["shards"]) for found in gatherers}
+
+
+def uid_of(pod: Object) -> str:
+    """Return what tells a pod from one of its name before it."""
+    return str(pod["metadata"]["uid"])
 
 
 def tag_of(image: str) -> str:

@@ -21,7 +21,7 @@ from tests.cluster.run import FAILS, HOLDS, play_all
 from tests.cluster.scenario import Scenario
 from tests.cluster.scenarios import outages
 from tests.cluster.scenarios.outages import MINUTE, Outages
-from tests.cluster.scenarios.upgrade import Upgrade, environment
+from tests.cluster.scenarios.upgrade import MARK, Upgrade, environment
 from tests.cluster.values import CHART, DEVELOPMENT, release_values
 from tests.cluster.waiting import until
 
@@ -193,27 +193,36 @@ async def test_a_zone_has_rows_in_all_minutes_but_those_of_its_outage(
     ]  # fmt: skip
 
 
-def pod(component: str, number: int, tag: str, mark: str = "") -> Object:
+def pod(
+    component: str, number: int, tag: str, mark: str = "", uid: str = "", **annotations: str
+) -> Object:
+    name = f"{component}-{number}{mark}"
     return {
         "component": component,
-        "metadata": {"name": f"{component}-{number}{mark}"},
+        "metadata": {"name": name, "uid": uid or name, "annotations": annotations},
         "status": {},
         "spec": {"containers": [{"image": f"kalshi-data:{tag}"}]},
     }
 
 
 async def test_every_pod_of_a_held_zone_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connector that nobody deleted does not stand for the one that has to come back; that one is new, which is wrong."""
+    """The connector that nobody deleted does not stand for the one that has to come back, nor a database that still goes; what
+    comes is new, which is wrong.
+    """
     monkeypatch.setattr("tests.cluster.waiting.EVERY_S", 0.0)
     told, small = Told(), ("registry", "poller")
-    before = [pod(name, 0, "t1", "-old") for name in (*small, "connector")] + [pod("connector", 1, "t1")]  # fmt: skip
-    some = [pod(name, 2, "t1") for name in small] + [pod("connector", 1, "t1")]
-    told.looks = [before, *[some] * 3, [*some, pod("connector", 2, "t2")]]
+    gone, came = pod("database", 0, "pg", "-old", "one"), pod("database", 0, "pg", "-old", "two", **{MARK: "next"})  # fmt: skip
+    before = [gone, *(pod(name, 0, "t1", "-old") for name in (*small, "connector")), pod("connector", 1, "t1")]  # fmt: skip
+    some = [*(pod(name, 2, "t1") for name in small), pod("connector", 1, "t1")]
+    new = pod("connector", 2, "t2")
+    told.looks = [before, *[[gone, *some]] * 4, *[[gone, *some, new]] * 4, [came, *some, new]]
     figures = await Upgrade()._come_back(ground(told), "t1")
-    assert told.deleted == ["registry-0-old", "connector-0-old", "poller-0-old"]
+    assert told.deleted == ["registry-0-old", "connector-0-old", "poller-0-old", "database-0-old"]
     assert failures(figures) == [
-        "images of a held zone's pods that came back: ['t1', 't2'], wanted ['t1']"
+        "images of a held zone's pods that came back: ['t1', 't2'], wanted ['t1']",
+        "its database: ['next'], wanted ['old']",
     ]
+    assert len(told.looks) == 1
 
 
 @pytest.mark.parametrize(("live", "upgrades"), [(2, 0), (1, 1)])
