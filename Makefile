@@ -6,14 +6,15 @@ DEMO_SECONDS ?= 60
 # More than two cores have: most tests wait for something. Who is done takes over from the others.
 TEST_WORKERS ?= 4
 SEEDS ?= 1000
+BENCH ?= memory
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-cluster scenarios soaks seeds check format lock clean
+.PHONY: help env demo test test-cluster scenarios soaks soak seeds bench check format lock clean
 
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 env: $(STAMP) ## The environment in .venv
 
@@ -48,6 +49,9 @@ soaks: env ## The soak scenarios with small figures, and what else is too much f
 
 soak: env ## The full figures of what a zone must bear, about 40 minutes; SOAK="kills rolling" for some of it
 	$(BIN)/python -m tests.soak $(SOAK)
+
+bench: env ## Measure: BENCH=memory (by market and connection), catalogue, lanes, merge, session, simulator or spool; ARGS= its own
+	$(BIN)/python -m tests.benchmarks.bench_$(BENCH) $(ARGS)
 
 check: env ## Lint, format, types, floor plan
 	$(BIN)/ruff check .
