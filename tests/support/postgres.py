@@ -64,9 +64,11 @@ plain_only = pytest.mark.skipif(
 
 def server_settings() -> dict[str, str]:
     """Return what the test server has beyond the embedded server's own settings."""
+    # Tests tell what is summarised and analysed when; autovacuum would come at a time of its own.
+    settings = {"autovacuum": "off"}
     if not with_timescale():
-        return {}
-    return {
+        return settings
+    return settings | {
         "shared_preload_libraries": "timescaledb",
         "timescaledb.telemetry_level": "off",
         # Its workers would hold on to the template databases.
