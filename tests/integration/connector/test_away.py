@@ -81,7 +81,7 @@ async def test_a_database_away_under_load_costs_nothing(
             before = await zone.conn.fetchval("select count(*) from orderbook_deltas")
             await zone.until(lambda: zone.has_rows(orderbook_deltas=before + 500))
             await zone.until(lambda: buffered(runtime) < waiting // 2)
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
         await check_order(zone)
         await check_nothing_lost(zone, started)
         assert {g.reason for g in await zone.rows("gaps")} == set()
@@ -109,7 +109,7 @@ async def test_a_schema_that_is_away_under_load_costs_nothing(
             before = await zone.conn.fetchval("select count(*) from orderbook_deltas")
             await zone.until(lambda: zone.has_rows(orderbook_deltas=before + 500))
             await zone.until(lambda: buffered(runtime) < waiting // 2)
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
         await check_order(zone)
         await check_nothing_lost(zone, started)
         assert {g.reason for g in await zone.rows("gaps")} == set()
@@ -137,7 +137,7 @@ async def test_a_restarted_connector_captures_before_its_database_is_there(
                 assert not document()["ready"]
                 waiting = buffered(runtime)
             await zone.until(lambda: document()["ready"] and buffered(runtime) < waiting // 2)
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
         await check_order(zone)
         await check_nothing_lost(zone, started)
         assert await zone.conn.fetchval("select count(*) from lanes where closed_at is null") == 0
@@ -172,7 +172,7 @@ async def test_a_connector_whose_schema_does_not_fit_hears_and_waits(
                 "update schema_level set level = $1, oldest_code_level = $2", level, oldest
             )
             await zone.until(lambda: document()["ready"])
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
         await check_order(zone)
         await check_nothing_lost(zone, started)
 
@@ -200,5 +200,5 @@ async def test_a_stop_while_nothing_can_be_written_hears_on_and_keeps_it(
         await zone.conn.execute("update schema_level set oldest_code_level = 4, level = 5")
         async with zone.connector(state_dir=memory):
             await zone.until(lambda: zone.has_rows(orderbook_deltas=kept + 100))
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
         await check(zone)

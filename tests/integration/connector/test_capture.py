@@ -96,7 +96,7 @@ async def test_what_is_published_is_stored_and_claimed(gatherer_db: Target, tmp_
             await zone.until(
                 lambda: zone.has_rows(orderbook_deltas=800, trades=30, tickers=30, listen_ranges=30)
             )
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
             document = runtime.health.document()
             assert document["connections"] == 5
             assert document["subscriptions"] == {"wanted": 16, "acked": 16, "seen": 16}
@@ -129,7 +129,7 @@ async def test_slots_are_handed_over_without_a_gap(gatherer_db: Target, tmp_path
                 await zone.until(lambda: _moved(zone, 5))
             # The first has drained here: everything is the second's again.
             await zone.until(lambda: _moved(zone, 5))
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
         await check(zone)
         for ticker in {r[0] for r in await zone.conn.fetch("select ticker from markets")}:
             mine = [c for c in await zone.claims() if c.ticker == ticker]

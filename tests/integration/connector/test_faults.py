@@ -167,7 +167,7 @@ async def test_a_closed_lane_is_left_without_a_hole(gatherer_db: Target, tmp_pat
                 "update lanes set closed_at = clock_timestamp(), last_batch_no = 0"
             )
             await _some_deltas(zone, 600)
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
         await check(zone)
         assert await zone.conn.fetchval("select count(*) from lanes where family = 'deltas'") == 2
         for ticker in {c.ticker for c in await zone.claims() if c.channel == "orderbook_delta"}:
@@ -185,7 +185,7 @@ async def test_a_database_that_went_back_costs_a_gap_and_nothing_more(
             await _go_back(zone, 5)
             await _some_deltas(zone, 300)
             await _some_deltas(zone, 900)
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
         await check(zone)
         gaps = await zone.rows("gaps")
         assert {g.reason for g in gaps} == {"database_went_back"}

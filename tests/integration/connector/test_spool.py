@@ -69,7 +69,7 @@ async def test_a_database_away_under_load_goes_to_the_disk_and_comes_back(
             await zone.until(lambda: not spooled(runtime, "bytes"))
             before = await zone.conn.fetchval("select count(*) from orderbook_deltas")
             await zone.until(lambda: zone.has_rows(orderbook_deltas=before + 100))
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
         await check_order(zone)
         await check_nothing_lost(zone, started)
         assert {g.reason for g in await zone.rows("gaps")} == set()
@@ -150,7 +150,7 @@ async def test_a_spool_outlives_its_process_and_the_one_that_replays_it(
             assert spool_bytes(state)
         async with zone.connector(state_dir=str(state), grace_s=0.1) as runtime:
             await zone.until(lambda: not spooled(runtime, "inherited_bytes"))
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
 
         await check(zone)
         await check_once(zone, dead)
@@ -219,7 +219,7 @@ async def test_what_a_full_spool_drops_is_exactly_the_gap(
         await check_drops(zone, lost)
         async with zone.connector(**own | {"wait_ready": True}) as runtime:
             await zone.until(lambda: not spooled(runtime, "inherited_bytes"))
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
         await check(zone)
         assert {g.reason for g in await zone.rows("gaps")} == {"spool_full"}
         assert not spool_bytes(tmp_path / "state")

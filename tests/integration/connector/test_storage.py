@@ -94,7 +94,7 @@ async def test_deltas_wait_while_trades_go_on_and_resume_by_themselves(
             await zone.until(lambda: not spooled(runtime, "bytes"))
             assert level(runtime) == "ok"
             await zone.until(lambda: zone.has_rows(orderbook_deltas=held["orderbook_deltas"] + 600))
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
         await check_order(zone)
         await check_nothing_lost(zone, started)
         assert {g.reason for g in await zone.rows("gaps")} == set()
@@ -132,7 +132,7 @@ async def test_what_a_full_spool_drops_above_the_limit_is_exactly_one_gap(
             before = await zone.conn.fetchval("select count(*) from orderbook_deltas")
             await zone.until(lambda: zone.has_rows(orderbook_deltas=before + 1000))
             lost = dropped(runtime)
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
         gaps = await zone.rows("gaps")
         assert {g.reason for g in gaps} == {"storage_full"}
         await check_books_behind(zone, gaps)
@@ -166,7 +166,7 @@ async def test_a_process_that_ends_above_the_limit_leaves_the_rest_to_the_next(
             await zone.until(lambda: not spooled(runtime, "inherited_bytes"))
             # A process that lived for a moment proves nothing.
             await zone.until(lambda: claims_of(zone, "trade", "ticker"))
-            await zone.simulator.stop_publishing()
+            await zone.stop_publishing()
         dead = {r.connection for r in await zone.rows("orderbook_deltas")}
         await check_once(zone, dead)
         await check(zone)

@@ -99,6 +99,17 @@ class Zone:
                 return False
         return True
 
+    async def stop_publishing(self) -> None:
+        """End the exchange's day once every market and channel has a claim: a short life under a wide margin leaves none."""
+        await self.until(self._is_claimed)
+        await self.simulator.stop_publishing()
+
+    async def _is_claimed(self) -> bool:
+        found = await self.claims()
+        wanted = {r[0] for r in await self.conn.fetch("select ticker from markets")}
+        books = {c.ticker for c in found if c.channel == "orderbook_delta"}
+        return wanted <= books and {"trade", "ticker"} <= {c.channel for c in found}
+
     async def list_markets(self) -> None:
         """Do what the registry does: give every listed market a slot."""
         tickers = sorted(self.simulator.exchange.listings)
