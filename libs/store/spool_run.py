@@ -155,6 +155,9 @@ class SpoolRun:
 
     def _begin_segment(self, first: int) -> None:
         path = self.path / f"{first:020d}{SUFFIX}"
+        if self._segments and self._segments[-1].path == path:
+            self._go_on_with(self._segments[-1])
+            return
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(path, flags, FILE_MODE)
         header = pack_header(replace(self.header, first=first))
@@ -165,6 +168,11 @@ class SpoolRun:
         segment.size = len(header)
         if self._syncs:
             sync_directory(self.path)
+
+    def _go_on_with(self, segment: Segment) -> None:
+        """Open a segment again whose first record was not taken: a second one of its name would be deleted with it."""
+        self._fd = os.open(segment.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        os.ftruncate(self._fd, segment.size)
 
     def _leave_segment(self) -> None:
         """Close the segment that is written; what was not written whole is cut off, and an empty one removed."""

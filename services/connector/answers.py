@@ -108,8 +108,11 @@ class Answers(Frames):
 
     def _error(self, message: wire.Error, data: bytes, now: int) -> None:
         self.answers += 1
-        sid = self._control(message, data, now)
         code, text = message.msg.code, message.msg.msg
+        sid = self.sids.get(message.sid) if message.sid is not None else None
+        if sid is None or not sid.counts_own or code not in TERMINAL:
+            # Our own numbers do not show what was thrown away before the end: there only data proves what was heard.
+            self._control(message, data, now)
         probed = self.sids.get(self._probes.take(message.id))
         waits = self._asking.waits_for(message.id)
         if code == UNKNOWN_SID and (probed is not None or (waits and self.sids)):

@@ -43,7 +43,10 @@ A repeated frame or two are the exchange's slip and cost nothing; 20 in a row ha
 OLD_FOR_MAX = 5 * SECOND
 """The same for a quiet sid, microseconds: longer than any reordering inside one connection, shorter than a probe's turn,
 so that the first two answers to probes are enough."""
-SENDING_OFF_MAX = DAY
+SENDING_EARLY_MAX = 60 * SECOND
+"""No frame was sent before its connection was opened, and an exchange opens none to a clock that is a minute off (reference,
+section 2): an earlier sending time is none, microseconds, or it would claim what was before the connection."""
+SENDING_LATE_MAX = DAY
 """A sending time further from our clock than this is none, microseconds: a wrong unit or a wild value would stretch a claim
 over years. No clock that a machine keeps is a day wrong, so nothing true is lost; then our own stands in."""
 
@@ -98,6 +101,7 @@ class Judge:
         self.markets = Markets(self.ids, settings.chunk, use_yes_price=settings.use_yes_price)
         self.moment = moment
         self._started = now - moment
+        self._sent_ms_min = (now - SENDING_EARLY_MAX) // 1000
         self._sent_ms = 0
         self._newest: tuple[int, int] | None = None
         self.pass_time(moment)
@@ -108,9 +112,7 @@ class Judge:
             self._newest = (self._sent_ms * 1000, self.moment)
             self._sent_ms = 0
         self.moment = moment
-        now = self.steady_now
-        self._sent_ms_min = (now - SENDING_OFF_MAX) // 1000
-        self._sent_ms_max = (now + SENDING_OFF_MAX) // 1000
+        self._sent_ms_max = (self.steady_now + SENDING_LATE_MAX) // 1000
 
     @property
     def steady_now(self) -> int:

@@ -15,6 +15,9 @@ from libs.marketdata.units import SECOND
 from services.connector.requests import Requests
 
 Kind = Literal["subscribe", "add", "delete"]
+UNREADABLE_MAX = 3
+"""After so many requests whose answer could not be read, and none that could, nobody waits for a market's book any more; it is
+asked for again all the same, ever more rarely."""
 REFUSED_WAIT = 60 * SECOND
 """How long after its refusal a market is asked for again, microseconds; alone, so that it costs no other market.
 
@@ -40,7 +43,7 @@ class Markets:
     Args of the constructor: the connection's command ids; most tickers in one command; the orientation asked for.
 
     Attributes:
-        absent: asked for, and not there (now). room: how many markets the exchange takes; None: as many as there are.
+        absent: asked for, and not there (now), or in no words that can be read. room: how many markets the exchange takes; None: as many as there are.
         over: wanted markets for which there is no room, as far as they were told of. requests: for books.
     """
 
@@ -120,6 +123,11 @@ class Markets:
         listed = sorted(tickers)
         self.requests.doubt(listed, now)
         self.requests.want(listed)
+
+    def unreadable(self, ticker: str, now: int) -> None:
+        """Ask for this book after a frame of it that cannot be read; nobody waits for one of which nothing can be."""
+        if self.requests.unreadable(ticker, now) >= UNREADABLE_MAX and ticker not in self.seen:
+            self.absent.add(ticker)
 
     def see(self, ticker: str) -> None:
         """Note a snapshot."""

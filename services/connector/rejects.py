@@ -78,7 +78,7 @@ class Rejects(Judge):
         ):
             self.write_gap(sid, "rejected", ticker, at, now, number, number, reason)
             sid.end_stream(ticker, "rejected", now)
-            self.markets.lost([ticker], self.moment)
+            self.markets.unreadable(ticker, self.moment)
         else:
             self.write_gap(sid, "rejected", None, at, now, number, number, reason)
             sid.restart(number, at, "rejected", now)

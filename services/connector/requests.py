@@ -10,18 +10,21 @@ SNAPSHOT_WAIT = 10 * SECOND
 """How long an answer to a request for a snapshot may take, microseconds."""
 DOUBTED_WAIT = 2 * SECOND
 """The same once frames were lost that may have been the answer, microseconds: what is still under way comes in less."""
+UNREADABLE_WAIT_MAX = 600 * SECOND
+"""Longest time between two requests for a book whose answers cannot be read, microseconds; each is twice the one before."""
 SNAPSHOT_TRIES_MAX = 3
 """After so many requests without an answer a market counts as absent: it was closed meanwhile, or never existed."""
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A market whose snapshot is waited for, until when; is_doubted: the answer may have been lost."""
+    """A market whose snapshot is waited for, until when; is_doubted: the answer may have been lost, or cannot be read."""
 
     at: int
     tries: int
     until: int
     is_doubted: bool = False
+    is_unreadable: bool = False
 
 
 class Requests:
@@ -35,6 +38,7 @@ class Requests:
         self._asked: dict[str, _Asked] = {}
         self._wanted: dict[str, None] = {}
         self._renewed: dict[str, None] = {}
+        self._unreadable: dict[str, int] = {}
 
     def want(self, tickers: Iterable[str]) -> None:
         """Ask for these books as soon as may be; those asked for already are not asked twice."""
@@ -66,9 +70,21 @@ class Requests:
             if asked is not None and asked.until > now + DOUBTED_WAIT:
                 asked.until, asked.is_doubted = now + DOUBTED_WAIT, True
 
+    def unreadable(self, ticker: str, now: int) -> int:
+        """Note a frame of this book that cannot be read, the answer perhaps; return of how many requests in a row."""
+        asked = self._asked.get(ticker)
+        if asked is None:
+            self.want([ticker])
+        elif not asked.is_unreadable:
+            count = self._unreadable[ticker] = self._unreadable.get(ticker, 0) + 1
+            asked.is_doubted = asked.is_unreadable = True
+            asked.until = now + min(DOUBTED_WAIT << min(count - 1, 30), UNREADABLE_WAIT_MAX)
+        return self._unreadable.get(ticker, 0)
+
     def answered(self, ticker: str) -> None:
         """Note that a book came."""
         self._asked.pop(ticker, None)
+        self._unreadable.pop(ticker, None)
 
     def forget(self, tickers: Iterable[str]) -> None:
         """Ask for these books no more."""
@@ -76,12 +92,14 @@ class Requests:
             self._asked.pop(ticker, None)
             self._wanted.pop(ticker, None)
             self._renewed.pop(ticker, None)
+            self._unreadable.pop(ticker, None)
 
     def forget_all(self) -> None:
         """Ask for nothing more."""
         self._asked.clear()
         self._wanted.clear()
         self._renewed.clear()
+        self._unreadable.clear()
 
     def given_up(self, now: int, held: Container[str]) -> list[str]:
         """Return the markets that were asked for often enough; those that may be asked once more are asked again.

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from libs.store.planning import Wishes, look
 from libs.store.pool import AnyConnection, Pool
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
+from services.connector.disk import Disk
 from services.connector.holdings import Holdings
 from services.connector.remembered import remember
 from services.connector.settings import Settings
@@ -23,6 +25,8 @@ from services.connector.settings import Settings
 log = get_logger(__name__)
 
 ACQUIRE_S_MAX = 5.0
+ASSIGNMENT_S_MAX = 5.0
+"""Seconds that planning and following wait for a volume; while it answers nothing they do not ask it again."""
 
 
 @dataclass(slots=True)
@@ -31,7 +35,7 @@ class Shard:
 
     Attributes:
         draining: SIGTERM came: slots are to be taken over by others. ended: nothing is to be captured any more.
-        beating: held by whoever writes our lease. given_back: it is over for good.
+        beating: held by whoever writes our lease. given_back: it is over for good. disk: writes the assignment.
         is_away: the control tables cannot be read. is_unfit: by their schema; said beside the first reason.
         fits: set once the database has a schema for this code; until then nothing is asked of its tables. waits_for: why not.
         beat_at_s, grows_at_s: the last heartbeat, and from when on connections may be reserved; monotonic, seconds.
@@ -55,6 +59,7 @@ class Shard:
     fits: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     beating: asyncio.Lock = field(default_factory=asyncio.Lock)
+    disk: Disk = field(default_factory=Disk)
     given_back: bool = False
 
     @property
@@ -190,12 +195,13 @@ async def follow_once(shard: Shard) -> None:
     async with borrow_patiently(shard.pool, ACQUIRE_S_MAX) as conn:
         await holdings.follow(conn)
     directory = shard.settings.connector.state_dir
-    if holdings.changed and directory and not shard.draining:
+    changed, holdings.changed = holdings.changed, False
+    if changed and directory and not shard.draining:
+        write = partial(remember, Path(directory), shard.name, holdings.assignment())
         try:
-            remember(Path(directory), shard.name, holdings.assignment())
+            await shard.disk.do(write, hangs_s=ASSIGNMENT_S_MAX)
         except OSError as error:
             log.warning("assignment_not_kept", error=str(error))
-    holdings.changed = False
 
 
 async def keep_heartbeat(shard: Shard) -> None:

@@ -230,3 +230,39 @@ def test_wild_sending_times_do_not_follow_a_clock_that_was_set() -> None:
     desk.session.close("drained", late)
     assert max(r.sent_to for r in desk.rows("listen_ranges")) == NOW + 3 * MS
     assert {g.reason for g in desk.rows("gaps")} == set()
+
+
+def test_the_overflow_of_a_channel_without_numbers_ends_its_claim_at_its_last_data() -> None:
+    """What the exchange threw away before it says so shows in no number: nothing up to the error may count as heard."""
+    desk = Desk("ticker/0", ())
+    desk.subscribe()
+    for ms in (1000, 2000, 3000):
+        frame = {"type": "ticker", "sid": 1, "sending_ts_ms": T0 + ms}
+        frame |= {"msg": TICKER | {"ts_ms": T0 + ms - 5}}
+        desk.raw(json.dumps(frame).encode(), NOW + ms * MS)
+    over = {"type": "error", "sid": 1, "seq": 17, "sending_ts_ms": T0 + 23_000}
+    over |= {"msg": {"code": 25, "msg": "Subscription buffer overflow"}}
+    desk.raw(json.dumps(over).encode(), NOW + 23 * S)
+    desk.session.close("disconnected", NOW + 24 * S)
+    (closed,) = [row for row in desk.rows("listen_closed") if row.reason == "error 25"]
+    assert closed.sent_at == NOW + 3 * S
+    (claim,) = claims(
+        desk.rows("listen_ranges"), desk.rows("listen_opened"), desk.rows("listen_closed")
+    )
+    assert claim.to_ts <= NOW + 3 * S
+    assert [gap.from_ts for gap in desk.rows("gaps")] == [NOW + 3 * S]
+
+
+def test_no_claim_begins_before_its_connection() -> None:
+    """A first frame that says it was sent half a day ago: our own time stands in."""
+    desk = Desk(tickers=("A",))
+    desk.subscribe()
+    desk.send("orderbook_snapshot", 1, at=T0 - 12 * 3_600_000, msg={"market_ticker": "A"})
+    for number in range(2, 12):
+        desk.delta(number)
+    desk.send("orderbook_snapshot", 12, at=T0 + 12_000, msg={"market_ticker": "A"})
+    desk.session.close("disconnected", NOW + 20 * S)
+    (claim,) = claims(
+        desk.rows("listen_ranges"), desk.rows("listen_opened"), desk.rows("listen_closed")
+    )
+    assert NOW <= claim.from_ts < claim.to_ts

@@ -15,8 +15,10 @@ from libs.flow.batch import Batch
 from libs.marketdata.rows import TradeRow
 from libs.marketdata.tables import Family
 from libs.store import spool as spool_module
+from libs.store import spool_run
 from libs.store.batches import SealedBatch
 from libs.store.spool import SpoolLimits
+from libs.store.spool_format import RECORD_MAGIC
 from services.connector import inherited, spooling
 from services.connector.openings import rows_of
 from tests.unit.connector.spool_world import Database, Killed, Process
@@ -294,3 +296,38 @@ async def test_an_old_batch_goes_to_the_disk_and_young_ones_do_not(
     assert process.buffer.on_disk == (max(ahead) >= 0.4)
     await process.write_once()
     assert not process.buffer.is_spooling
+
+
+@pytest.mark.parametrize("failures", [1, 2, 5])
+async def test_records_that_a_disk_refuses_after_their_segments_header_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """The file that has only its header is gone on with: two segments of one name would be deleted together."""
+    monkeypatch.setattr(spooling, "CHUNK_BYTES", 2000)
+    process = Process(tmp_path, database := Database(), Random(1), rows_max=1000)
+    now = process.clock.now
+    refuse = iter([True] * failures)
+    write_all = spool_run.write_all
+
+    def refused(fd: int, data: bytes) -> None:
+        if data.startswith(RECORD_MAGIC) and next(refuse, False):
+            raise OSError(errno.EIO, "Input/output error")
+        write_all(fd, data)
+
+    for number in range(1, 9):
+        process.buffer.put(batch(number, 3, now()), now())
+    await process.spooling.turn()
+    monkeypatch.setattr(spool_run, "write_all", refused)
+    for number in range(9, 40):
+        process.buffer.put(batch(number, 3, now()), now())
+    for _ in range(failures + 3):
+        process.clock.advance(1.1)
+        await process.spooling.turn()
+    assert next(refuse, None) is None
+    assert process.spool.run is not None
+    segments = [segment.path for segment in process.spool.run._segments]
+    assert len(segments) == len(set(segments)) > 1
+    while await process.write_once():
+        await process.spooling.turn()
+    assert committed(database) == list(range(1, 40))
+    assert process.gaps == []

@@ -1,8 +1,10 @@
 """When a shard may reserve more connections than it has, and what it says of its database."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +15,7 @@ from libs.store.errors import SchemaAway, StoreUnavailable
 from libs.store.planner import Planner
 from libs.telemetry.metrics import Metrics
 from services.connector import tasks
+from services.connector.remembered import recall, remember
 from services.connector.tasks import Shard
 
 
@@ -81,3 +84,42 @@ async def test_no_heartbeat_prolongs_a_lease_that_was_given_back(
         answered.set()
     await tasks.heartbeat_once(shard)
     assert done == ["heartbeat", "others_drain", "reserve", "released", "deregister"]
+
+
+async def test_a_volume_that_answers_nothing_holds_neither_the_loop_nor_the_next_turns(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first turn waits for a bounded time, the next not at all; what was not kept is said, and other slots are followed."""
+    monkeypatch.setattr(tasks, "ASSIGNMENT_S_MAX", 0.05)
+    said: list[str] = []
+    monkeypatch.setattr(
+        tasks, "log", SimpleNamespace(warning=lambda event, **more: said.append(more["error"]))
+    )
+
+    @asynccontextmanager
+    async def connection(*_: Any) -> AsyncIterator[None]:
+        yield None
+
+    monkeypatch.setattr(tasks, "borrow_patiently", connection)
+    freed, followed = threading.Event(), []
+
+    async def follow(_: Any) -> None:
+        followed.append(True)
+        holdings.changed = True
+
+    holdings = SimpleNamespace(
+        follow=follow, changed=False, assignment=lambda: {"orderbook/0": frozenset({"A"})}
+    )
+    connector = SimpleNamespace(state_dir=str(tmp_path), shard="connector-a-1")
+    settings = SimpleNamespace(connector=connector)
+    shard = Shard(*cast(Any, (settings, None, None, None, holdings, None)))
+    monkeypatch.setattr(tasks, "remember", lambda *_: freed.wait(30))
+    await tasks.follow_once(shard)
+    await tasks.follow_once(shard)
+    assert len(followed) == 2
+    assert said == ["the disk has not answered for 0.05 s", "the disk does not answer"]
+    freed.set()
+    monkeypatch.setattr(tasks, "remember", remember)
+    await shard.disk.do(lambda: None, hangs_s=None)
+    await tasks.follow_once(shard)
+    assert recall(tmp_path, "connector-a-1") == {"orderbook/0": frozenset({"A"})}
