@@ -19,6 +19,7 @@ from libs.store import spool_run
 from libs.store.batches import SealedBatch
 from libs.store.spool import SpoolLimits
 from libs.store.spool_format import RECORD_MAGIC
+from libs.store.spool_notes import write_all
 from services.connector import inherited, spooling
 from services.connector.openings import rows_of
 from tests.unit.connector.spool_world import Database, Killed, Process
@@ -307,7 +308,6 @@ async def test_records_that_a_disk_refuses_after_their_segments_header_lose_noth
     process = Process(tmp_path, database := Database(), Random(1), rows_max=1000)
     now = process.clock.now
     refuse = iter([True] * failures)
-    write_all = spool_run.write_all
 
     def refused(fd: int, data: bytes) -> None:
         if data.startswith(RECORD_MAGIC) and next(refuse, False):
@@ -321,7 +321,7 @@ async def test_records_that_a_disk_refuses_after_their_segments_header_lose_noth
     for number in range(9, 40):
         process.buffer.put(batch(number, 3, now()), now())
     for _ in range(failures + 3):
-        process.clock.advance(1.1)
+        process.clock.advance(1.1)  # type: ignore[attr-defined]
         await process.spooling.turn()
     assert next(refuse, None) is None
     assert process.spool.run is not None
