@@ -116,8 +116,8 @@ async def test_the_schedule_says_when_the_next_maintenance_is(
 
     monkeypatch.setattr(hours, "windows", windows)
     async with running_zone(gatherer_db, tmp_path) as zone:
-        now = zone.simulator.clock.now() + 2 * SECOND
         async with zone.registry(registry=replace(QUICK, schedule_s=0.3)) as runtime:
+            now = zone.simulator.clock.now() + 2 * SECOND
             planned = {"from": now, "to": now + 3 * SECOND}
             assert said(runtime)["next_maintenance"] in (None, planned)
             await zone.until(lambda: (said(runtime)["paused"] or {}).get("why") == "trading")
