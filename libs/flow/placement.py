@@ -10,6 +10,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from libs.marketdata.listening import ORDERBOOK_CHANNEL
+
+CHANNELS = {
+    "orderbook": (ORDERBOOK_CHANNEL,),
+    "ticker": ("ticker",),
+    "trade": ("trade",),
+    "lifecycle": ("market_lifecycle_v2", "multivariate_market_lifecycle"),
+}
+"""Channels of a slot, by the slot's kind."""
 SLACK = 1.10
 """A shard may carry a tenth more than its fair share before slots move away."""
 MIRRORED_KINDS = ("ticker", "trade", "lifecycle")

@@ -6,12 +6,13 @@ An answer that names a sid takes a number of its sequence, so it is judged like 
 from uuid import UUID
 
 from libs.exchange import wire
+from libs.flow.placement import CHANNELS
 from libs.marketdata.rows import GapRow, gap
 from libs.marketdata.units import SECOND
 from services.connector.asking import Asking
 from services.connector.errors import NumbersReused, Silent
 from services.connector.frames import Frames
-from services.connector.judge import CHANNELS, SessionSettings
+from services.connector.judge import SessionSettings
 from services.connector.outlets import Outlets
 from services.connector.probes import Probes
 from services.connector.sids import Sid

@@ -6,11 +6,12 @@ meant is given up, and that is written down. Only when nothing smaller is left t
 
 from libs.exchange import commands, wire
 from libs.exchange.errors import SubscriptionRejected
+from libs.flow.placement import CHANNELS
 from libs.marketdata.listening import ORDERBOOK_CHANNEL
 from libs.marketdata.rows import gap
 from libs.marketdata.units import SECOND
 from services.connector.errors import Unanswered
-from services.connector.judge import CHANNELS, Judge
+from services.connector.judge import Judge
 from services.connector.markets import Pending
 from services.connector.sids import Sid
 

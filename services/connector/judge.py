@@ -11,7 +11,6 @@ from uuid import UUID
 
 from libs.exchange import commands, wire
 from libs.flow.placement import kind_of
-from libs.marketdata.listening import ORDERBOOK_CHANNEL
 from libs.marketdata.rows import RejectedFrameRow, gap
 from libs.marketdata.sequence import Margin, Step
 from libs.marketdata.tables import Family
@@ -21,13 +20,6 @@ from services.connector.markets import Markets
 from services.connector.outlets import Outlets
 from services.connector.sids import Sid
 
-CHANNELS = {
-    "orderbook": (ORDERBOOK_CHANNEL,),
-    "ticker": ("ticker",),
-    "trade": ("trade",),
-    "lifecycle": ("market_lifecycle_v2", "multivariate_market_lifecycle"),
-}
-"""Channels of a slot, by the slot's kind."""
 FAMILY_OF_KIND = {
     "orderbook": Family.DELTAS,
     "ticker": Family.TICKERS,

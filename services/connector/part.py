@@ -11,12 +11,12 @@ from typing import Protocol
 from libs.exchange.errors import AuthRejected, ConnectionEnded, ExchangeError, RateLimited
 from libs.exchange.transport import Connection
 from libs.flow.backoff import Backoff
+from libs.flow.placement import CHANNELS
 from libs.marketdata.rows import GapRow, gap
 from libs.store.waiting import first_of
 from libs.telemetry.logging import get_logger
 from services.connector.connection_id import uuid7
 from services.connector.errors import ConnectorError, CrossedBook, Late
-from services.connector.judge import CHANNELS
 from services.connector.lateness import Lateness, Strictness
 from services.connector.serving import Hooks, Serving
 from services.connector.session import Session

@@ -12,10 +12,11 @@ from uuid import UUID
 
 from libs.exchange import commands, wire
 from libs.exchange.errors import Undecodable
+from libs.flow.placement import CHANNELS
 from libs.marketdata.sequence import START_MARGIN, START_MARGIN_UNSENT
 from libs.marketdata.units import SECOND
 from services.connector.answers import Answers
-from services.connector.judge import CHANNELS, FAMILY_OF_KIND, SessionSettings
+from services.connector.judge import FAMILY_OF_KIND, SessionSettings
 from services.connector.outlets import Outlets
 from services.connector.probes import is_mute
 from services.connector.sids import Sid

@@ -9,9 +9,8 @@ import asyncio
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
-from libs.flow.placement import is_mirrored, kind_of
+from libs.flow.placement import CHANNELS, is_mirrored, kind_of
 from libs.telemetry.logging import get_logger
-from services.connector.judge import CHANNELS
 from services.connector.part import Part
 from services.connector.serving import first_error
 from services.connector.session import Session

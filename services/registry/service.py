@@ -19,6 +19,7 @@ from libs.store.pool import Pool
 from libs.store.scribe import Scribe
 from services.registry import tasks
 from services.registry.catalogue import Rules
+from services.registry.deaths import Deaths
 from services.registry.debug import as_html, markets_page
 from services.registry.exchange_state import ExchangeWatch
 from services.registry.follow import LifecycleFollower
@@ -44,6 +45,7 @@ class Parts:
     looker: Looker
     follower: LifecycleFollower
     housekeeper: Housekeeper
+    deaths: Deaths
     watch: ExchangeWatch
     mover: Mover
     packer: Packer
@@ -101,6 +103,7 @@ def _put_together(
     def lane_lost(lost: LaneLost) -> None:
         if lost.reason != "closed":
             syncer.forget()
+            deaths.forget()
 
     scribe = Scribe(
         LaneWriter(
@@ -113,6 +116,7 @@ def _put_together(
         on_lost=lane_lost,
     )
     keeper = Keeper(pool, scribe, moved, clock, _rules(settings), int(own.cache_s * SECOND), lease)
+    deaths = Deaths(pool, scribe, clock.now)
     watch = ExchangeWatch(rest.client, scribe, pool, clock, lease, runtime.metrics)
     syncer = Syncer(rest.client, keeper, pool, clock, settings, lease)
     looker = Looker(
@@ -128,6 +132,7 @@ def _put_together(
         looker=looker,
         follower=LifecycleFollower(pool, keeper, clock, lease, runtime.metrics),
         housekeeper=Housekeeper(pool, clock, lease.holder, own.lease_s, own.ledger_keep_s),
+        deaths=deaths,
         watch=watch,
         mover=Mover(pool, moved, lease, int(own.move_settle_s * SECOND)),
         packer=Packer(runtime, pool, own.pack_after_s),
@@ -157,8 +162,8 @@ def _start_loops(started: EternalTasks, settings: Settings, runtime: Runtime, pa
     started.start("advance-clock", tasks.advance_clock(runtime, parts.keeper))
     started.start("count-markets", tasks.count(runtime, parts.keeper))
     tasks.start_periodic(
-        started, runtime, own, parts.keeper, parts.looker, parts.watch, parts.housekeeper, parts.mover,
-        parts.packer,
+        started, runtime, own, parts.keeper, parts.looker, parts.watch, parts.housekeeper, parts.deaths,
+        parts.mover, parts.packer,
     )  # fmt: skip
 
 
@@ -172,7 +177,7 @@ def _describe(runtime: Runtime, pool: Pool, rest: Rest, parts: Parts) -> None:
     health.set("lifecycle", parts.follower.facts)
     health.set("exchange", lambda: {**parts.watch.facts(), **rest.describe()})
     health.set("moves", parts.mover.facts)
-    health.set("house", parts.housekeeper.facts)
+    health.set("house", lambda: parts.housekeeper.facts() | parts.deaths.facts())
     health.set("columns", parts.packer.facts)
 
     async def page(query: Any) -> Any:

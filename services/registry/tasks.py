@@ -5,6 +5,7 @@ from typing import Final
 from libs.runtime.repeat import repeat
 from libs.runtime.service import EternalTasks, Runtime
 from libs.store.notify import Listener
+from services.registry.deaths import Deaths
 from services.registry.exchange_state import ExchangeWatch
 from services.registry.follow import LifecycleFollower
 from services.registry.housekeeping import Housekeeper
@@ -75,6 +76,7 @@ def start_periodic(
     looker: Looker,
     watch: ExchangeWatch,
     housekeeper: Housekeeper,
+    deaths: Deaths,
     mover: Mover,
     packer: Packer,
 ) -> None:
@@ -87,6 +89,7 @@ def start_periodic(
         ("place-strays", keeper.place_strays, MOVES_S),
         ("end-moves", mover.end_once, MOVES_S),
         ("keep-house", housekeeper.round_once, own.housekeeping_s),
+        ("tell-deaths", deaths.tell_once, own.housekeeping_s),
         ("summarize", housekeeper.summarize_once, SUMMARIZE_S),
         ("drop-partitions", housekeeper.drop_once, own.drop_s),
         ("pack-chunks", packer.pack_once, own.pack_s),

@@ -1,14 +1,23 @@
 """What a successor writes about the sids of a process that died."""
 
+import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from uuid import UUID, uuid4
+
+import pytest
 
 from libs.marketdata.rows import DeltaRow, ListenOpenedRow, ListenRangeRow
 from libs.marketdata.tables import Family
 from libs.store.batches import seal
+from libs.store.errors import StoreUnavailable
 from libs.store.lanes import LaneWriter
 from libs.store.pool import Target, connect, open_pool
+from libs.store.scribe import Scribe
+from libs.telemetry.metrics import Metrics
 from services.connector.successor import succeed
+from services.registry.deaths import Deaths
+from tests.integration.connector.world import running_zone
 
 ONE, TWO, THREE, FOUR = (UUID(int=n) for n in range(1, 5))
 
@@ -56,3 +65,36 @@ async def test_gaps_of_a_dead_process_name_their_slots(gatherer_db: Target) -> N
         (THREE, "process_died", "trade/1"),
         (FOUR, "process_died", ""),
     }
+
+
+async def test_a_successor_that_could_not_read_asks_again(gatherer_db: Target) -> None:
+    """The lanes are closed with what is read behind it, or not at all."""
+    await _write(gatherer_db, {"listen_ranges": [heard(ONE, 1, "trade")]})
+    async with connect(gatherer_db) as conn, connect(gatherer_db) as other:
+        await conn.execute("set statement_timeout = '200ms'")
+        async with other.transaction():
+            await other.execute("lock table listen_ranges in access exclusive mode")
+            with pytest.raises(StoreUnavailable):
+                await succeed(conn, "shard", uuid4(), 99)
+        await conn.execute("reset statement_timeout")
+        assert [row.connection for row in await succeed(conn, "shard", uuid4(), 99)] == [ONE]
+        assert await succeed(conn, "shard", uuid4(), 99) == []
+
+
+async def test_of_a_connector_that_ended_in_order_nothing_is_told(
+    gatherer_db: Target, tmp_path: Path
+) -> None:
+    """Every sid that it heard was closed with its last rows: the registry looks at its lanes and writes nothing."""
+    async with running_zone(gatherer_db, tmp_path) as zone:
+        async with zone.connector():
+            await zone.until(lambda: zone.has_rows(orderbook_deltas=100, trades=1, tickers=1))
+        assert await zone.conn.fetchval("select count(*) from lanes where closed_at is null") == 0
+        await zone.conn.execute("update lanes set closed_at = closed_at - interval '2 minutes'")
+        async with open_pool(gatherer_db) as pool:
+            lane = LaneWriter(pool, family=Family.REST, process="registry", instance=uuid4())
+            scribe = Scribe(lane, "rest", now=lambda: 1, stop=asyncio.Event(), metrics=Metrics("a"))
+            deaths = Deaths(pool, scribe, lambda: 1)
+            await deaths.tell_once()
+            assert deaths.told == 0
+            await scribe.close()
+        assert "process_died" not in {row.reason for row in await zone.rows("gaps")}

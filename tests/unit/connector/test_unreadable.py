@@ -49,6 +49,7 @@ class Exchange:
 def test_the_slot_is_complete_without_it_and_it_is_asked_for_ever_more_rarely(
     levels: list[list[str]],
 ) -> None:
+    """Its hole stays its own: bytes kept and a gap for every answer, and after an hour one every ten minutes."""
     exchange = Exchange({"yes_dollars_fp": levels})
     exchange.play(0, 30)
     session = exchange.desk.session
