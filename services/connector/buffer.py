@@ -147,10 +147,15 @@ class Buffer:
         return self.done < self.spooled_to
 
     @property
+    def oldest(self) -> Record | None:
+        """The first batch of what waits; None when nothing waits, or it is on the disk and nobody read it yet."""
+        first = self._head or next(iter(self._front or self._tail), None)
+        return first if first is not None and first.number == self.done + 1 else None
+
+    @property
     def oldest_at(self) -> int | None:
         """When the first row of what waits came, microseconds; None when nothing waits, or nobody read it yet."""
-        first = self._head or next(iter(self._front or self._tail), None)
-        return first.first_at if first is not None and first.number == self.done + 1 else None
+        return self.oldest.first_at if self.oldest is not None else None
 
     def peek(self) -> Record | None:
         """Return the oldest batch, or what is to be restated before it; the same until it is committed, or left.

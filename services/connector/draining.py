@@ -1,7 +1,7 @@
 """The end of a connector's life: hand the slots over, flush, close the lanes; what cannot be committed is kept on disk."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from libs.marketdata.tables import Family
 from libs.store.borrowing import borrow_patiently
@@ -33,7 +33,8 @@ async def live_until_stopped(
     await _hand_over(shard, until)
     await shard.holdings.close("drained")
     await spools.settle(max(own.flush_s, until - clock.monotonic()))
-    late = await flush(pipelines, writers, max(own.flush_s, until - clock.monotonic()))
+    timeout_s = max(own.flush_s, until - clock.monotonic())
+    late = await flush(pipelines, writers, timeout_s, before_rest=spools.write_down_held)
     if late:
         rows = {p.family.value: p.buffer.rows + p.batcher.count for p in pipelines.values()}
         log.error("rows_left_behind", **rows)
@@ -47,12 +48,22 @@ async def live_until_stopped(
 
 
 async def flush(
-    pipelines: Pipelines, writers: Writers, timeout_s: float
+    pipelines: Pipelines,
+    writers: Writers,
+    timeout_s: float,
+    *,
+    before_rest: Callable[[Collection[Family]], Awaitable[None]] | None = None,
 ) -> set[asyncio.Task[None]]:
-    """Let all writers end, `rest` last because it carries the others' gaps; return those that did not in time."""
+    """Let all writers end, `rest` last because it carries the others' gaps; return those that did not in time.
+
+    Args:
+        before_rest: is told which families ended with rows held back, as long as gaps of that can be written.
+    """
     until = asyncio.get_running_loop().time() + timeout_s
     late: set[asyncio.Task[None]] = set()
     for families in ([f for f in pipelines if f is not Family.REST], [Family.REST]):
+        if families == [Family.REST] and before_rest is not None:
+            await before_rest([f for f in pipelines if writers[f].done() and pipelines[f].buffer])
         for family in families:
             pipelines[family].finish()
         left = max(0.0, until - asyncio.get_running_loop().time())
@@ -80,7 +91,7 @@ async def _hand_over(shard: Shard, until: float) -> None:
 
 
 async def _close(shard: Shard, pipelines: Pipelines, spools: Spools) -> None:
-    """Close the lanes and deregister; what is held back is kept on disk for the next process.
+    """Close the lanes and deregister; what is held back is kept on disk for the next process, and is written down as a gap.
 
     What the disk does not take is gone: then the lanes stay open, and whoever closes them writes down where they ended.
     """

@@ -4,7 +4,7 @@ Without a directory there is none. One that cannot be used is said, done without
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -23,6 +23,7 @@ from libs.telemetry.logging import get_logger
 from services.connector.buffer import BYTES_MAX, Marks
 from services.connector.disk import Disk
 from services.connector.inherited import Heir, Legacy
+from services.connector.leftovers import Leftovers
 from services.connector.pipeline import Pipeline
 from services.connector.settings import Settings
 from services.connector.sids import FAMILIES
@@ -78,6 +79,7 @@ class Spools:
         self._in_doubt: Spool | None = None
         self._identity = ""
         self._inheriting: asyncio.Task[Any] | None = None
+        self._is_left = False
 
     async def __aenter__(self) -> Self:
         if self._is_wanted:
@@ -253,10 +255,26 @@ class Spools:
         """Wait until what an earlier process left is committed; not longer than that, and not for what is held back: then
         it is left to the next one.
         """
-        if self._storage.is_full:
+        self._is_left = self._storage.is_full
+        if self._is_left:
             timeout_s = 0.0
         if not await first_of(self.is_settled, timeout_s=timeout_s) and self._inheriting:
             self._inheriting.cancel()
+
+    async def write_down_held(self, held: Collection[Family]) -> None:
+        """Write the cause of what stays on this disk because the database is full: nobody else can, if the disk goes.
+
+        Args:
+            held: the families of which this process leaves rows.
+        """
+        if self._spool is None:
+            return
+        own, buffers = self._settings, {family: self._pipelines[family].buffer for family in held}
+        left = Leftovers(
+            own.zone, own.connector.shard, self._spool, self._disk, buffers, is_waiting=self._is_left
+        )  # fmt: skip
+        for row in await left.gaps(self._runtime.clock.now()):
+            self._heir.write_gap(row)
 
     async def keep_all(self) -> None:
         """Write what is left in memory to the disk; for when the writers have ended and left something."""

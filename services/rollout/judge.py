@@ -13,11 +13,16 @@ from services.rollout.errors import AnswerUnreadable
 NOBODYS_FAULT: Final = frozenset({"exchange_paused", "not_subscribed"})
 """Causes of gaps that no version of ours makes or mends: the exchange's pauses, and a market's first moments."""
 
+FULL: Final = 0.95
+"""Part of a zone's storage from which on it counts as full: connectors that held rows back above 1.0 go on doing so until
+there is less than this."""
+
 
 class Reading(NamedTuple):
     """A zone's status. Times: microseconds by the database's clock; lag: milliseconds, None when nothing was heard of late.
 
     gap_at: when the newest gap of any trouble ended, None when there is none; gap: its cause in words.
+    storage: bytes by `storage_bytes_max`; 0.0 without a limit.
     """
 
     now: int
@@ -28,6 +33,12 @@ class Reading(NamedTuple):
     lag_p99_ms: float | None
     gap_at: int | None
     gap: str
+    storage: float = 0.0
+
+    @property
+    def is_full(self) -> bool:
+        """True when its connectors may hold rows back: on disks that go with their pods."""
+        return self.storage >= FULL
 
 
 class Verdict(NamedTuple):
@@ -75,6 +86,7 @@ def read_status(document: Mapping[str, Any], zone: str) -> Reading:
             lag_p99_ms=entry["lag_ms"]["p99"],
             gap_at=None if newest is None else int(newest["ends_at"]),
             gap=" ".join(str(word) for word in words if word),
+            storage=float((entry.get("storage") or {}).get("share") or 0.0),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise AnswerUnreadable(f"status of zone {zone} is of another version: {error!r}") from error

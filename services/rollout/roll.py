@@ -34,6 +34,10 @@ SLOW: Final = {
     "connector": "pod by pod; each hands its slots over first",
 }
 """Why a workload of a zone takes as long as it does."""
+FULL: Final = (
+    "zone {zone} has filled {share:.0%} of its storage_bytes_max: rows that its connectors hold back are lost with their pods."
+    " Bring production back, so that room is given back, and run this again; or give these rows up: --despite-full"
+)
 QUIET_S_MAX: Final = 300.0
 """Seconds that a zone's own troubles are waited for before its step."""
 
@@ -115,6 +119,9 @@ class Rollout:
         """Wait until what troubled the zone before its step is over; return its database's time, microseconds.
 
         A zone that cannot be asked (None), or does not become quiet, is no reason not to bring it what may mend it.
+
+        Raises:
+            Stopped: its storage is full.
         """
         if not zone:
             return None
@@ -125,6 +132,8 @@ class Rollout:
             except (AnswerUnreadable, ToolFailed) as error:
                 self.say(f"zone {zone} before its step: {error}")
                 return None
+            if reading.is_full and not self.wanted.despite_full:
+                raise Stopped(FULL.format(zone=zone, share=reading.storage))
             found = troubles(reading, self.wanted.demands)
             if not found:
                 return reading.now

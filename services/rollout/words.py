@@ -45,7 +45,7 @@ class Wanted:
 
     Attributes:
         helm: words for `helm upgrade`. common_helm, common_kubectl: where the cluster is, for each of the two.
-        held: zones that this run does not release. steps_only: show the steps and do nothing.
+        held: zones that this run does not release. despite_full: release also a zone whose storage is full. steps_only: show the steps and do nothing.
         rollout_s: seconds that each workload of a step may take to be replaced; also its migrations.
     """
 
@@ -56,6 +56,7 @@ class Wanted:
     common_kubectl: tuple[str, ...]
     namespace: str
     held: frozenset[str]
+    despite_full: bool
     steps_only: bool
     demands: Demands
     rollout_s: float
@@ -102,6 +103,7 @@ def parse(argv: Sequence[str]) -> Wanted:
         common_kubectl=(*namespace, *kubeconfig, *(("--context", context) if context else ())),
         namespace=given.namespace or "",
         held=frozenset(given.hold),
+        despite_full=given.despite_full,
         steps_only=given.dry_run,
         demands=Demands(given.sound_s, given.lag_s * 1000, given.within_s),
         rollout_s=given.rollout_s,
@@ -132,6 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--hold", action="append", default=[], metavar="ZONE", help="do not release it in this run; a later one goes on"
     )  # fmt: skip
+    parser.add_argument(
+        "--despite-full",
+        action="store_true",
+        help="release also a zone whose storage is full: what its connectors hold back goes with their pods, as a gap",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the steps and do nothing")
     _seconds(parser, "--sound-s", 60.0, "without any doubt before the next zone")
     _seconds(

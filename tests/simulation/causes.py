@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from libs.flow.placement import kind_of
+from libs.flow.placement import CHANNELS, kind_of
 from libs.marketdata.listening import Span, union
 from libs.marketdata.units import SECOND
 from libs.store.steady import WAIT_S_MAX
-from services.connector.judge import CHANNELS
 from tests.simulation.gatherer import SILENCE_S, SLOTS
 from tests.simulation.plan import EPOCH, ZONES
 from tests.simulation.production import Production

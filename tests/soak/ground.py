@@ -17,11 +17,10 @@ from typing import Any, LiteralString
 import yaml
 from rich.console import Console
 
-from libs.flow.placement import is_mirrored, kind_of
+from libs.flow.placement import CHANNELS, is_mirrored, kind_of
 from libs.marketdata.units import SECOND
 from libs.runtime.clock import Clock, SystemClock
 from libs.store.pool import connect
-from services.connector.judge import CHANNELS
 from services.local.demo import finish
 from services.local.judge import judge_run
 from services.local.processes import ProcessFailed, ProcessSpec

@@ -11,12 +11,11 @@ from uuid import UUID
 
 import aiohttp
 
-from libs.flow.placement import kind_of
+from libs.flow.placement import CHANNELS, kind_of
 from libs.marketdata.rows import ROW_TYPES, GapRow, RejectedFrameRow, SnapshotRow
 from libs.runtime.sections import SlotSettings
 from libs.runtime.service import Runtime
 from libs.store.pool import Target
-from services.connector.judge import CHANNELS
 from services.local.config_files import capture_filter
 from services.simulator.journal import Journal
 from services.simulator.server import SimulatorServer

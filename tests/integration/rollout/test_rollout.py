@@ -94,6 +94,21 @@ def test_a_gap_stops_it_and_a_second_run_goes_on(world: World, roll: Run) -> Non
     assert released(world.calls()) == [["a"], ["a", "b"], None]
 
 
+def test_a_zone_whose_storage_is_full_keeps_its_pods(world: World, roll: Run) -> None:
+    """What they hold back would go with them: it stops before that zone's step, unless told that these rows may go."""
+    world.change(looks={"b": [{"storage": 0.97}]})
+    status, shown = roll()
+    assert status == EXIT_STOPPED
+    assert "zone b has filled 97%" in " ".join(shown.split())
+    assert "--despite-full" in shown
+    assert released(world.calls()) == [[], ["a"]]
+    status, shown = roll("--despite-full")
+    assert status == EXIT_OK, shown
+    assert released(world.calls()) == [["a"], ["a", "b"], None]
+    world.change(looks={"a": [{"storage": 0.94}]})
+    assert roll()[0] == EXIT_OK
+
+
 def test_other_values_are_another_rollout(world: World, roll: Run) -> None:
     """After a stop with the old ones, everybody is held again before anybody follows."""
     world.change(stuck=["deployment/kd-connector-a"])
