@@ -184,7 +184,8 @@ class SlotSettings:
     lifecycle: Count = 2
     """Slots that each carry the whole lifecycle channels. 2: one may fail unnoticed."""
     connections_max: Count = 200
-    """Connections the account may hold at once. 200 per user at the exchange; what the slots leave is room to move."""
+    """Connections the zone may hold at once, all of its account's (200 per user at the exchange) or, where other zones use the
+    account too, its share of them; what the slots leave is room to move."""
 
     @property
     def total(self) -> int:
@@ -212,24 +213,40 @@ def account_faults(zones: Sequence[tuple[str, str, SlotSettings]]) -> list[str]:
     """Say which accounts are asked for more connections than they may hold: one sentence an account, none if all fit.
 
     The exchange counts connections by account, so zones of one account share its connections_max (the smallest that they
-    state counts); one connection must stay free, since a hand-over opens the new one before the old one closes.
+    state counts); for each zone one must stay free, since a hand-over opens the new one before the old one closes.
 
     Args:
-        zones: (zone, account, slots) of every zone there is; only who knows all of them can ask.
+        zones: (zone, account, slots) of every zone there is, connections_max the whole account's; only who knows all of
+            them can ask.
     """
     faults = []
     for account in sorted({account for _, account, _ in zones}):
         sharing = [(zone, slots) for zone, name, slots in zones if name == account]
         allowed = min(slots.connections_max for _, slots in sharing)
-        needed = sum(slots.total for _, slots in sharing) + 1
+        needed = sum(slots.total for _, slots in sharing) + len(sharing)
         if needed > allowed:
             sums = " + ".join(f"{slots.total} of {zone}" for zone, slots in sharing)
             faults.append(
-                f"account {account}: {sums} + 1 to move are {needed} connections,"
+                f"account {account}: {sums} + {len(sharing)} to move are {needed} connections,"
                 f" {needed - allowed} above its connections_max of {allowed};"
                 " lower the slots or give zones accounts of their own"
             )
     return faults
+
+
+def account_shares(zones: Sequence[tuple[str, str, SlotSettings]]) -> dict[str, int]:
+    """Return how many connections of its account each zone may hold: its slots and an equal part of what all slots leave.
+
+    All of it where the account is the zone's own. Only of zones without faults (see account_faults, also for `zones`).
+    """
+    shares = {}
+    for zone, account, own in zones:
+        sharing = [slots for _, name, slots in zones if name == account]
+        left = min(slots.connections_max for slots in sharing) - sum(
+            slots.total for slots in sharing
+        )
+        shares[zone] = own.total + left // len(sharing)
+    return shares
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ def judge_connections(account: str, slots: SlotSettings) -> Finding:
     """Judge the number of connections; the exchange has no way to ask how many are open now."""
     needed = slots.total + 1
     found = (
-        f"{slots.total} slots + 1 to move = {needed} of {slots.connections_max} the account {account} may hold"
-        " (200 documented, more with the tier); the exchange does not tell how many are open now"
+        f"{slots.total} slots + 1 to move = {needed} of {slots.connections_max} this zone may hold of account {account}"
+        " (200 documented for an account, more with the tier); the exchange does not tell how many are open now"
     )
     if account_faults([("this zone", account, slots)]):
         return fail(
@@ -76,7 +76,7 @@ def judge_connections(account: str, slots: SlotSettings) -> Finding:
         )
     room = slots.connections_max // needed
     zones = "one zone" if room == 1 else f"{room} such zones"
-    return ok(CONNECTIONS, f"{found}; room for {zones} of this account")
+    return ok(CONNECTIONS, f"{found}; room for {zones} in it")
 
 
 def _number(value: object, default: float) -> float:

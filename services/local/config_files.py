@@ -8,7 +8,7 @@ import yaml
 
 import services
 from libs.marketdata.capture import CaptureFilter
-from libs.runtime.sections import CaptureSettings, SlotSettings, account_faults
+from libs.runtime.sections import CaptureSettings, SlotSettings, account_faults, account_shares
 from services.local.topology import (
     PRODUCTION,
     Exchange,
@@ -45,11 +45,16 @@ class ConfigFiles:
         """
         template = merged(_template("gatherer.local.yaml"), own or {})
         slots = SlotSettings(**template["slots"])
-        faults = account_faults([(zone, exchange.api_key_ids[zone], slots) for zone in zones])
+        sharing = [(zone, exchange.api_key_ids[zone], slots) for zone in zones]
+        faults = account_faults(sharing)
         if faults:
             raise TooManyConnections("; ".join(faults))
+        shares = account_shares(sharing)
         for zone, server in zones.items():
-            self._write(zone, gatherer_config(template, zone, server, exchange))
+            account = exchange.api_key_ids[zone]
+            of_account = sum(name == account for _, name, _ in sharing)
+            part = merged(template, _part(template, shares[zone], of_account))
+            self._write(zone, gatherer_config(part, zone, server, exchange))
 
     def write_production(
         self, zones: Mapping[str, Server], production: Server, archive: Path, window_s: float
@@ -69,6 +74,16 @@ class ConfigFiles:
         path = self.paths[name] = self._folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
         return path
+
+
+def _part(template: Mapping[str, Any], connections: int, zones: int) -> dict[str, Any]:
+    """Return what of its account a zone has: connections, and where others use it, too, as much of the reads as each."""
+    part: dict[str, Any] = {"slots": {"connections_max": connections}}
+    for section in ("registry", "poller"):
+        share = template.get(section, {}).get("read_share")
+        if zones > 1 and share is not None:
+            part[section] = {"read_share": round(share / zones, 4)}
+    return part
 
 
 def capture_filter() -> CaptureFilter:

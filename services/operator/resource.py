@@ -24,7 +24,9 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Gatherer:
-    """One zone as it is to be. status: what the object says now; uid: another one is another Gatherer of the same name."""
+    """One zone as it is to be. status: what the object says now; uid: another one is another Gatherer of the same name;
+    account_connections_max: the whole account's, of which slots.connections_max is the zone's part.
+    """
 
     name: str
     uid: str
@@ -34,6 +36,7 @@ class Gatherer:
     slots: SlotSettings
     database: Database
     account: str
+    account_connections_max: int
     pins: Mapping[str, str] = field(default_factory=dict)
     status: Json = field(default_factory=dict)
 
@@ -60,6 +63,7 @@ def parse_gatherer(found: Json) -> Gatherer:
             slots=slots,
             database=_database(spec["database"]),
             account=spec.get("account", "default"),
+            account_connections_max=int(spec.get("accountConnectionsMax", slots.connections_max)),
             pins=dict(spec.get("pins") or {}),
             status=found.get("status") or {},
         )

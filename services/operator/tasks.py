@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from libs.kube.client import Json, Kube
@@ -119,7 +119,16 @@ class Gatherers:
     def _check_accounts(self) -> None:
         """Say which accounts are asked for more connections than they have: only who sees all zones can."""
         known = [(zone.gatherer, zone) for zone in self.zones.values()]
-        faults = account_faults([(own.name, own.account, own.slots) for own, _ in known])
+        faults = account_faults(
+            [
+                (
+                    own.name,
+                    own.account,
+                    replace(own.slots, connections_max=own.account_connections_max),
+                )
+                for own, _ in known
+            ]
+        )
         self.runtime.metrics.accounts_overbooked.set(len(faults))
         for own, zone in known:
             mine = [fault for fault in faults if fault.startswith(f"account {own.account}:")]

@@ -24,9 +24,15 @@ reopen() { echo 'ALTER DATABASE :"name" CONNECTION LIMIT -1;' | ask postgres; }
 version() {
   echo "SELECT installed_version FROM pg_available_extensions WHERE name = 'timescaledb';" | ask "$POSTGRES_DB"
 }
+# Only forward: an image that was taken back knows no way to its older version.
 behind() {
-  echo "SELECT count(*) FROM pg_available_extensions WHERE name = 'timescaledb'
-         AND installed_version <> default_version;" | ask "$POSTGRES_DB"
+  echo "SELECT count(*) FROM pg_available_extensions, LATERAL pg_extension_update_paths(name)
+         WHERE name = 'timescaledb' AND source = installed_version AND target = default_version AND path IS NOT NULL
+         AND string_to_array(split_part(target, '-', 1), '.')::int[]
+           > string_to_array(split_part(source, '-', 1), '.')::int[];" | ask "$POSTGRES_DB"
+}
+there() {
+  echo "SELECT default_version FROM pg_available_extensions WHERE name = 'timescaledb';" | ask "$POSTGRES_DB"
 }
 trap reopen EXIT
 was="$(version)"
@@ -37,22 +43,25 @@ if [ "$(behind)" != 0 ]; then
     ask postgres >/dev/null
   echo 'ALTER EXTENSION timescaledb UPDATE;' | run "$POSTGRES_DB"
 fi
-echo "timescaledb ${was:-none} $(version)"
+echo "timescaledb ${was:-none} $(version) $(there)"
 """
 """Runs in the database's own container, which has psql and the superuser's password."""
 
 
 class Extension(NamedTuple):
-    """Versions before and after; both empty where the database has no TimescaleDB."""
+    """Versions before and after, and the server's own; all empty where the database has no TimescaleDB."""
 
     was: str
     now: str
+    there: str = ""
 
     @property
     def says(self) -> str:
         """In words."""
         if not self.now:
             return "no TimescaleDB"
+        if self.there not in ("", self.now):
+            return f"TimescaleDB {self.now} stays: the server has {self.there} and knows no way to it; keep the newer database.image"
         return (
             f"TimescaleDB {self.now}"
             if self.was == self.now
@@ -67,6 +76,6 @@ def read_extension(answer: str) -> Extension:
         AnswerUnreadable: it is another one.
     """
     words = answer.split()
-    if words[:1] != ["timescaledb"] or len(words) not in (2, 3):
+    if words[:1] != ["timescaledb"] or len(words) not in (2, 3, 4):
         raise AnswerUnreadable(f"the database's container answered {answer.strip()[:200]!r}")
-    return Extension("", "") if words[1] == "none" else Extension(words[1], words[-1])
+    return Extension("", "") if words[1] == "none" else Extension(*words[1:])

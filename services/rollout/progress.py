@@ -42,6 +42,10 @@ def advice(wanted: Wanted, progress: Progress) -> list[str]:
         "  (numbers of connectors go back too; after kubectl scale Helm 4 wants --force-conflicts)"
     )
     lines.append(
+        "  (where database.image became a newer TimescaleDB, keep that image: helm upgrade with the former chart and values"
+        " and the newer image, for an older one has no library for the updated extension)"
+    )
+    lines.append(
         "to go on: run the same command again; zones that are not released stay as they are"
     )
     return lines

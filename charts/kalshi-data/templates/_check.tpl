@@ -31,23 +31,28 @@ What is wrong with the values, alone or beside what the cluster has, all at once
 {{- if gt (len $longest) 52 -}}
 {{- $faults = append $faults (printf "zones: %s is longer than 52 characters; shorten the release's name (fullnameOverride) or the zone's" $longest) -}}
 {{- end -}}
-{{- with include "kalshi-data.fixedSlots" (dict "context" $ "zone" $zone) -}}
+{{- with include "kalshi-data.fixedGatherer" (dict "context" $ "zone" $zone) -}}
 {{- $faults = append $faults . -}}
+{{- end -}}
+{{- with include "kalshi-data.crowdedDatabase" $zone -}}
+{{- $faults = append $faults . -}}
+{{- end -}}
+{{- $extra := int ($zone.connectors.settings.extra_connections_max | default 0) -}}
+{{- $room := sub $zone.connections.share (add1 $zone.connections.own) | int -}}
+{{- /* Of too few for the slots themselves is told below. */}}
+{{- if and (gt (int $zone.connections.zones) 1) (ge $room 0) (gt $extra $room) -}}
+{{- $faults = append $faults (printf "zones: %s: connectors.settings.extra_connections_max of %d is above the %d that the zone's share of account %s leaves beside its slots and one to move; lower it or slots" $zone.name $extra $room $zone.account) -}}
 {{- end -}}
 {{- end -}}
 {{- range $account := uniq $accounts -}}
-{{- $needed := 1 -}}
-{{- $allowed := 1000000 -}}
-{{- range $zone := $zones -}}
-{{- if eq $zone.account $account -}}
-{{- range list "orderbook" "ticker" "trade" "lifecycle" -}}
-{{- $needed = add $needed (int (get $zone.slots .)) -}}
-{{- end -}}
-{{- $allowed = min $allowed (int $zone.slots.connections_max) -}}
-{{- end -}}
-{{- end -}}
-{{- if gt (int $needed) (int $allowed) -}}
-{{- $faults = append $faults (printf "zones: the slots of account %s and one to move are %d connections, above its connections_max of %d; lower slots or give zones accounts of their own" $account (int $needed) (int $allowed)) -}}
+{{- $zone := dict -}}
+{{- range $zones -}}{{- if eq .account $account -}}{{- $zone = . -}}{{- end -}}{{- end -}}
+{{- $sharing := int $zone.connections.zones -}}
+{{- $needed := add $zone.connections.account $sharing | int -}}
+{{- $allowed := int $zone.connections.max -}}
+{{- if gt $needed $allowed -}}
+{{- $moving := ternary "one to move" (printf "one to move in each of its %d zones" $sharing) (eq $sharing 1) -}}
+{{- $faults = append $faults (printf "zones: the slots of account %s and %s are %d connections, above its connections_max of %d; lower slots or give zones accounts of their own" $account $moving $needed $allowed) -}}
 {{- end -}}
 {{- end -}}
 {{- $simulated := eq .Values.exchange.environment "simulator" -}}
@@ -66,6 +71,9 @@ What is wrong with the values, alone or beside what the cluster has, all at once
 {{- if and .Values.production.enabled .Values.production.host -}}
 {{- $faults = append $faults "production.host: is for an external database; leave it out or set production.enabled: false" -}}
 {{- end -}}
+{{- if and .Values.production.enabled (has .Values.production.tls.mode (list "require" "verify-full")) -}}
+{{- $faults = append $faults (printf "production.tls.mode: %s: the database in the chart has no TLS, nobody would reach it; leave it out, or name an external database (production.host)" .Values.production.tls.mode) -}}
+{{- end -}}
 {{- if and .Values.archiver.enabled (not (include "kalshi-data.archiveRoot" .)) -}}
 {{- $faults = append $faults "archive.root: name a bucket (s3://bucket/prefix), or set s3server.enabled for a server in the chart, or archiver.enabled: false" -}}
 {{- end -}}
@@ -80,10 +88,10 @@ What is wrong with the values, alone or beside what the cluster has, all at once
 {{- end -}}
 
 {{/*
-The fault of a zone whose Gatherer in the cluster has other slots, empty without one: the API would refuse them too, but only after
-the new configurations and pods. Nothing is looked up where no cluster is asked.
+The fault of a zone whose Gatherer in the cluster has other slots or another database, empty without one: the API would refuse them too,
+but only after the new configurations and pods. Nothing is looked up where no cluster is asked.
 */}}
-{{- define "kalshi-data.fixedSlots" -}}
+{{- define "kalshi-data.fixedGatherer" -}}
 {{- $namespace := .context.Release.Namespace -}}
 {{- $live := lookup "kalshi-data.io/v1alpha1" "Gatherer" $namespace .zone.name | default dict -}}
 {{- $slots := .zone.slots -}}
@@ -96,8 +104,28 @@ the new configurations and pods. Nothing is looked up where no cluster is asked.
 {{- $changed = append $changed (printf "slots.%s is %d in the cluster, not %d" . $now (int (get $slots .))) -}}
 {{- end -}}
 {{- end -}}
+{{- range $key, $then := include "kalshi-data.gathererDatabase" . | fromYaml -}}
+{{- $now := dig "spec" "database" $key "" $live | toString -}}
+{{- if ne $now (toString $then) -}}
+{{- $changed = append $changed (printf "database.%s is %s in the cluster, not %v" $key $now $then) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if $changed -}}
-{{- printf "zones: %s: %s; slots of a Gatherer never change: kubectl delete gatherer/%s -n %s, then this upgrade again (capture goes on, the number of connectors stays)" .zone.name (join ", " $changed) .zone.name $namespace -}}
+{{- printf "zones: %s: %s; slots and database of a Gatherer never change: kubectl delete gatherer/%s -n %s, then this upgrade again (capture goes on, the number of connectors stays)" .zone.name (join ", " $changed) .zone.name $namespace -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+The fault of a zone whose connectors.shards may open more connections than its database takes. Every pod of the zone has a pool of
+twelve: registry, poller, a connector that comes and one that goes besides; twenty are for deduplicator, operator, doctor and people.
+*/}}
+{{- define "kalshi-data.crowdedDatabase" -}}
+{{- $shards := int (.connectors.shards | default 0) -}}
+{{- $most := int (.database.parameters.max_connections | default .database.maxConnections) -}}
+{{- $needed := add (mul 12 (add $shards 4)) 20 | int -}}
+{{- if and $shards (gt $needed $most) -}}
+{{- $fit := sub (div (sub $most 20) 12) 4 | int -}}
+{{- printf "zones: %s: connectors.shards of %d may open %d connections, above the database's maxConnections of %d: at most %d fit; lower it or raise database.maxConnections" .name $shards $needed $most (max 0 $fit) -}}
 {{- end -}}
 {{- end -}}

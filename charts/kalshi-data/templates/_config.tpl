@@ -56,16 +56,25 @@ libs/runtime/sections.py or of the service's settings. Each definition yields th
 {{- $store := include "kalshi-data.configStore" (dict
     "host" (include "kalshi-data.object" (dict "context" .context "component" "database" "zone" $zone.name))
     "port" 5432 "database" $zone.database.name "secret" "store") | fromYaml -}}
+{{- $registry := dict -}}
+{{- $poller := dict -}}
+{{- /* Of an account that several zones use, each has a part: of its connections, and of its reads (the services' own shares are of all). */}}
+{{- if gt (int $zone.connections.zones) 1 -}}
+{{- $_ := set $connector "extra_connections_max" (max 0 (min 4 (sub $zone.connections.share (add1 $zone.connections.own)))) -}}
+{{- $_ := set $registry "read_share" (round (divf 0.4 $zone.connections.zones) 4) -}}
+{{- $_ := set $poller "read_share" (round (divf 0.5 $zone.connections.zones) 4) -}}
+{{- end -}}
 {{- $file := dict
     "zone" $zone.name
     "account" $zone.account
     "exchange" (mergeOverwrite $exchange (deepCopy $zone.exchange.settings))
     "store" (set $store "pool_size_max" 12)
-    "slots" $zone.slots
+    "slots" (set (deepCopy $zone.slots) "connections_max" (int $zone.connections.share))
     "connector" (mergeOverwrite $connector (deepCopy $zone.connectors.settings)) -}}
 {{- range $section, $given := dict
     "capture" $zone.capture "batches" $zone.batches
-    "registry" $zone.registry.settings "poller" $zone.poller.settings -}}
+    "registry" (mergeOverwrite $registry (deepCopy $zone.registry.settings))
+    "poller" (mergeOverwrite $poller (deepCopy $zone.poller.settings)) -}}
 {{- with $given -}}{{- $_ := set $file $section . -}}{{- end -}}
 {{- end -}}
 {{- mergeOverwrite (include "kalshi-data.configCommon" .context | fromYaml) $file | toYaml -}}

@@ -35,7 +35,8 @@ template:
       {{- toYaml . | nindent 6 }}
       {{- end }}
   spec:
-    restartPolicy: OnFailure
+    {{- /* So that the pods of a Job that has failed stay, and say why. */}}
+    restartPolicy: Never
     serviceAccountName: kalshi-data-migrate
     automountServiceAccountToken: false
     enableServiceLinks: false
@@ -57,6 +58,9 @@ template:
           - /etc/kalshi-data/{{ .file }}
           - --roles
           - /run/secrets/kalshi-data/roles
+          {{- /* A day: a database that is away for hours uses up no attempt. */}}
+          - --wait-s
+          - "86400"
         env:
           {{- include "kalshi-data.env" $root | nindent 10 }}
         resources:

@@ -61,6 +61,14 @@ helm.sh/chart: {{ printf "%s-%s" .context.Chart.Name .context.Chart.Version | re
 {{- get (.existing | default dict) .role | default (printf "%s-%s-%s" (include "kalshi-data.fullname" .context) .database .role) -}}
 {{- end -}}
 
+{{/* A zone's database as its Gatherer names it: (dict "context" $ "zone" $zone) */}}
+{{- define "kalshi-data.gathererDatabase" -}}
+host: {{ include "kalshi-data.object" (dict "context" .context "component" "database" "zone" .zone.name) }}
+port: 5432
+name: {{ .zone.database.name | toYaml }}
+secretName: {{ include "kalshi-data.roleSecret" (dict "context" .context "database" .zone.name "role" "planner" "existing" .zone.database.existingSecrets) }}
+{{- end -}}
+
 {{- define "kalshi-data.exchangeSecret" -}}
 {{- .zone.exchange.existingSecret | default (printf "%s-%s-exchange" (include "kalshi-data.fullname" .context) .zone.name) -}}
 {{- end -}}

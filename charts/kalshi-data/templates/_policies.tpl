@@ -70,20 +70,28 @@ matchExpressions:
 {{- end -}}
 {{- end -}}
 
-{{/* Where the exchange is: the simulator in the chart, another one at its ports, or public addresses. */}}
+{{/*
+Where the exchange is: another one at its ports; the simulator in the chart, or public addresses. Of two addresses of which one is
+said, the other is the environment's own.
+*/}}
 {{- define "kalshi-data.exchangeEgress" -}}
-{{- if .Values.exchange.restUrl | or .Values.exchange.wsUrl -}}
+{{- $rest := .Values.exchange.restUrl -}}
+{{- $ws := .Values.exchange.wsUrl -}}
+{{- $rules := list -}}
+{{- if or $rest $ws -}}
 {{- $ports := list -}}
-{{- range list .Values.exchange.restUrl .Values.exchange.wsUrl -}}
-{{- with . -}}{{- $ports = append $ports (include "kalshi-data.urlPort" .) -}}{{- end -}}
+{{- range compact (list $rest $ws) -}}{{- $ports = append $ports (include "kalshi-data.urlPort" .) -}}{{- end -}}
+{{- $rules = append $rules (include "kalshi-data.rule" (dict "side" "to" "ports" (uniq $ports))) -}}
 {{- end -}}
-{{- include "kalshi-data.rule" (dict "side" "to" "ports" (uniq $ports)) -}}
-{{- else if .Values.simulator.enabled -}}
-{{- include "kalshi-data.rule" (dict "side" "to" "ports" (list 8700)
-    "peers" (include "kalshi-data.peer" (dict "context" . "components" (list "simulator")))) -}}
+{{- if not (and $rest $ws) -}}
+{{- if .Values.simulator.enabled -}}
+{{- $rules = append $rules (include "kalshi-data.rule" (dict "side" "to" "ports" (list 8700)
+    "peers" (include "kalshi-data.peer" (dict "context" . "components" (list "simulator"))))) -}}
 {{- else -}}
-{{- include "kalshi-data.rule" (dict "side" "to" "ports" (list 443) "peers" (include "kalshi-data.publicAddresses" .)) -}}
+{{- $rules = append $rules (include "kalshi-data.rule" (dict "side" "to" "ports" (list 443) "peers" (include "kalshi-data.publicAddresses" .))) -}}
 {{- end -}}
+{{- end -}}
+{{- join "\n" $rules -}}
 {{- end -}}
 
 {{- define "kalshi-data.publicAddresses" -}}

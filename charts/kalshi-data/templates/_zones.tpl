@@ -1,7 +1,9 @@
 {{/*
 Zones: zoneDefaults under each entry of zones. Yields {"zones": [...]} as YAML, of the enabled ones:
     {{- $zones := (include "kalshi-data.zones" . | fromYaml).zones }}
-Each has `held`: true when rollout.released does not name it, and `account`: never empty.
+Each has `held`: true when rollout.released does not name it, `account`: never empty, and `connections`: how many its slots take (`own`),
+those of all zones of its account (`account`), what the account may hold (`max`), how many zones use it (`zones`), and the zone's `share`
+of it: its slots and an equal part of what all slots leave. An account of its own is the zone's whole.
 */}}
 {{- define "kalshi-data.zones" -}}
 {{- $zones := list -}}
@@ -13,6 +15,25 @@ Each has `held`: true when rollout.released does not name it, and `account`: nev
 {{- $_ := set $zone "held" (and (kindIs "slice" $released) (not (has $zone.name $released))) -}}
 {{- $zones = append $zones $zone -}}
 {{- end -}}
+{{- end -}}
+{{- range $zone := $zones -}}
+{{- $own := 0 -}}
+{{- range list "orderbook" "ticker" "trade" "lifecycle" -}}{{- $own = add $own (int (get $zone.slots .)) -}}{{- end -}}
+{{- $_ := set $zone "connections" (dict "own" (int $own)) -}}
+{{- end -}}
+{{- range $zone := $zones -}}
+{{- $sum := 0 -}}
+{{- $max := 1000000 -}}
+{{- $sharing := 0 -}}
+{{- range $zones -}}
+{{- if eq .account $zone.account -}}
+{{- $sum = add $sum .connections.own -}}
+{{- $max = min $max (int .slots.connections_max) -}}
+{{- $sharing = add1 $sharing -}}
+{{- end -}}
+{{- end -}}
+{{- $share := add $zone.connections.own (div (sub $max $sum) $sharing) -}}
+{{- $_ := set $zone "connections" (dict "own" $zone.connections.own "account" $sum "max" $max "zones" $sharing "share" $share) -}}
 {{- end -}}
 {{- dict "zones" $zones | toYaml -}}
 {{- end -}}

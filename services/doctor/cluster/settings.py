@@ -41,7 +41,7 @@ class CheckedZone:
     account: str = "default"
     """The exchange account whose limits the zone shares; a label only."""
     slots: SlotSettings = field(default_factory=SlotSettings)
-    """The zone's connection slots and its account's connections_max, as in its gatherer.yaml."""
+    """The zone's connection slots, as in its gatherer.yaml, and the connections_max of its whole account."""
     health: tuple[str, ...] = ()
     """Base addresses of its services' health servers (http://NAME:8080); a service says itself which one it is."""
 

@@ -11,11 +11,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from libs.runtime.sections import DEDUPLICATOR_FILE, DOCTOR_FILE, GATHERER_FILE
+from libs.runtime.sections import (
+    DEDUPLICATOR_FILE,
+    DOCTOR_FILE,
+    GATHERER_FILE,
+    account_faults,
+    account_shares,
+)
 from libs.runtime.settings import ConfigInvalid, load_settings
 from services.cli.catalogue import SERVICES, settings_class
 from services.doctor.cluster.settings import DoctorFile
 from services.migrate.settings import GathererSettings, ProductionSettings
+from services.poller.settings import PollerSettings
+from services.registry.settings import RegistrySettings
 from tests.support.chart.render import Pod, Rendered, render, scenario, scenario_values
 
 GIB = 1 << 30
@@ -103,6 +111,16 @@ def test_every_service_reads_its_configuration(release: Rendered, tmp_path: Path
             assert settings.log.format == release.values["log"]["format"]
 
 
+def test_a_migration_waits_for_a_day_and_leaves_its_logs(release: Rendered) -> None:
+    """A database that is away uses no attempt up; what failed can be read when no attempt is left."""
+    jobs = [pod for pod in release.pods if pod.component == "migrate"]
+    assert jobs
+    for pod in jobs:
+        arguments = pod.spec["containers"][0]["args"]
+        assert float(arguments[arguments.index("--wait-s") + 1]) == 24 * 3600
+        assert pod.spec["restartPolicy"] == "Never"
+
+
 def test_a_missing_file_would_be_found(tmp_path: Path) -> None:
     """The check above can fail: a connector whose Secret is not mounted says which file it misses."""
     release = scenario("kind")
@@ -147,6 +165,41 @@ def test_what_a_zone_is_told_fits_its_pods(release: Rendered, tmp_path: Path) ->
             if word.startswith("max_connections=")
         ]
         assert settings.store.pool_size_max == 12 and pools <= most
+
+
+def test_zones_that_share_an_account_divide_it(tmp_path: Path) -> None:
+    """Connections and reads add up to no more than the account has; each can move; what values say themselves stays."""
+    values = scenario_values("kind")
+    values["zoneDefaults"]["slots"]["connections_max"] = 51
+    values["zones"] = [
+        {"name": "a", "topologyZone": "testbed-1a", "account": "one"},
+        {"name": "b", "topologyZone": "testbed-1b", "account": "one", "slots": {"orderbook": 14, "connections_max": 60}},
+        {"name": "c", "topologyZone": "testbed-1c"},
+    ]  # fmt: skip
+    release = render(values)
+    specs = {name: one["spec"] for name, one in release.named("Gatherer").items()}
+    loaded = _load_all(release, tmp_path)
+    # 14 and 20 slots of 51: 17 are left, 8 for each.
+    most = {zone: spec["connectionsMax"] for zone, spec in specs.items()}
+    assert most == {"a": 22, "b": 28, "c": 51}
+    assert [spec.get("accountConnectionsMax") for spec in specs.values()] == [51, 51, None]
+    assert {zone: loaded["connector", zone].slots.connections_max for zone in "abc"} == most
+    assert [loaded["connector", zone].connector.extra_connections_max for zone in "abc"] == [4, 4, 4]  # fmt: skip
+    alone, shared = [loaded["registry", zone].registry.read_share for zone in "ca"]
+    assert (alone, shared) == (RegistrySettings.read_share, RegistrySettings.read_share / 2)
+    alone, shared = [loaded["poller", zone].poller.read_share for zone in "ca"]
+    assert (alone, shared) == (PollerSettings.read_share, PollerSettings.read_share / 2)
+    # `helm test` adds up the slots of an account, and compares them with all of it.
+    zones = [(zone.zone, zone.account, zone.slots) for zone in loaded["test", ""].cluster.zones]
+    assert [slots.connections_max for _, _, slots in zones] == [51, 60, 51]
+    assert account_faults(zones) == []
+    assert account_shares(zones) == most
+
+    values["zoneDefaults"]["slots"]["connections_max"] = 38
+    values["zoneDefaults"]["registry"]["settings"]["read_share"] = 0.3
+    loaded = _load_all(render(values), tmp_path / "tight")
+    assert [loaded["connector", zone].connector.extra_connections_max for zone in "abc"] == [1, 1, 4]  # fmt: skip
+    assert [loaded["registry", zone].registry.read_share for zone in "abc"] == [0.3] * 3
 
 
 def test_the_merge_knows_every_enabled_zone(release: Rendered, tmp_path: Path) -> None:

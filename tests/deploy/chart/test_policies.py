@@ -140,6 +140,27 @@ def test_the_policies_are_the_table(name: str) -> None:
     assert _differences(release, table(release.values)) == set()
 
 
+@pytest.mark.parametrize("said", ["restUrl", "wsUrl"])
+def test_an_address_that_is_not_said_is_the_environments_own(said: str) -> None:
+    """One of the exchange's two addresses alone: its port, and where the other one is by default."""
+    url = {"restUrl": "https://proxy.example.com:8443/v2", "wsUrl": "wss://proxy.example.com:8443/ws"}[said]  # fmt: skip
+    for name, beside in (("eks", ("internet", 443)), ("kind", ("simulator", 8700))):
+        values = scenario_values(name)
+        values.setdefault("exchange", {})[said] = url
+        release = render(values)
+        network, ends = Network(release.of("NetworkPolicy")), _ends(release)
+        (zone, *_) = release.named("Gatherer")
+        (connector,) = [end for end in ends if (end.name, end.zone) == ("connector", zone)]
+        reached = {
+            (end.name, port)
+            for end in ends
+            for port in (443, 8443, 8700)
+            if end.name in ("internet", "private", "simulator", "production")
+            and network.allows(connector.point, end.point, port)
+        }
+        assert reached == {beside, ("internet", 8443), ("private", 8443)}
+
+
 def test_dns_is_asked_over_both_protocols() -> None:
     """UDP first, TCP for long answers; nothing else over UDP."""
     release = scenario("eks")

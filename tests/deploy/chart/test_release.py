@@ -130,6 +130,27 @@ async def test_other_slots_are_another_gatherer_of_as_many_connectors(release: R
 
 
 @pytest.mark.slow
+async def test_another_database_is_another_gatherer_too(release: Release) -> None:
+    """A name, or the planner's Secret: said before anything is changed, as the API would say it after everything else was."""
+    await release.helm("install", str(CHART), *VALUES)
+    maps = release.kubectl("get", "configmaps,deployments,statefulsets", "-o", "jsonpath={.items[*].metadata.resourceVersion}")  # fmt: skip
+    other = (
+        "upgrade", str(CHART), *VALUES,
+        "--set=zoneDefaults.database.name=ticks,zoneDefaults.database.existingSecrets.planner=mine",
+    )  # fmt: skip
+    with pytest.raises(CommandFailed) as refused:
+        await release.helm(*other)
+    said = " ".join(str(refused.value).split())
+    assert "zones: only: database.name is kalshi in the cluster, not ticks, database.secretName is kd-kalshi-data-only-planner in the cluster, not mine;" in said  # fmt: skip
+    assert f"kubectl delete gatherer/only -n {release.namespace}, then this upgrade again" in said
+    assert release.kubectl("get", "configmaps,deployments,statefulsets", "-o", "jsonpath={.items[*].metadata.resourceVersion}") == maps  # fmt: skip
+
+    release.kubectl("delete", GATHERER)
+    await release.helm(*other)
+    assert release.kubectl("get", GATHERER, "-o", "jsonpath={.spec.database.secretName}") == "mine"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["eks", "everything"])
 def test_a_real_api_takes_every_object(name: str, kube_api: KubeApi) -> None:
     """Schemas know no rules: lengths of names, values of labels, what the definitions' own expressions say."""

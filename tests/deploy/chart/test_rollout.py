@@ -81,6 +81,8 @@ def test_the_notes_say_what_to_look_at() -> None:
     assert "get jobs" in notes
     assert "ALTER EXTENSION timescaledb UPDATE" in notes
     assert "ALTER EXTENSION" not in scenario("kind").notes
+    kept = "Where database.image became a newer TimescaleDB, keep that image"
+    assert kept in notes and kept not in scenario("kind").notes
     bare = scenario("bare").notes
     assert "kubectl apply --server-side" in bare
     assert "helm test" not in bare

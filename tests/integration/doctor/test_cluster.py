@@ -190,7 +190,7 @@ async def test_what_is_wrong_is_named_and_the_rest_goes_on(
     assert states["slots a"] == states["slots b"] == states["exchange key a"] == "skipped"
     assert states["http://127.0.0.1:1"] == "fail"
     assert (states["connector a"], states["archive"]) == ("ok", "ok")
-    assert "4 of a + 6 of b + 1 to move are 11 connections" in found["connections"]["found"]
+    assert "4 of a + 6 of b + 2 to move are 12 connections" in found["connections"]["found"]
     assert found["policies"]["state"] == "fail"
     assert "reached what is forbidden: archiver" in found["policies"]["found"]
 

@@ -248,7 +248,10 @@ async def test_a_file_says_whom_to_ask_and_what_is_planned(
     assert status == 0
     assert states(lines, "warn") == {"read budget"}
     assert "exchange.reads_per_s to 20" in lines["read budget"].advice
-    assert "36 slots + 1 to move = 37 of 200 the account main" in lines["connections"].found
+    assert (
+        "36 slots + 1 to move = 37 of 200 this zone may hold of account main"
+        in lines["connections"].found
+    )
     assert lines["price orientation"].found.endswith("the connector asks for true")
     assert lines["book not crossed"].state == "ok"
 

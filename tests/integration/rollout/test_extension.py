@@ -11,7 +11,10 @@ from libs.store.errors import StoreUnavailable
 from libs.store.pool import Target, connect, map_store_errors
 from services.local.postgres import EmbeddedPostgres
 from services.rollout.extension import SCRIPT, read_extension
+from tests.support.extensions import OWN, StandIn, server_18, stand_in
 from tests.support.postgres import run, with_timescale
+
+__all__ = ["server_18", "stand_in"]
 
 GONE = "2.28.2"
 """A version from which this server's files know the way, but whose library is not there: an image without old ones."""
@@ -22,15 +25,19 @@ def environ(
     gatherer_db: Target, postgres_server: EmbeddedPostgres, tmp_path: Path
 ) -> dict[str, str]:
     """What a database's container has; the port is ours."""
-    secret = tmp_path / "password"
-    secret.write_text(gatherer_db.password, encoding="utf-8")
-    programs = postgres_server.programs.bin_dir
+    return container(gatherer_db, postgres_server, tmp_path)
+
+
+def container(target: Target, server: EmbeddedPostgres, folder: Path) -> dict[str, str]:
+    """Return the variables of this database's container."""
+    secret = folder / "password"
+    secret.write_text(target.password, encoding="utf-8")
     return {
         **os.environ,
-        "PATH": f"{programs}:{os.environ['PATH']}",
-        "PGPORT": str(gatherer_db.port),
-        "POSTGRES_USER": gatherer_db.user,
-        "POSTGRES_DB": gatherer_db.database,
+        "PATH": f"{server.programs.bin_dir}:{os.environ['PATH']}",
+        "PGPORT": str(target.port),
+        "POSTGRES_USER": target.user,
+        "POSTGRES_DB": target.database,
         "POSTGRES_PASSWORD_FILE": str(secret),
     }
 
@@ -101,6 +108,30 @@ def test_whoever_is_no_superuser_is_turned_away_while_it_is_closed(gatherer_db: 
     run(knock())
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("2.9.1", OWN, f"TimescaleDB 2.9.1 -> {OWN}"),
+        (OWN, OWN, f"TimescaleDB {OWN}"),
+        (
+            "2.30.0",
+            "2.30.0",
+            f"TimescaleDB 2.30.0 stays: the server has {OWN} and knows no way to it;",
+        ),
+    ],
+)
+def test_an_extension_goes_forward_alone(
+    stand_in: StandIn, tmp_path: Path, before: str, after: str, says: str
+) -> None:
+    """Of an image that was taken back it is said that the newer one is needed; nothing fails of it."""
+    stand_in.add(f"2.30.0--{OWN}")
+    run(stand_in.install(before))
+    done = shell(SCRIPT, container(stand_in.target, stand_in.server, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert run(stand_in.installed()) == after
+    assert read_extension(done.stdout).says.startswith(says)
+
+
 @pytest.mark.skipif(not with_timescale(), reason="plain PostgreSQL has no extension")
 def test_an_extension_whose_library_is_gone_is_updated(
     gatherer_db: Target, environ: dict[str, str]
@@ -129,6 +160,6 @@ def test_an_extension_whose_library_is_gone_is_updated(
     there = run(forget_library())
     done = shell(SCRIPT, environ)
     assert done.returncode == 0, done.stderr
-    assert read_extension(done.stdout) == (GONE, there)
+    assert read_extension(done.stdout) == (GONE, there, there)
     assert run(rows()) == 0
     assert run(limit(gatherer_db)) == -1

@@ -87,6 +87,7 @@ def test_a_gap_stops_it_and_a_second_run_goes_on(world: World, roll: Run) -> Non
     assert "old: b" in shown
     assert "helm rollback kd 4 --namespace data --kube-context here" in shown
     assert "after kubectl scale Helm 4 wants --force-conflicts" in shown
+    assert "where database.image became a newer TimescaleDB, keep that image" in shown
     assert released(world.calls()) == [[], ["a"]]
     status, shown = roll()
     assert status == EXIT_OK, shown

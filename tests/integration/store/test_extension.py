@@ -5,7 +5,10 @@ import pytest
 from libs.store.errors import StoreUnavailable
 from libs.store.pool import Target, connect, map_store_errors
 from migrations.upgrade import update_extension
+from tests.support.extensions import OWN, StandIn, server_18, stand_in
 from tests.support.postgres import with_timescale
+
+__all__ = ["server_18", "stand_in"]
 
 INSTALLED = "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'"
 GONE = "2.28.2"
@@ -47,3 +50,34 @@ async def test_an_extension_whose_library_is_gone_is_updated(gatherer_db: Target
     async with connect(gatherer_db) as conn:
         assert await conn.fetchval(INSTALLED) == there
         assert await conn.fetchval("SELECT count(*) FROM trades") == 0
+
+
+async def test_an_older_extension_is_brought_forward(stand_in: StandIn) -> None:
+    """By numbers, not letters: 2.9 is older than 2.29."""
+    await stand_in.install("2.9.1")
+    assert await update_extension(stand_in.target)
+    assert await stand_in.installed() == OWN
+    assert not await update_extension(stand_in.target)
+
+
+@pytest.mark.parametrize("has_way", [False, True])
+async def test_an_image_that_was_taken_back_leaves_the_newer_extension(
+    stand_in: StandIn, caplog: pytest.LogCaptureFixture, has_way: bool
+) -> None:
+    """The migration does not fail of it, and says what to do; also where the files know a way back."""
+    if has_way:
+        stand_in.add(f"2.30.0--{OWN}")
+    await stand_in.install("2.30.0")
+    assert not await update_extension(stand_in.target)
+    assert await stand_in.installed() == "2.30.0"
+    (told,) = [vars(line)["facts"] for line in caplog.records if line.levelname == "WARNING"]
+    assert (told["installed"], told["there"]) == ("2.30.0", OWN)
+    assert told["advice"].endswith("keep the newer database.image")
+
+
+async def test_a_version_without_a_way_is_left(stand_in: StandIn) -> None:
+    """Older than the server's, but so old that its files have forgotten it."""
+    stand_in.add("2.1.0")
+    await stand_in.install("2.1.0")
+    assert not await update_extension(stand_in.target)
+    assert await stand_in.installed() == "2.1.0"

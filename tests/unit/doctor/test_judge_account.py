@@ -64,7 +64,7 @@ def test_the_default_zone_fits_the_account() -> None:
     """150 slots and one to move are 151 of 200; that nobody can count the open ones is said."""
     finding = judge_connections("main", SlotSettings())
     assert finding.state == "ok"
-    assert "150 slots + 1 to move = 151 of 200 the account main may hold" in finding.found
+    assert "150 slots + 1 to move = 151 of 200 this zone may hold of account main" in finding.found
     assert "does not tell how many are open now; room for one zone" in finding.found
 
 

@@ -35,6 +35,17 @@ def test_zones_of_one_account_fit_its_connections_or_nothing_starts(
     ]  # fmt: skip
 
 
+def test_zones_of_one_account_divide_it(tmp_path: Path) -> None:
+    """Its connections and its reads: together they use no more than one zone with an account of its own may."""
+    zones = dict.fromkeys("abc", Server(1, "k", Path("pw")))
+    files = ConfigFiles(tmp_path)
+    files.write_gatherers(zones, exchange("shared", "shared", "other"))
+    read = {zone: yaml.safe_load(files.paths[zone].read_text()) for zone in zones}
+    assert [read[zone]["slots"]["connections_max"] for zone in "abc"] == [25, 25, 50]
+    assert [read[zone]["registry"]["read_share"] for zone in "abc"] == [0.2, 0.2, 0.4]
+    assert [read[zone]["poller"]["read_share"] for zone in "abc"] == [0.25, 0.25, 0.5]
+
+
 def test_settings_of_a_run_go_over_the_committed_ones(tmp_path: Path) -> None:
     """Also where they decide whether the zone fits its account."""
     files = ConfigFiles(tmp_path)

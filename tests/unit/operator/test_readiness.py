@@ -17,7 +17,7 @@ from services.operator.settings import OperatorSettings
 from services.operator.status import Fault
 from services.operator.tasks import Gatherers, keep_readiness
 from services.operator.zone import Zone
-from tests.unit.operator.test_status import GATHERER
+from tests.unit.operator.test_status import GATHERER, SPEC
 
 LOOK = Look(ZoneState((), ()))
 AWAY = Fault("NoAnswer", "no answer within 10 s")
@@ -71,3 +71,38 @@ async def _told(runtime: Runtime, gatherers: Gatherers) -> tuple[bool, str]:
     keeping.cancel()
     document = runtime.health.document()
     return document["ready"], document["reason"]
+
+
+@pytest.mark.parametrize(("account_max", "overbooked"), [(18, 0), (17, 1)])
+async def test_parts_of_an_account_are_measured_by_the_whole(
+    account_max: int, overbooked: int
+) -> None:
+    """Three zones of five slots, each with its part: the sum is compared with all that the account may hold."""
+    clock, metrics = SystemClock(), Metrics()
+    runtime = Runtime(clock, asyncio.Event(), HealthState("operator", "", clock, metrics), metrics)
+    gatherers = Gatherers(cast(Kube, Api()), runtime, OperatorSettings())
+    for name in "abc":
+        own = zone(name)
+        slots = replace(own.gatherer.slots, connections_max=6)
+        own.gatherer = replace(
+            own.gatherer, account="one", slots=slots, account_connections_max=account_max
+        )
+        gatherers.zones[name] = own
+    async with asyncio.TaskGroup() as group:
+        gatherers.take_over([_listed(one) for one in gatherers.zones.values()], group)
+    shown = metrics.exposition()[0].decode()
+    (line,) = [one for one in shown.splitlines() if one.startswith("kalshi_data_accounts_overbooked")]  # fmt: skip
+    assert float(line.split()[-1]) == overbooked
+    assert [bool(one.warning) for one in gatherers.zones.values()] == [bool(overbooked)] * 3
+
+
+def _listed(one: Zone) -> dict[str, Any]:
+    """The zone's object as the API lists it."""
+    own = one.gatherer
+    meta = {"name": own.name, "uid": own.uid, "generation": own.generation}
+    part = {
+        "account": own.account,
+        "connectionsMax": own.slots.connections_max,
+        "accountConnectionsMax": own.account_connections_max,
+    }
+    return {"metadata": meta, "spec": {**SPEC, "zone": own.name, **part}}

@@ -139,6 +139,10 @@ def test_a_gatherer_that_does_not_say_what_it_must_is_refused() -> None:
     with pytest.raises(GathererInvalid, match="a: connections_max: 5 leaves no room"):
         parse_gatherer({"metadata": META, "spec": {**SPEC, "connectionsMax": 5}})
     assert (GATHERER.account, GATHERER.slots.connections_max) == ("default", 200)
+    assert GATHERER.account_connections_max == 200
+    part = {"connectionsMax": 60, "accountConnectionsMax": 180}
+    found = parse_gatherer({"metadata": META, "spec": {**SPEC, **part}})
+    assert (found.slots.connections_max, found.account_connections_max) == (60, 180)
 
 
 def pod(name: str, created: str) -> Pod:

@@ -124,5 +124,10 @@ def test_the_databases_answer_is_read() -> None:
     assert read_extension("timescaledb 2.28.3 2.29.2\n").says == "TimescaleDB 2.28.3 -> 2.29.2"
     assert read_extension("timescaledb 2.29.2 2.29.2").says == "TimescaleDB 2.29.2"
     assert read_extension("timescaledb none ") == Extension("", "")
+    assert read_extension("timescaledb none  2.29.2") == Extension("", "")
+    assert read_extension("timescaledb 2.28.3 2.29.2 2.29.2").says == "TimescaleDB 2.28.3 -> 2.29.2"
+    assert read_extension("timescaledb 2.30.0 2.30.0 2.29.2").says == (
+        "TimescaleDB 2.30.0 stays: the server has 2.29.2 and knows no way to it; keep the newer database.image"
+    )
     with pytest.raises(AnswerUnreadable):
         read_extension("psql: error")
