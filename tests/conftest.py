@@ -22,9 +22,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def no_settings_of_the_shell() -> Iterator[None]:
-    """Variables KALSHI_DATA_* and an OTLP endpoint of the shell must not reach a test or its child processes."""
+    """Variables KALSHI_DATA_*, an OTLP endpoint and proxies of the shell must not reach a test or its child processes."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith(("KALSHI_DATA_", "OTEL_")):
+            if name.startswith(("KALSHI_DATA_", "OTEL_")) or name.lower().endswith("_proxy"):
                 patch.delenv(name)
         yield

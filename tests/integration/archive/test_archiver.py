@@ -170,6 +170,8 @@ async def test_the_archiver_outlives_s3(production_db: Target, pool: Pool, s3: S
     """While S3 is away nothing is recorded and the process goes on; when it is back, so does the archive."""
     now = SystemClock().now()
     production = Production(production_db, now)
+    # Both windows in one partition, whatever the hour.
+    production.start -= production.start % HOUR
     await production.merge(1, 2)
     async with pool.acquire() as conn:
         await ensure_partitions(conn, "production", production.start, Horizon(0, 0))

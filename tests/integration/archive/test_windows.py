@@ -231,9 +231,9 @@ async def test_an_export_may_take_longer_than_a_statement(
     """The limit of an export is its own, both ways."""
     production, store = Production(production_db, now), ObjectStore(str(tmp_path))
     await production.merge(*range(1, 3000))
-    async with open_pool(replace(production_db, statement_timeout_s=0.2)) as tight:
+    async with open_pool(replace(production_db, statement_timeout_s=2.0)) as tight:
         await hold_up(pool)
-        assert await tight.fetchval("SHOW statement_timeout") == "200ms"
+        assert await tight.fetchval("SHOW statement_timeout") == "2s"
         window = Window(production.start, production.start + WIDTH)
         exported = await windows.export_csv(tight, ORDERBOOK_DELTAS, window, tmp_path / "rows")
         assert exported.rows == 2999
@@ -244,10 +244,10 @@ async def test_an_export_may_take_longer_than_a_statement(
 
 
 async def hold_up(pool: Pool) -> None:
-    """From now on it takes half a second to find out the number of the last merge."""
+    """From now on it takes three seconds to find out the number of the last merge."""
     await pool.execute("ALTER TABLE writer_lease RENAME TO writer_lease_itself")
     await pool.execute(
-        "CREATE VIEW writer_lease AS SELECT w.* FROM writer_lease_itself w, LATERAL (SELECT pg_sleep(0.5)) AS slow"
+        "CREATE VIEW writer_lease AS SELECT w.* FROM writer_lease_itself w, LATERAL (SELECT pg_sleep(3)) AS slow"
     )
 
 

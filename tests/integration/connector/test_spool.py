@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -260,15 +260,18 @@ async def check_drops(zone: Zone, lost: int, *reasons: str) -> None:
 def frozen(server: EmbeddedPostgres) -> Iterator[None]:
     """A database that takes connections and answers nothing."""
     pids = running_in(server.data)
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
     try:
+        tell(pids, signal.SIGSTOP)
         yield
     finally:
-        for pid in pids:
-            # One that was about to end may be gone as soon as those before it go on.
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        tell(pids, signal.SIGCONT)
+
+
+def tell(pids: Iterable[int], number: int) -> None:
+    """Send a signal; a process that was about to end may be gone."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 async def test_a_database_that_answers_nothing_does_not_hold_a_drain(

@@ -89,6 +89,7 @@ async def test_unchanged_books_are_rows_without_ladders(
     """With the market at rest the second round writes rows with the same hash and NULL ladders."""
     async with zone_with_catalogue(gatherer_db, tmp_path) as zone:
         await zone.simulator.stop_publishing()
+        began = CLOCK.monotonic()
         async with poller(zone) as runtime:
             await zone.until(lambda: runtime.health.document()["snapshots"]["rounds"] >= 3)
             said = runtime.health.document()["snapshots"]
@@ -100,7 +101,7 @@ async def test_unchanged_books_are_rows_without_ladders(
         assert all(
             (r["rows"] >= 3, r["yes"], r["no"], r["hashes"]) == (True, 1, 1, 1) for r in rows
         )
-        assert 0.3 < said["period_s_achieved"] < 3.0
+        assert 0.3 < said["period_s_achieved"] <= CLOCK.monotonic() - began
         assert said["unchanged"] >= 2 * said["markets"]
 
 
@@ -156,13 +157,14 @@ async def test_a_budget_too_small_makes_rounds_longer_and_says_so(
         zone.settings = replace(
             zone.settings, exchange=replace(zone.settings.exchange, reads_per_s=3.0)
         )
+        began = CLOCK.monotonic()
         async with poller(zone, repair_s=60.0) as runtime:
             await zone.until(lambda: runtime.health.document()["snapshots"]["rounds"] >= 4)
             said = runtime.health.document()["snapshots"]
             exposed = runtime.metrics.exposition("text/plain")[0].decode()
         assert said["period_s_wanted"] == 0.5
         assert said["period_s_attainable"] == 1.0
-        assert 0.8 < said["period_s_achieved"] < 4.0
+        assert 0.8 < said["period_s_achieved"] <= CLOCK.monotonic() - began
         assert said["taken"] <= said["rounds"] * said["markets"] + said["markets"]
         (line,) = [x for x in exposed.splitlines() if x.startswith("kalshi_data_snapshot_period_s")]
         assert float(line.split()[-1]) == said["period_s_achieved"]

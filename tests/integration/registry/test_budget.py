@@ -46,12 +46,14 @@ async def test_registry_and_poller_stay_within_the_accounts_bucket(
             zone.service("poller", run_poller, poller_settings(zone)) as poller,
         ):
             await zone.until(lambda: clock.monotonic() - began > SECONDS)
+            await zone.until(
+                lambda: answered(registry)["200"] >= 20 and answered(poller)["200"] >= 10
+            )
             spent = clock.monotonic() - began
             by_registry, by_poller = answered(registry), answered(poller)
             assert registry.health.document()["exchange"]["reads_per_s"] == 8.0
     assert (set(by_registry), set(by_poller)) == ({"200"}, {"200"})
-    assert 8.0 * spent * 0.5 <= by_registry["200"] <= 8.0 * spent + 20
-    assert by_poller["200"] >= 10
+    assert by_registry["200"] <= 8.0 * spent + 20
     assert by_registry["200"] + by_poller["200"] <= 20.0 * spent + 40
 
 
@@ -108,5 +110,7 @@ async def test_another_tier_counts_after_a_refusal(
 
         assert reads() == [24.0, 30.0]
         zone.simulator.rest.budgets.tier = "basic"
-        zone.inject(fault="rest", status=429, for_s=1)
+        fault = zone.inject(fault="rest", status=429, for_s=600)
+        await zone.until(lambda: all(answered(own).get("429") for own in (registry, poller)))
+        assert zone.simulator.simulation.faults.end(fault.number, zone.simulator.clock.now())
         await zone.until(lambda: reads() == [8.0, 10.0])

@@ -77,10 +77,10 @@ async def market(zone: Zone, ticker: str) -> Any:
     return await zone.conn.fetchrow("select * from markets where ticker = $1", ticker)
 
 
-async def test_an_announced_market_has_a_slot_within_two_seconds(
+async def test_an_announced_market_has_a_slot_by_the_message_alone(
     gatherer_db: Target, tmp_path: Path
 ) -> None:
-    """`created` with its event: slot and raised version at once, before REST knows the market."""
+    """`created` with its event: slot and raised version, before REST knows the market or is asked again (ten minutes)."""
     async with (
         running_zone(gatherer_db, tmp_path) as zone,
         zone.registry(registry=SLOW),
@@ -88,14 +88,12 @@ async def test_an_announced_market_has_a_slot_within_two_seconds(
     ):
         woken = asyncio.Event()
         await zone.conn.add_listener("kd_markets", lambda *_: woken.set())
-        began = CLOCK.monotonic()
         metadata = {"additional_metadata": {"event_ticker": "KXNEW-26"}}
         await feed.say(heard("created", "KXNEW-26-T1", metadata, open_at=CLOCK.now() + 60 * SECOND))
-        await zone.until(lambda: market(zone, "KXNEW-26-T1"), 2.0)
+        await zone.until(lambda: market(zone, "KXNEW-26-T1"))
         found = await market(zone, "KXNEW-26-T1")
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(60):
             await woken.wait()
-        assert CLOCK.monotonic() - began < 2.0
         assert (found["wanted"], found["status"], found["event_ticker"]) == (
             True,
             "initialized",
@@ -125,7 +123,7 @@ async def test_a_market_announced_without_details_is_fetched(
         await zone.until(fresh)
         ticker = fresh()[0]
         await feed.say(heard("created", ticker))
-        await zone.until(lambda: market(zone, ticker), 2.0)
+        await zone.until(lambda: market(zone, ticker))
         found = await market(zone, ticker)
         assert found["wanted"]
         assert json.loads(found["body"])["ticker"] == ticker
@@ -150,10 +148,10 @@ async def test_messages_move_statuses_and_end_subscriptions(
             return bool((await market(zone, ticker))["status"] == status)
 
         await feed.say(heard("deactivated", ticker))
-        await zone.until(lambda: status_is("inactive"), 2.0)
+        await zone.until(lambda: status_is("inactive"))
         assert await zone.value(version, slot) == before
         await feed.say(heard("determined", ticker), heard("settled", ticker))
-        await zone.until(lambda: status_is("finalized"), 2.0)
+        await zone.until(lambda: status_is("finalized"))
         assert not (await market(zone, ticker))["wanted"]
         assert await zone.value(version, slot) > before
 

@@ -96,7 +96,7 @@ async def test_fewer_slots_move_markets_make_before_break(
                     until = zone.simulator.clock.now() - SECOND
         found = await committed(zone)
         assert moved and {row.reason for row in found.rows("gaps")} <= {"not_subscribed"}
-        assert lost_deltas(zone, found, since, until) == []
+        assert lost_deltas(zone, found, before, since, until) == []
         assert most_connections(zone) == (limit, 0)
         closed = {row.reason for row in found.rows("listen_closed") if row.ticker is None}
         assert closed == {"handed over", "drained"}

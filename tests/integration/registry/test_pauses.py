@@ -111,22 +111,22 @@ async def test_the_schedule_says_when_the_next_maintenance_is(
     now = 0
 
     def windows(_now: int, weeks: int = 2) -> list[tuple[int, int]]:
-        found = [(now + n * 100 * SECOND, now + (n * 100 + 3) * SECOND) for n in range(3)]
+        found = [(now + n * 100 * SECOND, now + (n * 100 + 10) * SECOND) for n in range(3)]
         return [(begin, end) for begin, end in found if end > _now][:weeks]
 
     monkeypatch.setattr(hours, "windows", windows)
     async with running_zone(gatherer_db, tmp_path) as zone:
         async with zone.registry(registry=replace(QUICK, schedule_s=0.3)) as runtime:
             now = zone.simulator.clock.now() + 2 * SECOND
-            planned = {"from": now, "to": now + 3 * SECOND}
+            planned = {"from": now, "to": now + 10 * SECOND}
             assert said(runtime)["next_maintenance"] in (None, planned)
             await zone.until(lambda: (said(runtime)["paused"] or {}).get("why") == "trading")
             paused = said(runtime)["paused"]
-            assert paused["until"] == now + 3 * SECOND
+            assert paused["until"] == now + 10 * SECOND
             assert min(now, await last_said_active(zone)) <= paused["since"] <= now
             assert said(runtime)["next_maintenance"]["from"] == now + 100 * SECOND
             at = runtime.metrics.exchange_maintenance_at_seconds._value.get()
             assert at == (now + 100 * SECOND) / SECOND
             await zone.until(lambda: said(runtime)["paused"] is None)
         ends = {row["to_ts"] for row in await pause_rows(zone) if row["to_ts"] is not None}
-        assert ends == {await first_said_active(zone, now + 3 * SECOND)}
+        assert ends == {await first_said_active(zone, now + 10 * SECOND)}

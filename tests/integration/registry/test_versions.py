@@ -104,7 +104,7 @@ async def test_an_old_answer_does_not_undo_a_message(gatherer_db: Target, tmp_pa
     """REST answers from a cache that still holds the market as it was: the message stands, and the last look is sure."""
     async with (
         fresh_zone(gatherer_db, tmp_path) as zone,
-        zone.registry(registry=replace(ONLY_MESSAGES, cache_s=4.0)) as runtime,
+        zone.registry(registry=replace(ONLY_MESSAGES, cache_s=12.0)) as runtime,
         zone.connector(),
     ):
         instrument = _some_market(zone)

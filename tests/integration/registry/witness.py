@@ -1,6 +1,7 @@
 """What a simulated exchange and a zone's database say together of a run: what was lost, unheard, and how many connected."""
 
 import json
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +40,12 @@ async def committed(zone: Zone) -> Committed:
     return Committed(tables)
 
 
-def lost_deltas(zone: Zone, found: Committed, since: int, until: int) -> list[Any]:
-    """Return deltas of that span (exchange time) that were published and are not there; nothing may be there twice."""
+def lost_deltas(
+    zone: Zone, found: Committed, wanted: Container[str], since: int, until: int
+) -> list[Any]:
+    """Return wanted markets' deltas of that span (exchange time) that were published and are not there; nothing may be there
+    twice.
+    """
     truth = read_market_journal(_lines(zone.simulator.market_journal))
     production = merge({NAME: found})
     stored = production.delta_facts()
@@ -50,7 +55,9 @@ def lost_deltas(zone: Zone, found: Committed, since: int, until: int) -> list[An
     assert verdict.holds, verdict
     kept = list(stored)
     lost = []
-    for fact in (fact for fact in truth.deltas() if since <= fact.moment < until):
+    for fact in truth.deltas():
+        if fact.ticker not in wanted or not since <= fact.moment < until:
+            continue
         if fact in kept:
             kept.remove(fact)
         else:

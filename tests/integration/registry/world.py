@@ -83,7 +83,7 @@ class Zone:
         slots: SlotSettings | None = None,
         extra_connections_max: int = 4,
     ) -> AsyncIterator[Runtime]:
-        """Run a connector beside, from ready until the block ends."""
+        """Run a connector beside, from when it has slots and is ready until the block ends: before the first plan none is missing."""
         own = self.settings
         settings = ConnectorSettings(
             zone="a", exchange=own.exchange, store=own.store, slots=slots or own.slots, capture=own.capture,
@@ -94,6 +94,7 @@ class Zone:
             batches=BatchSettings(snapshots_age_ms=50),
         )  # fmt: skip
         async with self.service("connector", run_connector, settings) as runtime:
+            await self.until(lambda: runtime.health.ready and runtime.health.document()["slots"])
             yield runtime
 
     def inject(self, **fault: Any) -> Active:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from libs.store import borrowing, ending
 from libs.store.borrowing import borrow
 from libs.store.pool import Pool, PooledConnection, Target, open_pool
 from services.local.postgres import EmbeddedPostgres
@@ -58,9 +59,11 @@ async def test_a_cancellation_does_not_wait_for_a_server_that_answers_nothing(
 
 
 async def test_a_cancelled_transaction_is_rolled_back_on_a_server_that_answers(
-    gatherer_db: Target,
+    gatherer_db: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The statement is broken off there, nothing of it stays, and the connection is used again."""
+    monkeypatch.setattr(ending, "CANCELLED_S", 30.0)
+    monkeypatch.setattr(borrowing, "CANCELLED_S", 30.0)
     async with asyncio.timeout(60), open_pool(gatherer_db) as pool:
         async with borrow(pool, 5.0) as conn:
             backend = await conn.fetchval("select pg_backend_pid()")

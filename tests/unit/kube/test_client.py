@@ -36,7 +36,7 @@ async def serving(answer: Answer, directory: Path) -> AsyncIterator[Kube]:
     await site.start()
     port = runner.addresses[0][1]
     try:
-        async with open_kube(str(kubeconfig(directory, port)), timeout_s=2.0) as kube:
+        async with open_kube(str(kubeconfig(directory, port)), timeout_s=60.0) as kube:
             yield kube
     finally:
         await runner.cleanup()
